@@ -1,0 +1,55 @@
+"""The database: one engine, transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import create_engine, event
+from sqlalchemy.orm import Session, sessionmaker
+
+
+class Database:
+    """A SQLAlchemy database; thread-safe. Objects stay readable after their transaction has ended.
+
+    Args:
+        url: any SQLAlchemy URL; SQLite gets WAL, synchronous=FULL, foreign keys and IMMEDIATE write transactions.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.engine = create_engine(url)
+        if self.engine.dialect.name == "sqlite":
+            event.listen(self.engine, "connect", _configure_sqlite)
+            event.listen(self.engine, "begin", _begin_immediate)
+        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Yield a session: commit when the block ends, roll back when it raises. Keep it short, do no I/O in it."""
+        with self._sessions.begin() as session:
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Yield a session that reads one consistent state and never waits for writers."""
+        with self._sessions() as session:
+            session.connection(execution_options={"pylxc_read_only": True})
+            yield session
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+def _configure_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # the driver begins no transactions of its own; _begin_immediate does
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=20000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_immediate(connection: Any) -> None:
+    # A deferred transaction that turns from reading to writing fails with SQLITE_BUSY at once when another wrote.
+    reading = connection.get_execution_options().get("pylxc_read_only")
+    connection.exec_driver_sql("BEGIN DEFERRED" if reading else "BEGIN IMMEDIATE")

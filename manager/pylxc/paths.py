@@ -1,0 +1,49 @@
+"""Where things lie below the directory that PYLXC_DIR (or LXD_DIR) names. `os.path` only: the command imports this."""
+
+from __future__ import annotations
+
+import os
+
+DEFAULT_DIR = "/var/lib/pylxc"
+
+
+def var_dir() -> str:
+    """Return the state directory: $PYLXC_DIR, else $LXD_DIR, else /var/lib/pylxc."""
+    return os.path.abspath(os.environ.get("PYLXC_DIR") or os.environ.get("LXD_DIR") or DEFAULT_DIR)
+
+
+def storage_name(project: str, name: str) -> str:
+    """Return an instance's name on disk, in /run and in the cgroup tree: LXD's `<project>_<name>`."""
+    return name if project == "default" else f"{project}_{name}"
+
+
+class Paths:
+    """The layout of one state directory; attributes are absolute paths."""
+
+    def __init__(self, root: str | None = None) -> None:
+        self.root = root or var_dir()
+        self.socket = f"{self.root}/unix.socket"
+        self.pid_file = f"{self.root}/pylxcd.pid"
+        self.database = f"{self.root}/database/pylxc.db"
+        self.images = f"{self.root}/images"
+        self.storage_pools = f"{self.root}/storage-pools"
+        self.networks = f"{self.root}/networks"
+        self.logs = f"{self.root}/logs"
+        self.cache = f"{self.root}/cache"
+        self.run = f"{self.root}/run"
+
+    def pool(self, name: str) -> str:
+        """Directory of a storage pool."""
+        return f"{self.storage_pools}/{name}"
+
+    def network(self, name: str) -> str:
+        """Directory of a managed network: dnsmasq's files."""
+        return f"{self.networks}/{name}"
+
+    def instance_logs(self, key: str) -> str:
+        """Directory of an instance's logs; `key` is from `storage_name`."""
+        return f"{self.logs}/{key}"
+
+    def instance_run(self, key: str) -> str:
+        """Run-time directory of an instance; `key` is from `storage_name`."""
+        return f"{self.run}/instances/{key}"

@@ -1,0 +1,216 @@
+"""What the runtime is told about a container: plain data, JSON both ways, no policy.
+
+Services compute it from the expanded configuration, devices add to it, the monitor applies it. Numbers are in
+kernel units (bytes, ids of the host unless a name says otherwise).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True)
+class IdRange:
+    """`length` ids from `inside` (the container's) on are `outside` (the host's) and up. See: user_namespaces(7)."""
+
+    inside: int
+    outside: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdMap:
+    """The uid and gid maps of a user namespace."""
+
+    uids: tuple[IdRange, ...]
+    gids: tuple[IdRange, ...]
+
+    @classmethod
+    def single(cls, outside: int, length: int) -> Self:
+        """Return the map of container ids 0..length-1 to `outside` and up, for uids and gids alike."""
+        ids = (IdRange(0, outside, length),)
+        return cls(ids, ids)
+
+    @classmethod
+    def from_json(cls, data: dict[str, list[dict[str, int]]]) -> Self:
+        """Read what `dataclasses.asdict` wrote."""
+        return cls(tuple(IdRange(**r) for r in data["uids"]), tuple(IdRange(**r) for r in data["gids"]))
+
+    def host_uid(self, inside: int) -> int:
+        """Return the host's uid of a container's uid.
+
+        Raises:
+            ValueError: the id is not mapped.
+        """
+        return _outside(self.uids, inside)
+
+    def host_gid(self, inside: int) -> int:
+        """Return the host's gid of a container's gid; raises like `host_uid`."""
+        return _outside(self.gids, inside)
+
+
+def _outside(ranges: tuple[IdRange, ...], inside: int) -> int:
+    for r in ranges:
+        if r.inside <= inside < r.inside + r.length:
+            return r.outside + inside - r.inside
+    raise ValueError(f"id {inside} is not mapped")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """One mount inside the container, made before its init runs.
+
+    `source` is a host path for a bind mount (`fstype` empty), else what mount(2) takes. `target` is the path inside,
+    resolved below the container's root only. `options` are mount(8) words; `shift` maps the ids of a bind mount as
+    the root file system's are; `create` makes a missing target ("dir", "file" or "").
+    """
+
+    source: str
+    target: str
+    fstype: str = ""
+    options: tuple[str, ...] = ()
+    shift: bool = False
+    create: str = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceNode:
+    """A device of the host that the container may use: a bind mount of the host's node plus a cgroup rule."""
+
+    source: str
+    path: str
+    kind: str
+    major: int
+    minor: int
+    mode: int = 0o660
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Resource limits in one neutral form; `kernel.cgroup` writes them for the host's layout. None is no limit.
+
+    Bytes for memory and swap, `cpus` is a cpuset list ("0-3,6"), `cpu_quota`/`cpu_period` in microseconds,
+    `cpu_weight` and `io_weight` on cgroup v2's 1..10000 scale.
+    """
+
+    memory: int | None = None
+    memory_soft: int | None = None
+    swap: int | None = None
+    processes: int | None = None
+    cpus: str | None = None
+    cpu_quota: int | None = None
+    cpu_period: int | None = None
+    cpu_weight: int | None = None
+    io_weight: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confinement:
+    """What PID 1 and everything that enters the container is held by.
+
+    `drop_capabilities` are names without `CAP_` in lower case; `seccomp` is an ordered list of (syscall name, action)
+    with action "allow", "kill", "trap" or "errno:N", everything else follows `seccomp_default`; an empty list with
+    default "allow" loads no filter. `rlimits` are (name without `RLIMIT_` in lower case, soft, hard), -1 is unlimited.
+    """
+
+    drop_capabilities: tuple[str, ...] = ()
+    seccomp: tuple[tuple[str, str], ...] = ()
+    seccomp_default: str = "allow"
+    apparmor: str = ""
+    rlimits: tuple[tuple[str, int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSpec:
+    """Everything that the runtime needs to start one container.
+
+    `key` is `paths.storage_name(project, name)`: unique on the host, the name of its cgroup and run directory.
+    `rootfs` is the tree on the host. With `idmap` set the container is unprivileged; `shift_rootfs` mounts the tree
+    idmapped (on-disk ids are the container's own), otherwise the tree carries the host's ids already.
+    `init_user` and `init_group` are ids inside. `time_namespace` adds a time namespace.
+    """
+
+    key: str
+    hostname: str
+    run_dir: str
+    log_dir: str
+    rootfs: str
+    idmap: IdMap | None
+    shift_rootfs: bool = True
+    init: tuple[str, ...] = ("/sbin/init",)
+    environment: dict[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    devices: tuple[DeviceNode, ...] = ()
+    limits: Limits = Limits()
+    confinement: Confinement = Confinement()
+    sysctls: dict[str, str] = field(default_factory=dict)
+    nesting: bool = False
+    time_namespace: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-ready data that `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Read what `to_json` wrote (also after a round trip through JSON)."""
+        confinement = data["confinement"]
+        return cls(
+            **{
+                **data,
+                "idmap": data["idmap"] and IdMap.from_json(data["idmap"]),
+                "init": tuple(data["init"]),
+                "mounts": tuple(Mount(**{**m, "options": tuple(m["options"])}) for m in data["mounts"]),
+                "devices": tuple(DeviceNode(**d) for d in data["devices"]),
+                "limits": Limits(**data["limits"]),
+                "confinement": Confinement(
+                    **{
+                        **confinement,
+                        "drop_capabilities": tuple(confinement["drop_capabilities"]),
+                        "seccomp": tuple((n, a) for n, a in confinement["seccomp"]),
+                        "rlimits": tuple((n, s, h) for n, s, h in confinement["rlimits"]),
+                    }
+                ),
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecSpec:
+    """A process to run inside a running container. `uid` and `gid` are ids inside; `width`/`height` in characters."""
+
+    command: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+    cwd: str = "/root"
+    uid: int = 0
+    gid: int = 0
+    interactive: bool = False
+    width: int = 80
+    height: int = 24
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-ready data that `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        return cls(**{**data, "command": tuple(data["command"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerExit:
+    """How a container's PID 1 ended.
+
+    `reason` is "halt" (clean power-off), "reboot" (asked from inside, or by a restart), "crash" (PID 1 died by itself)
+    or "killed" (a forced stop). `status` is PID 1's wait status as os.waitstatus_to_exitcode gives it. `at` is a Unix
+    time in seconds.
+    """
+
+    reason: str
+    status: int
+    at: float

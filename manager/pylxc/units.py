@@ -1,0 +1,30 @@
+"""Sizes and durations in the forms that LXD's configuration takes."""
+
+from __future__ import annotations
+
+from pylxc.errors import BadRequest
+
+_BYTES = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15, "EB": 10**18}
+_BYTES |= {f"{unit}iB": 1024 ** (power + 1) for power, unit in enumerate("KMGTPE")}
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes that `10GiB`, `512MB`, `1024` name.
+
+    Raises:
+        BadRequest: `text` is no size.
+    """
+    digits = text.rstrip("BkKMGTPEi ")
+    unit = text[len(digits) :].strip()
+    if not digits.isdecimal() or unit not in _BYTES:
+        raise BadRequest(f"Invalid size {text!r}", hint="a number with B, kB, MB, GB, KiB, MiB, GiB, ...")
+    return int(digits) * _BYTES[unit]
+
+
+def format_bytes(count: float, precision: int = 2) -> str:
+    """Return `count` bytes as LXD's tables print it: decimal units, `123.45MB`."""
+    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
+        if abs(count) < 1000 or unit == "PB":
+            return f"{count:.0f}{unit}" if unit == "B" else f"{count:.{precision}f}{unit}"
+        count /= 1000
+    raise AssertionError("not reached")
