@@ -44,5 +44,5 @@ class Reverter:
             undo, args = self._steps.pop()
             try:
                 undo(*args)
-            except Exception:  # noqa: BLE001 - the cause must survive, whatever an undo step does
+            except Exception:  # the cause must survive, whatever an undo step does
                 log.exception("Failed undoing %s", getattr(undo, "__qualname__", undo))

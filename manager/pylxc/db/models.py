@@ -143,7 +143,7 @@ class Snapshot(Base):
 
 
 class Image(Base):
-    """An image in the store. `source` says where it is refreshed from: server, protocol, alias, certificate, image_type."""
+    """An image in the store. `source` says where it is refreshed from: server, protocol, alias, certificate."""
 
     __tablename__ = "images"
     __table_args__ = (UniqueConstraint("project_id", "fingerprint"),)
