@@ -1,0 +1,164 @@
+"""One request, as a handler sees it, and the table rows that map paths to handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+from aiohttp import web
+
+from pylxc.api.responses import Answer
+from pylxc.errors import BadRequest
+from pylxc.services.services import Services
+from pylxc.wire.check import check
+
+MAX_BODY = 16 * 2**20
+"""Bytes of a JSON body, at most."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Call:
+    """A request.
+
+    Attributes:
+        services: what handlers call.
+        request: aiohttp's; for headers, uploads and upgrades.
+        params: the path's segments by their names in `Endpoint.path`, unescaped.
+        project: `?project=`, "default" when absent or empty.
+        recursion: `?recursion=`, 0 when absent.
+        if_match: the header's tag without quotes.
+        legacy: "containers" or "virtual-machines" when the path begins with that in place of "instances", else "".
+    """
+
+    def __init__(
+        self, services: Services, request: web.Request, params: dict[str, str], executor: Executor, legacy: str = ""
+    ) -> None:
+        self.services = services
+        self.request = request
+        self.params = params
+        self.legacy = legacy
+        self._executor = executor
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's parameters; the first value of each."""
+        values = self.request.query
+        return {key: values.getall(key)[0] for key in values}
+
+    @property
+    def project(self) -> str:
+        """The project that the request is about."""
+        return self.request.query.get("project") or "default"
+
+    @property
+    def all_projects(self) -> bool:
+        """Whether `?all-projects=` asks for every project.
+
+        Raises:
+            BadRequest: a project is given as well.
+        """
+        wanted = self.flag("all-projects")
+        if wanted and self.request.query.get("project"):
+            raise BadRequest("Cannot specify a project when requesting all projects")
+        return wanted
+
+    @property
+    def recursion(self) -> int:
+        """How deep a list is to be rendered: 0 is URLs.
+
+        Raises:
+            BadRequest: no number.
+        """
+        text = self.request.query.get("recursion") or "0"
+        if not text.isdecimal() or len(text) > 4:
+            raise BadRequest(f"Invalid recursion {text!r}")
+        return int(text)
+
+    @property
+    def if_match(self) -> str | None:
+        """What the caller believes the thing to be."""
+        tag = self.request.headers.get("If-Match")
+        return tag.strip().removeprefix("W/").strip('"') if tag else None
+
+    def flag(self, name: str) -> bool:
+        """Return a query parameter as a boolean; absent is false."""
+        return self.request.query.get(name, "").lower() in ("1", "true", "yes", "on")
+
+    async def read(self) -> bytes:
+        """Return the whole body, at most `MAX_BODY` bytes.
+
+        Raises:
+            BadRequest: it is longer.
+        """
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in self.request.content.iter_any():
+            size += len(chunk)
+            if size > MAX_BODY:
+                raise BadRequest("The request's body is too large")
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    async def json(self) -> Any:
+        """Return the decoded JSON body; the Content-Type does not matter.
+
+        Raises:
+            BadRequest: it is no JSON.
+        """
+        body = await self.read()
+        try:
+            return json.loads(body, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(f"Invalid JSON in the request's body: {error}") from error
+
+    async def body(self, wanted: type[T]) -> T:
+        """Return the JSON body, checked against a TypedDict of `pylxc.wire`; see `wire.check`.
+
+        Raises:
+            BadRequest: no JSON, or a value of the wrong type.
+        """
+        return check(await self.json(), wanted)
+
+    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a blocking service function in the thread pool, as this request's requestor.
+
+        A client that goes away does not end the function: what has begun is brought to its end.
+        """
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        return await asyncio.shield(
+            loop.run_in_executor(self._executor, lambda: context.run(function, *args, **kwargs))
+        )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A path and its methods.
+
+    `{name}` in `path` matches one raw segment, `{name:*}` all that is left (image aliases hold slashes). `untrusted`
+    are the methods that a TLS caller of unknown certificate may use.
+    """
+
+    path: str
+    get: Handler | None = None
+    head: Handler | None = None
+    post: Handler | None = None
+    put: Handler | None = None
+    patch: Handler | None = None
+    delete: Handler | None = None
+    untrusted: frozenset[str] = frozenset()

@@ -1,0 +1,75 @@
+"""Answers: what a handler returns, and the envelope that it becomes on the wire."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from pylxc.services.operations import Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """200 with `metadata`; `etag` is from `services.etag`."""
+
+    metadata: Any = None
+    etag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """201: something was made at once; `location` is its URL."""
+
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class Async:
+    """202: an operation has begun."""
+
+    operation: Operation
+
+
+Answer = Sync | Created | Async | web.StreamResponse
+
+
+def render(answer: Answer) -> web.StreamResponse:
+    """Return the HTTP response of an answer."""
+    if isinstance(answer, web.StreamResponse):
+        return answer
+    if isinstance(answer, Async):
+        operation = answer.operation.to_json()
+        location = f"/1.0/operations/{answer.operation.id}"
+        envelope = _envelope("async", "Operation created", 100, location, operation)
+        return _json(202, envelope, {"Location": location})
+    if isinstance(answer, Created):
+        return _json(201, _envelope("sync", "Success", 200, "", None), {"Location": answer.location})
+    metadata = {} if answer.metadata is None else answer.metadata
+    headers = {"ETag": f'"{answer.etag}"'} if answer.etag else {}
+    return _json(200, _envelope("sync", "Success", 200, "", metadata), headers)
+
+
+def error(status: int, message: str) -> web.Response:
+    """Return an error's HTTP response; `message` is one line for the user."""
+    envelope = _envelope("error", "", 0, "", None) | {"error_code": status, "error": message}
+    return _json(status, envelope, {})
+
+
+def _envelope(kind: str, status: str, code: int, operation: str, metadata: Any) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "status": status,
+        "status_code": code,
+        "operation": operation,
+        "error_code": 0,
+        "error": "",
+        "metadata": metadata,
+    }
+
+
+def _json(status: int, envelope: dict[str, Any], headers: dict[str, str]) -> web.Response:
+    body = json.dumps(envelope).encode() + b"\n"
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)

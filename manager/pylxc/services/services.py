@@ -1,0 +1,38 @@
+"""The services that requests reach, in one place; built by `pylxc.daemon.assembly`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pylxc.services.events import EventBus
+    from pylxc.services.images.service import Images
+    from pylxc.services.instances.console import InstanceConsole
+    from pylxc.services.instances.exec import InstanceExec
+    from pylxc.services.instances.files import InstanceFiles
+    from pylxc.services.instances.service import Instances
+    from pylxc.services.networks.service import Networks
+    from pylxc.services.operations import Operations
+    from pylxc.services.profiles import Profiles
+    from pylxc.services.projects import Projects
+    from pylxc.services.server import Server
+    from pylxc.services.storage.service import StoragePools
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """Every service, by its entity; each is thread-safe and synchronous."""
+
+    events: EventBus
+    operations: Operations
+    server: Server
+    projects: Projects
+    profiles: Profiles
+    instances: Instances
+    exec: InstanceExec
+    console: InstanceConsole
+    files: InstanceFiles
+    images: Images
+    networks: Networks
+    storage: StoragePools
