@@ -1,0 +1,104 @@
+"""Configuration keys of the server.
+
+See: LXD 5.0 doc/server.md
+"""
+
+from __future__ import annotations
+
+from pylxc import validate as v
+from pylxc.config.key import Key, Table
+from pylxc.errors import BadRequest
+
+
+def _pool_volume(value: str) -> None:
+    if value.count("/") != 1 or value.startswith("/") or value.endswith("/"):
+        raise BadRequest(f"Invalid volume {value!r}: POOL/VOLUME is needed")
+
+
+def _foreign(name: str, what: str, *, hidden: bool = False) -> Key:
+    return Key(name=name, type="string", acts=False, live=True, hidden=hidden, help=what)
+
+
+SERVER = Table(
+    "server",
+    "Server",
+    (
+        Key(name="backups.compression_algorithm", type="string", acts=False, default="gzip", live=True,
+            help="Compression of backups: gzip, bzip2, lzma, xz, zstd, none."),
+        Key(name="core.bgp_address", type="address", acts=False, live=True, help="Address of the BGP server."),
+        Key(name="core.bgp_asn", type="integer", check=v.integer(0, 4294967294), acts=False, live=True,
+            help="BGP autonomous system number."),
+        Key(name="core.bgp_routerid", type="address", check=v.ipv4, acts=False, live=True, help="BGP router id."),
+        Key(name="core.debug_address", type="address", acts=False, live=True, help="Address of a debug server."),
+        Key(name="core.dns_address", type="address", acts=False, live=True, help="Address of the DNS server."),
+        Key(name="core.https_address", type="address", acts=False, live=True, help="Address of the API over TLS."),
+        Key(name="core.https_allowed_credentials", type="bool", check=v.boolean, acts=False, live=True,
+            help="The header Access-Control-Allow-Credentials."),
+        Key(name="core.https_allowed_headers", type="string", acts=False, live=True,
+            help="The header Access-Control-Allow-Headers."),
+        Key(name="core.https_allowed_methods", type="string", acts=False, live=True,
+            help="The header Access-Control-Allow-Methods."),
+        Key(name="core.https_allowed_origin", type="string", acts=False, live=True,
+            help="The header Access-Control-Allow-Origin."),
+        Key(name="core.https_trusted_proxy", type="list", acts=False, live=True,
+            help="Addresses of proxies that may hand on a client's address."),
+        Key(name="core.metrics_address", type="address", acts=False, live=True, help="Address of the metrics server."),
+        Key(name="core.metrics_authentication", type="bool", check=v.boolean, acts=False, default="true", live=True,
+            help="Whether metrics are for trusted clients only."),
+        Key(name="core.proxy_http", type="string", live=True, help="Proxy of downloads over HTTP."),
+        Key(name="core.proxy_https", type="string", live=True, help="Proxy of downloads over HTTPS."),
+        Key(name="core.proxy_ignore_hosts", type="string", live=True, help="Hosts that no proxy is used for."),
+        Key(name="core.remote_token_expiry", type="expiry", check=v.expiry, acts=False, live=True,
+            help="When join tokens expire."),
+        Key(name="core.shutdown_timeout", type="integer", check=v.integer(0), default="5", live=True,
+            help="Minutes that shutdown waits for operations."),
+        Key(name="core.trust_ca_certificates", type="bool", check=v.boolean, acts=False, live=True,
+            help="Whether every client is trusted that a CA has signed."),
+        Key(name="core.trust_password", type="string", acts=False, live=True, hidden=True,
+            help="Password for clients that ask to be trusted."),
+        Key(name="images.auto_update_cached", type="bool", check=v.boolean, acts=False, default="true", live=True,
+            help="Whether cached images are kept up to date."),
+        Key(name="images.auto_update_interval", type="integer", check=v.integer(0), acts=False, default="6", live=True,
+            help="Hours between updates of cached images; 0 for never."),
+        Key(name="images.compression_algorithm", type="string", default="gzip", live=True,
+            help="Compression of new images: gzip, bzip2, lzma, xz, zstd, none, squashfs."),
+        Key(name="images.default_architecture", type="string", acts=False, live=True,
+            help="Architecture to be preferred in images."),
+        Key(name="images.remote_cache_expiry", type="integer", check=v.integer(0), acts=False, default="10", live=True,
+            help="Days after which an unused cached image is dropped."),
+        Key(name="storage.backups_volume", type="string", check=_pool_volume, acts=False,
+            help="Volume that backups are stored in, as POOL/VOLUME."),
+        Key(name="storage.images_volume", type="string", check=_pool_volume, acts=False,
+            help="Volume that images are stored in, as POOL/VOLUME."),
+        Key(name="cluster.https_address", type="address", acts=False, live=True, help="Address for cluster traffic."),
+        Key(name="cluster.images_minimal_replica", type="integer", check=v.integer(), acts=False, default="3",
+            live=True, help="Cluster members that hold a copy of each image."),
+        Key(name="cluster.join_token_expiry", type="expiry", check=v.expiry, acts=False, default="3H", live=True,
+            help="When cluster join tokens expire."),
+        Key(name="cluster.max_standby", type="integer", check=v.integer(0, 5), acts=False, default="2", live=True,
+            help="Cluster members with the database stand-by role."),
+        Key(name="cluster.max_voters", type="integer", check=v.integer(3), acts=False, default="3", live=True,
+            help="Cluster members with the database voter role."),
+        Key(name="cluster.offline_threshold", type="integer", check=v.integer(10), acts=False, default="20", live=True,
+            help="Seconds after which a silent cluster member counts as offline."),
+        _foreign("candid.api.key", "Candid's key."),
+        _foreign("candid.api.url", "Candid's URL."),
+        _foreign("candid.domains", "Candid's domains."),
+        Key(name="candid.expiry", type="integer", check=v.integer(1), acts=False, default="3600", live=True,
+            help="Candid's expiry in seconds."),
+        _foreign("maas.api.key", "MAAS' key.", hidden=True),
+        _foreign("maas.api.url", "MAAS' URL."),
+        _foreign("maas.machine", "This host in MAAS."),
+        _foreign("network.ovn.integration_bridge", "OVN's bridge."),
+        _foreign("network.ovn.northbound_connection", "OVN's northbound database."),
+        _foreign("rbac.agent.private_key", "RBAC agent's private key.", hidden=True),
+        _foreign("rbac.agent.public_key", "RBAC agent's public key."),
+        _foreign("rbac.agent.url", "RBAC agent's URL."),
+        _foreign("rbac.agent.username", "RBAC agent's user."),
+        _foreign("rbac.api.key", "RBAC's key."),
+        _foreign("rbac.api.url", "RBAC's URL."),
+        Key(name="rbac.expiry", type="integer", check=v.integer(1), acts=False, default="3600", live=True,
+            help="RBAC's expiry in seconds."),
+        Key(name="user.*", type="string", live=True, help="Free for the user."),
+    ),
+)  # fmt: skip
