@@ -1,0 +1,148 @@
+"""What is measured, and how: every function takes one sample of each of its rows from one server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.server import Server, pss_bytes
+
+Samples = dict[str, float]
+
+# The budget is the most that pylxc may take of what LXD takes (DESIGN, section 7).
+BUDGETS = {
+    "launch, dir pool": 0.5,
+    "start": 0.35,
+    "stop --force": 0.3,
+    "delete --force": 0.5,
+    "exec true": 1.0,
+    "1 GiB out of exec": 0.15,
+    "config set": 1.0,
+    "list, 100 instances": 1.0,
+    "memory per running container": 0.15,
+}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A series of samples.
+
+    Attributes:
+        name: what `--only` picks.
+        runs: how many samples; `--runs` overrides.
+        sample: takes one sample of one server; the number of the run makes names unique.
+        prepare: what a server needs once, before the first sample.
+        finish: undoes `prepare`.
+    """
+
+    name: str
+    runs: int
+    sample: Callable[[Server, int], Samples]
+    prepare: Callable[[Server], None] = lambda _: None
+    finish: Callable[[Server], None] = lambda _: None
+
+
+def boot(server: Server, instance: str, *, timeout_seconds: float = 90) -> None:
+    """Wait until the guest has booted, so that its start-up does not disturb what is measured next.
+
+    Raises:
+        RuntimeError: it is not up in time.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    state = ""
+    while time.monotonic() < deadline:
+        command = [server.cli, "exec", instance, "--", "systemctl", "is-system-running"]
+        state = subprocess.run(command, env=server.env, capture_output=True, text=True, check=False).stdout.strip()
+        if state in ("running", "degraded"):
+            return
+        time.sleep(0.2)
+    raise RuntimeError(f"{server.name}: {instance} is {state!r} after {timeout_seconds} s")
+
+
+def lifecycle(server: Server, run: int) -> Samples:
+    """A Debian 12 guest's life: launch, stop, start, delete while it runs."""
+    name = f"life{run}"
+    samples = {"launch, dir pool": server.time("launch", "debian", name)}
+    boot(server, name)
+    samples["stop --force"] = server.time("stop", "--force", name)
+    samples["start"] = server.time("start", name)
+    boot(server, name)
+    samples["delete --force"] = server.time("delete", "--force", name)
+    return samples
+
+
+def exec_true(server: Server, _run: int) -> Samples:
+    """The smallest command in a running guest."""
+    return {"exec true": server.time("exec", "guest", "--", "true")}
+
+
+def exec_gib(server: Server, _run: int) -> Samples:
+    """1 GiB from a command in the guest through a pipe to a reader on the host."""
+    begin = time.perf_counter()
+    producer = subprocess.Popen(
+        [server.cli, "exec", "guest", "--", "dd", "if=/dev/zero", "bs=1M", "count=1024", "status=none"],
+        env=server.env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    count = subprocess.run(["wc", "-c"], stdin=producer.stdout, capture_output=True, text=True, check=True).stdout
+    if producer.wait() or int(count) != 1 << 30:
+        raise RuntimeError(f"{server.name}: {count.strip()} bytes came out of exec, not 1 GiB")
+    return {"1 GiB out of exec": time.perf_counter() - begin}
+
+
+def config_set(server: Server, run: int) -> Samples:
+    """One key of a running guest."""
+    return {"config set": server.time("config", "set", "guest", f"user.bench={run}")}
+
+
+def list_many(server: Server, _run: int) -> Samples:
+    """The table of 100 instances."""
+    return {"list, 100 instances": server.time("list")}
+
+
+def memory(server: Server, _run: int) -> Samples:
+    """What the manager's processes for one running guest hold, in MiB of proportional memory."""
+    total = sum(pss_bytes(pid) for pid in server.monitor_pids("guest"))
+    if not total:
+        raise RuntimeError(f"{server.name}: no monitor of guest found")
+    return {"memory per running container": total / (1 << 20)}
+
+
+def _guest(server: Server) -> None:
+    server.run("launch", "debian", "guest")
+    boot(server, "guest")
+
+
+def _no_guest(server: Server) -> None:
+    server.run("delete", "--force", "guest")
+
+
+def _hundred(server: Server) -> None:
+    for number in range(100):
+        server.run("init", "busybox", f"many{number}")
+
+
+def _no_hundred(server: Server) -> None:
+    server.run("delete", "--force", *(f"many{number}" for number in range(100)))
+
+
+def _guest_samples(server: Server, run: int) -> Samples:
+    return {**exec_true(server, run), **config_set(server, run)}
+
+
+SCENARIOS = (
+    Scenario("lifecycle", 5, lifecycle),
+    Scenario("exec", 20, _guest_samples, _guest, _no_guest),
+    Scenario("gib", 5, exec_gib, _guest, _no_guest),
+    Scenario("memory", 3, memory, _guest, _no_guest),
+    Scenario("list", 10, list_many, _hundred, _no_hundred),
+)
+
+
+def settle() -> None:
+    """Write out what the last sample left in the page cache, so that the next does not pay for it."""
+    os.sync()

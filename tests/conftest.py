@@ -1,0 +1,123 @@
+"""What every test can use: a running daemon, images, and the rule that on CI nothing is skipped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.daemon import Daemon, unique
+from tests.support.images import image_files
+
+REQUIRE_ALL = os.environ.get("PYLXC_REQUIRE_ALL") == "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs root when there is none; run fast tests first."""
+    order = {"unit": 0, "repo": 1, "host": 2, "clients": 3, "vm": 4}
+
+    def room(item: pytest.Item) -> str:
+        return item.path.relative_to(item.config.rootpath).parts[1]
+
+    items.sort(key=lambda item: order.get(room(item), 2))
+    for item in items:
+        if room(item) in ("host", "clients", "vm") and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Turn a skip into a failure where everything has to run (CI sets PYLXC_REQUIRE_ALL=1)."""
+    report: pytest.TestReport = yield  # type: ignore[assignment]
+    if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, but PYLXC_REQUIRE_ALL=1: {report.longrepr}"
+    return report  # type: ignore[return-value]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    """Turn the skip of a whole module into a failure, as above."""
+    report: pytest.CollectReport = yield  # type: ignore[assignment]
+    if REQUIRE_ALL and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, but PYLXC_REQUIRE_ALL=1: {report.longrepr}"
+    return report  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="session")
+def need() -> Callable[..., None]:
+    """Skip, with a reason, unless the host has these commands."""
+
+    def check(*commands: str) -> None:
+        missing = [command for command in commands if not shutil.which(command)]
+        if missing:
+            pytest.skip(f"needs {', '.join(missing)} (make test installs them on Debian)")
+
+    return check
+
+
+@pytest.fixture
+def name() -> str:
+    """Return an instance name nobody else uses."""
+    return unique("c")
+
+
+@pytest.fixture(scope="session")
+def busybox_files() -> list[str]:
+    """Return the image files of recipe:busybox."""
+    return image_files("busybox")
+
+
+@pytest.fixture(scope="session")
+def debian12_files() -> list[str]:
+    """Return the image files of recipe:debian/12."""
+    return image_files("debian/12")
+
+
+@pytest.fixture(scope="session")
+def debian13_files() -> list[str]:
+    """Return the image files of recipe:debian/13."""
+    return image_files("debian/13")
+
+
+@pytest.fixture
+def make_daemon() -> Iterator[Callable[[], Daemon]]:
+    """Make daemons of one test's own: `make_daemon()` returns one that is not started yet."""
+    daemons: list[Daemon] = []
+
+    def make() -> Daemon:
+        daemons.append(Daemon())
+        return daemons[-1]
+
+    yield make
+    problems = [problem for daemon in daemons for problem in daemon.close()]
+    assert not problems, problems
+
+
+@pytest.fixture(scope="module")
+def module_daemon() -> Iterator[Daemon]:
+    """Run one daemon for a module's tests, without storage or network; `daemon` is what tests ask for."""
+    daemon = Daemon()
+    try:
+        daemon.start()
+        yield daemon
+    finally:
+        problems = daemon.close()
+    assert not problems, problems
+
+
+@pytest.fixture
+def daemon(module_daemon: Daemon, request: pytest.FixtureRequest) -> Iterator[Daemon]:
+    """Return the module's running daemon; what it logged during a failed test is attached to the report."""
+    start = len(module_daemon.logs())
+    yield module_daemon
+    request.node.add_report_section("teardown", "pylxcd", module_daemon.logs()[start:])
+
+
+@pytest.fixture
+def busybox(daemon: Daemon, busybox_files: list[str]) -> str:
+    """Return the alias of the busybox image in `daemon`."""
+    return daemon.import_image("busybox", busybox_files)

@@ -1,0 +1,50 @@
+"""Images for tests and bench, built once per machine by pylxc's own recipes and kept in a cache."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from tests.support.daemon import ROOT, Daemon
+
+CACHE = Path(os.environ.get("PYLXC_TEST_CACHE", "/var/tmp/pylxc-test-cache"))
+
+_POOL_ONLY = """
+storage_pools: [{name: default, driver: dir}]
+profiles: [{name: default, devices: {root: {type: disk, path: /, pool: default}}}]
+"""
+
+
+def image_files(recipe: str) -> list[str]:
+    """Return the files of the image that `recipe:NAME` builds, to be given to `image import`.
+
+    The first call on a machine builds it (a minute for Debian, from its mirror); a changed recipe is built anew.
+    """
+    CACHE.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256((ROOT / "images" / f"{recipe}.yaml").read_bytes()).hexdigest()[:12]
+    target = CACHE / f"{recipe.replace('/', '-')}-{digest}"
+    with open(f"{target}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            _build(recipe, target)
+    return sorted(str(path) for path in target.iterdir())
+
+
+def _build(recipe: str, target: Path) -> None:
+    daemon = Daemon(host_network=True)
+    scratch = tempfile.mkdtemp(dir=CACHE)
+    try:
+        daemon.start()
+        daemon.command("admin", "init", "--preseed", input=_POOL_ONLY)
+        daemon.command("init", f"recipe:{recipe}", "built", timeout=900)
+        (image,) = json.loads(daemon.command("image", "list", "--format", "json").stdout)
+        daemon.command("image", "export", image["fingerprint"], scratch)
+        os.rename(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        daemon.close()

@@ -1,0 +1,64 @@
+"""What a daemon may leave behind in the kernel: found by its directory's name, so that neighbours do not disturb."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.support.namespace import NetworkNamespace
+
+
+class Leaks:
+    """Looks for what belongs to one state directory."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+
+    def mounts(self) -> list[str]:
+        """Return the mount points below the directory, innermost first."""
+        points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        return [p for p in reversed(points) if p.startswith(self.directory + "/")]
+
+    def loops(self) -> list[str]:
+        """Return the loop devices whose file is below the directory."""
+        out = subprocess.run(
+            ["losetup", "-l", "-n", "-O", "NAME,BACK-FILE"], check=True, capture_output=True, text=True
+        )
+        return [line.split()[0] for line in out.stdout.splitlines() if self.directory + "/" in line]
+
+    def processes(self, netns: NetworkNamespace | None) -> dict[int, str]:
+        """Return the processes that name the directory in arguments or environment, or live in the namespace."""
+        found = {}
+        inside = set(netns.pids()) if netns else set()
+        for entry in os.listdir("/proc"):
+            if not entry.isdigit() or int(entry) == os.getpid():
+                continue
+            try:
+                args = Path(f"/proc/{entry}/cmdline").read_bytes()
+                text = args + Path(f"/proc/{entry}/environ").read_bytes() + Path(f"/proc/{entry}/cgroup").read_bytes()
+            except OSError:
+                continue
+            if int(entry) in inside or os.fsencode(self.directory) in text:
+                found[int(entry)] = args.replace(b"\0", b" ").decode(errors="replace").strip()
+        return found
+
+    def clean(self, netns: NetworkNamespace | None) -> list[str]:
+        """Remove everything found and return a line on each."""
+        problems = []
+        for pid, args in self.processes(netns).items():
+            problems.append(f"process {pid}: {args}")
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        for point in self.mounts():
+            problems.append(f"mount {point}")
+            subprocess.run(["umount", "--lazy", point], check=False)
+        for device in self.loops():
+            problems.append(f"loop device {device}")
+            subprocess.run(["losetup", "--detach", device], check=False)
+        if netns:
+            problems += [f"interface {link}" for link in netns.links() if link.startswith("veth")]
+        return problems

@@ -1,0 +1,44 @@
+"""A network namespace of its own for a daemon under test, so that a test's bridges never meet the host's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+# nsenter keeps the caller's mount namespace; `ip netns exec` would hide /sys/fs/cgroup behind a new /sys.
+
+
+class NetworkNamespace:
+    """A named network namespace with loopback up."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.path = f"/run/netns/{name}"
+        subprocess.run(["ip", "netns", "add", name], check=True)
+        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+        self.inode = os.stat(self.path).st_ino
+
+    def command(self, *args: str) -> list[str]:
+        """Return a command line that runs `args` inside."""
+        return ["nsenter", f"--net={self.path}", "--", *args]
+
+    def links(self) -> list[str]:
+        """Return the names of the interfaces inside."""
+        out = subprocess.run(["ip", "-n", self.name, "-o", "link"], check=True, capture_output=True, text=True).stdout
+        return [line.split(": ")[1].split("@")[0] for line in out.splitlines()]
+
+    def pids(self) -> list[int]:
+        """Return the processes that are in it (not those of containers: they have their own)."""
+        found = []
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                try:
+                    if os.stat(f"/proc/{entry}/ns/net").st_ino == self.inode:
+                        found.append(int(entry))
+                except OSError:
+                    continue
+        return found
+
+    def close(self) -> None:
+        """Delete it."""
+        subprocess.run(["ip", "netns", "delete", self.name], check=True)
