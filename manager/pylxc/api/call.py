@@ -31,6 +31,7 @@ class Call:
     Attributes:
         services: what handlers call.
         request: aiohttp's; for headers, uploads and upgrades.
+        trusted: whether the caller may do everything: it is on the unix socket, or its certificate is known.
         params: the path's segments by their names in `Endpoint.path`, unescaped.
         project: `?project=`, "default" when absent or empty.
         recursion: `?recursion=`, 0 when absent.
@@ -39,12 +40,20 @@ class Call:
     """
 
     def __init__(
-        self, services: Services, request: web.Request, params: dict[str, str], executor: Executor, legacy: str = ""
+        self,
+        services: Services,
+        request: web.BaseRequest,
+        params: dict[str, str],
+        executor: Executor,
+        *,
+        legacy: str = "",
+        trusted: bool = True,
     ) -> None:
         self.services = services
         self.request = request
         self.params = params
         self.legacy = legacy
+        self.trusted = trusted
         self._executor = executor
 
     @property

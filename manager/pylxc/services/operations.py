@@ -159,6 +159,10 @@ class Operation:
                     return name
         raise Forbidden("Invalid websocket secret")
 
+    def allows(self, secret: str) -> bool:
+        """Tell whether `secret` is one of this operation's, used or not: its holder may wait for the end."""
+        return any(hmac.compare_digest(secret.encode(), right.encode()) for right in self._sockets.values())
+
     async def connect(self, name: str, websocket: WebSocketResponse) -> None:
         """Hand a websocket that `claim` has named to whoever made the operation; return when it is used up."""
         if self._connect is not None:

@@ -1,0 +1,154 @@
+"""The API as one function from request to answer: routing, access, aliases, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pwd
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from pylxc.api import (
+    events,
+    internal,
+    operations,
+    resources,
+    responses,
+    server,
+)
+from pylxc.api.call import Call, Endpoint, Handler
+from pylxc.api.http import HttpServer, peer
+from pylxc.api.responses import Created, Sync
+from pylxc.api.router import Match, Router
+from pylxc.errors import Forbidden, PylxcError
+from pylxc.services.events import requestor
+from pylxc.services.services import Services
+
+log = logging.getLogger(__name__)
+
+MODULES = (server, events, operations, resources, internal)
+THREADS = 128
+"""Requests that wait for a service at the same time, at most; long work has threads of its own."""
+
+_INSTANCE_URL = re.compile(r"^/1\.0/instances(?=[/?]|$)")
+
+
+def endpoints() -> Iterable[Endpoint]:
+    """Yield every endpoint of the API."""
+    for module in MODULES:
+        yield from module.ENDPOINTS
+
+
+class App:
+    """Answers requests for a set of services.
+
+    Attributes:
+        stopping: when set, every new request is answered with 503.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self.stopping = False
+        self._services = services
+        self._router = Router(endpoints())
+        self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="api")
+
+    def server(self) -> HttpServer:
+        """Return the protocol factory for a listener; call it with the event loop running."""
+        return HttpServer(self.handle)
+
+    def close(self) -> None:
+        """Let the threads go; what they still do is not waited for."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request, whatever happens.
+
+        Raises:
+            ConnectionError: the client is gone, or an answer broke off after its beginning.
+        """
+        try:
+            response = await self._answer(request)
+        except PylxcError as error:
+            response = responses.error(error.http_status, str(error))
+        except web.HTTPException as error:
+            response = responses.error(error.status, error.reason)
+        except HttpProcessingError:
+            response = responses.error(400, "Malformed HTTP request")
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            log.exception("Failed answering %s %s", request.method, request.path)
+            response = responses.error(500, "Internal error: see the daemon's log")
+        if request.writer.output_size > 0 and not response.prepared:
+            raise ConnectionError("an answer has begun already")
+        if self.stopping and not response.prepared:
+            response.force_close()
+        log.debug("%s %s: %d", request.method, request.path, response.status)
+        return response
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if self.stopping:
+            return responses.error(503, "The server is stopping")
+        match = self._router.find(_raw_path(request))
+        handler = _handler(match.endpoint, request.method)
+        if handler is None:
+            return responses.error(501, "not implemented")
+        trusted = _identify(request)
+        if not trusted and request.method not in match.endpoint.untrusted:
+            raise Forbidden("not authorized")
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        call = Call(self._services, request, match.params, self._executor, legacy=match.legacy, trusted=trusted)
+        return responses.render(_translate(await handler(call), match))
+
+
+def _raw_path(request: web.BaseRequest) -> str:
+    path = request.raw_path if request.raw_path.startswith("/") else request.rel_url.raw_path
+    return path.partition("?")[0]
+
+
+def _handler(endpoint: Endpoint, method: str) -> Handler | None:
+    handlers = {
+        "GET": endpoint.get,
+        "HEAD": endpoint.head or endpoint.get,
+        "POST": endpoint.post,
+        "PUT": endpoint.put,
+        "PATCH": endpoint.patch,
+        "DELETE": endpoint.delete,
+    }
+    return handlers.get(method)
+
+
+def _identify(request: web.BaseRequest) -> bool:
+    """Note who asks; return whether the caller is trusted, as everybody is who may open the unix socket."""
+    who = peer(request)
+    if who is None:
+        requestor.set({"username": "", "protocol": "tls", "address": request.remote or ""})
+        return False
+    try:
+        name = pwd.getpwuid(who[1]).pw_name
+    except KeyError:
+        name = str(who[1])
+    requestor.set({"username": name, "protocol": "unix", "address": f"pid={who[0]}"})
+    return True
+
+
+def _translate(answer: responses.Answer, match: Match) -> responses.Answer:
+    """Give a caller of the legacy paths its own kind of URLs."""
+    if not match.legacy:
+        return answer
+    if isinstance(answer, Sync) and isinstance(answer.metadata, list):
+        return Sync([_legacy_url(item, match.legacy) for item in answer.metadata], answer.etag)
+    if isinstance(answer, Created):
+        return Created(_legacy_url(answer.location, match.legacy))
+    return answer
+
+
+def _legacy_url(item: Any, legacy: str) -> Any:
+    return _INSTANCE_URL.sub(f"/1.0/{legacy}", item) if isinstance(item, str) else item

@@ -1,0 +1,74 @@
+"""/1.0/events: a websocket of everything that happens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from aiohttp import web
+
+from pylxc.api.call import Call, Endpoint
+from pylxc.api.responses import Answer
+from pylxc.errors import BadRequest
+from pylxc.services.events import TYPES, Subscription
+
+PING_SECONDS = 10.0
+
+
+async def listen(call: Call) -> Answer:
+    """Send events until the listener leaves, or does not keep up."""
+    wanted = {kind.strip() for kind in call.request.query.get("type", "").split(",") if kind.strip()} or TYPES
+    if unknown := sorted(wanted - TYPES):
+        raise BadRequest(f"Unknown event type {unknown[0]!r}", hint=f"one of {', '.join(sorted(TYPES))}")
+    if call.request.headers.get("Upgrade", "").lower() != "websocket":
+        raise BadRequest("This is for websockets only")
+    loop = asyncio.get_running_loop()
+    changed = asyncio.Event()
+    transport = call.request.transport
+
+    def on_change() -> None:
+        changed.set()
+        if listener.overrun and transport is not None:
+            transport.abort()  # a send may be stuck; only this gets it loose
+
+    def wake() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is gone: the daemon ends
+            loop.call_soon_threadsafe(on_change)
+
+    # Subscribed before the handshake is answered: a client that is connected misses nothing.
+    listener = call.services.events.subscribe(wanted, None if call.all_projects else call.project, wake)
+    response = web.WebSocketResponse(compress=False, max_msg_size=64 * 1024)
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        await response.prepare(call.request)
+        tasks = [asyncio.create_task(_send(response, listener, changed)), asyncio.create_task(_receive(response))]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        call.services.events.unsubscribe(listener)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(ConnectionError):
+            await response.close()
+    return response
+
+
+async def _send(response: web.WebSocketResponse, listener: Subscription, changed: asyncio.Event) -> None:
+    while True:
+        try:
+            await asyncio.wait_for(changed.wait(), PING_SECONDS)
+        except TimeoutError:
+            await response.ping()
+            continue
+        changed.clear()
+        for text in listener.take():
+            await response.send_str(text)
+
+
+async def _receive(response: web.WebSocketResponse) -> None:
+    """Return when the listener leaves; what it says does not matter."""
+    async for _message in response:
+        pass
+
+
+ENDPOINTS = (Endpoint(path="/1.0/events", get=listen),)
