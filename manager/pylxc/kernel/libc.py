@@ -1,0 +1,92 @@
+"""System calls through glibc's `syscall()`: one table of numbers, one call that raises `OSError`.
+
+Calls that Python offers itself are not here. Everything else in this package is built on `syscall`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+# Numbers from 424 on are the same on every architecture. See: include/uapi/asm-generic/unistd.h
+_COMMON = {
+    "pidfd_send_signal": 424,
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "clone3": 435,
+    "close_range": 436,
+    "openat2": 437,
+    "pidfd_getfd": 438,
+    "mount_setattr": 442,
+}
+_X86_64 = {
+    "pivot_root": 155,
+    "mount": 165,
+    "umount2": 166,
+    "capget": 125,
+    "capset": 126,
+    "prctl": 157,
+    "keyctl": 250,
+    "unshare": 272,
+    "setns": 308,
+    "seccomp": 317,
+    "bpf": 321,
+}
+# arm64, riscv64 and every later architecture share one table. See: include/uapi/asm-generic/unistd.h
+_GENERIC = {
+    "pivot_root": 41,
+    "mount": 40,
+    "umount2": 39,
+    "capget": 90,
+    "capset": 91,
+    "prctl": 167,
+    "keyctl": 219,
+    "unshare": 97,
+    "setns": 268,
+    "seccomp": 277,
+    "bpf": 280,
+}
+NUMBERS = _COMMON | (_X86_64 if os.uname().machine == "x86_64" else _GENERIC)
+
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+AT_SYMLINK_NOFOLLOW = 0x100
+
+Argument = int | bytes | str | None | ctypes.Array[ctypes.c_char] | ctypes.Structure
+
+
+def _argument(value: Argument) -> object:
+    if isinstance(value, int):
+        return ctypes.c_long(value)
+    if isinstance(value, str):
+        return ctypes.c_char_p(os.fsencode(value))
+    if isinstance(value, bytes):
+        return ctypes.c_char_p(value)
+    if isinstance(value, ctypes.Structure):
+        return ctypes.byref(value)
+    return value
+
+
+def syscall(name: str, *args: Argument, path: str | None = None) -> int:
+    """Make the system call `name` and return its result.
+
+    Args:
+        name: a key of `NUMBERS`.
+        args: numbers as they are, `str` and `bytes` as C strings, structures and buffers by address.
+        path: the file that an error is about.
+
+    Raises:
+        OSError: the call failed; the message names the call. See: syscall(2)
+    """
+    result: int = _libc.syscall(ctypes.c_long(NUMBERS[name]), *map(_argument, args))
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{name}: {os.strerror(error)}", path)
+    return result

@@ -1,0 +1,104 @@
+"""Namespaces: make, enter, identify. A process with a second thread can do neither for user and mount."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from pylxc.kernel.libc import NUMBERS, syscall
+
+# See: linux/sched.h
+CLONE_NEWTIME = 0x80
+CLONE_NEWNS = 0x20000
+CLONE_NEWCGROUP = 0x2000000
+CLONE_NEWUTS = 0x4000000
+CLONE_NEWIPC = 0x8000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+_CLONE_PIDFD = 0x1000
+_CLONE_INTO_CGROUP = 0x200000000
+_SIGCHLD = 17
+
+_python = ctypes.PyDLL(None, use_errno=True)
+_python.syscall.restype = ctypes.c_long
+
+
+class _CloneArgs(ctypes.Structure):
+    """struct clone_args. See: linux/sched.h."""
+
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in (
+            [
+                "flags",
+                "pidfd",
+                "child_tid",
+                "parent_tid",
+                "exit_signal",
+                "stack",
+                "stack_size",
+                "tls",
+                "set_tid",
+                "set_tid_size",
+                "cgroup",
+            ]
+        )
+    ]
+
+
+def unshare(flags: int) -> None:
+    """Move the caller (for pid and time: its later children) into new namespaces.
+
+    Raises:
+        OSError: EINVAL when the process has more than one thread, see unshare(2).
+    """
+    syscall("unshare", flags)
+
+
+def setns(fd: int, flags: int = 0) -> None:
+    """Enter the namespace that `fd` is, or with a pidfd those of its process that `flags` name.
+
+    Raises:
+        OSError: see setns(2).
+    """
+    syscall("setns", fd, flags)
+
+
+def clone(flags: int, *, cgroup_fd: int = -1) -> tuple[int, int]:
+    """Fork into new namespaces, like `os.fork` with flags; the caller must be single-threaded.
+
+    Args:
+        flags: `CLONE_NEW*`.
+        cgroup_fd: directory of the cgroup v2 group that the child is born in, -1 for the caller's.
+
+    Returns:
+        (0, -1) in the child, (pid, pidfd) in the parent, which closes the pidfd.
+
+    Raises:
+        OSError: see clone3(2).
+    """
+    pidfd = ctypes.c_int(-1)
+    args = _CloneArgs(flags=flags | _CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=_SIGCHLD)
+    if cgroup_fd >= 0:
+        args.flags |= _CLONE_INTO_CGROUP
+        args.cgroup = cgroup_fd
+    # glibc has no wrapper; these are the calls that os.fork makes around fork().
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid: int = _python.syscall(
+        ctypes.c_long(NUMBERS["clone3"]), ctypes.byref(args), ctypes.c_size_t(ctypes.sizeof(args))
+    )
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0, -1
+    error = ctypes.get_errno()
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(error, f"clone3: {os.strerror(error)}")
+    return pid, pidfd.value
+
+
+def identity(kind: str, pid: int | str = "self") -> int:
+    """Return the inode that names the namespace `kind` ("user", "mnt", ...) of a process."""
+    return os.stat(f"/proc/{pid}/ns/{kind}").st_ino

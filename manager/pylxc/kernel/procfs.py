@@ -1,0 +1,77 @@
+"""Facts from /proc, parsed."""
+
+from __future__ import annotations
+
+import os
+import re
+
+
+def boot_id() -> str:
+    """Return the id of this boot of the host."""
+    return _read("/proc/sys/kernel/random/boot_id").strip()
+
+
+def start_time(pid: int) -> int:
+    """Return when a process started, in clock ticks since boot: with the pid it names a process for good.
+
+    Raises:
+        FileNotFoundError: there is no such process.
+    """
+    return int(_read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19])
+
+
+def status(pid: int | str) -> dict[str, str]:
+    """Return /proc/PID/status as name -> text."""
+    rows = (line.partition(":") for line in _read(f"/proc/{pid}/status").splitlines())
+    return {name: value.strip() for name, _, value in rows}
+
+
+def handles_signal(pid: int, number: int) -> bool:
+    """Return whether the process blocks or catches a signal."""
+    fields = status(pid)
+    bit = 1 << (number - 1)
+    return bool((int(fields["SigBlk"], 16) | int(fields["SigCgt"], 16)) & bit)
+
+
+def proportional_memory(pid: int) -> int:
+    """Return a process's Pss in bytes: pages shared by n processes count 1/n."""
+    found = re.search(r"^Pss:\s+(\d+) kB", _read(f"/proc/{pid}/smaps_rollup"), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def unescape(text: str) -> str:
+    r"""Undo mountinfo's octal escapes (`\040` for a space)."""
+    return re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), text)
+
+
+class MountInfo:
+    """One line of mountinfo. See: proc_pid_mountinfo(5)."""
+
+    __slots__ = ("fstype", "options", "root", "source", "super_options", "target")
+
+    def __init__(self, line: str) -> None:
+        left, _, right = line.partition(" - ")
+        fields = left.split(" ")
+        self.root = unescape(fields[3])
+        self.target = unescape(fields[4])
+        self.options = fields[5].split(",")
+        fstype, source, options = right.split(" ")[:3]
+        self.fstype = fstype
+        self.source = unescape(source)
+        self.super_options = options.strip().split(",")
+
+
+def mounts(pid: int | str = "self") -> list[MountInfo]:
+    """Return the mount table that a process sees, in mount order."""
+    return [MountInfo(line) for line in _read(f"/proc/{pid}/mountinfo").splitlines()]
+
+
+def _read(path: str) -> str:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, 65536):
+            parts.append(part)
+    finally:
+        os.close(fd)
+    return b"".join(parts).decode(errors="surrogateescape")
