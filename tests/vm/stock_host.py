@@ -1,6 +1,6 @@
 """A stock Debian 12 host (systemd, cgroup v2 only, AppArmor) under QEMU's software emulation, with pylxc installed.
 
-The root file system is made by mmdebstrap and `mke2fs -d`; the kernel has NVMe and ext4 built in, so it boots without an
+The root file system is made by mmdebstrap and `mke2fs -d`. The kernel has NVMe and ext4 built in and so needs no
 initial RAM disk. Commands go over a serial line to `agent.py` in the machine.
 """
 
@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("PYLXC_TEST_CACHE", "/var/tmp/pylxc-test-cache"))
@@ -167,7 +168,7 @@ class StockHost:
         assert self._line is not None
         self._line.sendall(json.dumps({"argv": argv, "timeout": timeout}).encode() + b"\n")
         answer = self._receive(timeout + 30)
-        return int(answer["rc"]), str(answer["out"])
+        return answer["rc"], answer["out"]
 
     def check(self, *argv: str, timeout: float = 120) -> str:
         """Run a command that must succeed; return its output."""
@@ -205,7 +206,7 @@ class StockHost:
         """The end of the machine's console."""
         return self.console.read_text(errors="replace")[-4000:] if self.console.exists() else ""
 
-    def _receive(self, timeout: float) -> dict[str, object]:
+    def _receive(self, timeout: float) -> dict[str, Any]:
         assert self._line is not None
         deadline = time.monotonic() + timeout
         while b"\n" not in self._buffer:
@@ -215,5 +216,5 @@ class StockHost:
                 raise ConnectionError("the machine is gone")
             self._buffer += data
         line, self._buffer = self._buffer.split(b"\n", 1)
-        answer: dict[str, object] = json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
         return answer
