@@ -74,7 +74,7 @@ def _install_pylxc(tree: Path) -> None:
         "--wheel-dir",
         wheels,
     ]
-    _run(*pip, CHECKOUT)
+    _run(*pip, "--wheel-dir", wheels, CHECKOUT)
     _run("chroot", tree, "python3", "-m", "venv", "/opt/pylxc")
     _run("chroot", tree, "sh", "-c", "/opt/pylxc/bin/pip -q install --no-index --find-links /var/tmp/wheels pylxc")
     for command in ("pylxc", "pylxcd"):
