@@ -1,1 +1,7 @@
+"""REST client and public Python API: `pylxc.client.Client`."""
 
+from __future__ import annotations
+
+from pylxc.client.client import Client
+
+__all__ = ["Client"]

@@ -1,0 +1,124 @@
+"""Exec over LXD's websockets, for servers without `pylxc_exec_upgrade`; the console speaks the same."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from pylxc.client import codec, terminal
+from pylxc.client.exec import FORWARDED, CommandFailed, Signals
+from pylxc.client.http import quote
+from pylxc.client.operations import Operation
+from pylxc.errors import PylxcError, Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from websockets.sync.client import ClientConnection
+
+    from pylxc.client.client import Client
+
+_BLOCK = 1 << 16
+_NOT_RUN = (126, 127)
+
+
+def open_websocket(client: Client, path: str) -> ClientConnection:
+    """Open the websocket at `path` of the client's server.
+
+    Raises:
+        Unavailable: the server refuses it.
+    """
+    from websockets.exceptions import WebSocketException
+    from websockets.sync.client import unix_connect
+
+    try:
+        return unix_connect(client.socket_path, f"ws://pylxc{path}", max_size=None, compression=None)
+    except (OSError, WebSocketException) as error:
+        raise Unavailable(f"Failed to open a websocket: {error}") from error
+
+
+def open_fd(client: Client, operation: dict[str, Any], name: str) -> ClientConnection:
+    """Open the websocket that the operation's metadata lists as descriptor `name`."""
+    secret = operation["metadata"]["fds"][name]
+    return open_websocket(client, f"/1.0/operations/{operation['id']}/websocket?secret={quote(secret)}")
+
+
+def receive_to(socket: ClientConnection, fd: int) -> None:
+    """Write the socket's messages to `fd` until the empty text message that ends the stream, or its close."""
+    from websockets.exceptions import ConnectionClosed
+
+    try:
+        for message in socket:
+            if isinstance(message, str):
+                break
+            view = memoryview(message)
+            while view:
+                view = view[os.write(fd, view) :]
+    except (ConnectionClosed, BrokenPipeError):
+        pass
+    socket.close()
+
+
+def send_from(fd: int, socket: ClientConnection) -> None:
+    """Send what comes from `fd`, then the empty text message."""
+    from websockets.exceptions import ConnectionClosed
+
+    try:
+        while data := os.read(fd, _BLOCK):
+            socket.send(data)
+        socket.send("")
+    except (ConnectionClosed, OSError):
+        pass
+
+
+def _forward(signals: Signals, control: ClientConnection, fd: int) -> None:
+    import signal
+
+    from websockets.exceptions import ConnectionClosed
+
+    while numbers := signals.take():
+        for number in numbers:
+            message: dict[str, Any] = {"command": "signal", "signal": number}
+            if number == signal.SIGWINCH:
+                columns, rows = terminal.size(fd)
+                message = {"command": "window-resize", "args": {"width": str(columns), "height": str(rows)}}
+            try:
+                control.send(codec.dumps(message))
+            except ConnectionClosed:
+                return
+
+
+def run(client: Client, operation: dict[str, Any], fds: tuple[int, int, int], *, interactive: bool) -> int:
+    """Serve the exec `operation` with `fds` and return the command's exit status; see `pylxc.client.exec.run`."""
+    control = open_fd(client, operation, "control")
+    receivers, senders = [], []
+    if interactive:
+        pty = open_fd(client, operation, "0")
+        receivers.append(threading.Thread(target=receive_to, args=(pty, fds[1]), daemon=True))
+        senders.append(threading.Thread(target=send_from, args=(fds[0], pty), daemon=True))
+    else:
+        stdin = open_fd(client, operation, "0")
+        senders.append(threading.Thread(target=send_from, args=(fds[0], stdin), daemon=True))
+        for name, fd in (("1", fds[1]), ("2", fds[2])):
+            receivers.append(
+                threading.Thread(target=receive_to, args=(open_fd(client, operation, name), fd), daemon=True)
+            )
+    names = f"{FORWARDED} SIGWINCH" if interactive else FORWARDED
+    raw_fd = fds[0] if interactive else -1
+    with Signals(names) as signals, terminal.Raw(raw_fd):
+        forwarder = threading.Thread(target=_forward, args=(signals, control, fds[1]), daemon=True)
+        for thread in [*receivers, *senders, forwarder]:
+            thread.start()
+        result = Operation(client, operation)
+        try:
+            result.wait()
+        except PylxcError as error:
+            code = int(result.metadata.get("return", 0))
+            if code in _NOT_RUN:
+                raise CommandFailed(str(error), code) from error
+            raise
+        for thread in receivers:
+            thread.join()
+    control.close()
+    return int(result.metadata.get("return", 0))
