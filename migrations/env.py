@@ -33,6 +33,6 @@ handed_in = context.config.attributes.get("connection")
 if handed_in is not None:
     run(handed_in)
 else:
-    engine = create_engine(context.config.get_main_option("sqlalchemy.url") or f"sqlite:///{Paths().database}")
+    engine = create_engine(context.config.get_alembic_option("sqlalchemy.url") or f"sqlite:///{Paths().database}")
     with engine.begin() as own:
         run(own)
