@@ -64,15 +64,13 @@ def _install_pylxc(tree: Path) -> None:
     """Put a virtual environment with this checkout's wheel at /opt/pylxc of the tree."""
     wheels = tree / "var/tmp/wheels"
     wheels.mkdir(parents=True)
-    pip = [
+    pip: list[str | Path] = [
         CHECKOUT / ".venv/bin/python",
         "-m",
         "pip",
         "--disable-pip-version-check",
         "-q",
         "wheel",
-        "--wheel-dir",
-        wheels,
     ]
     _run(*pip, "--wheel-dir", wheels, CHECKOUT)
     _run("chroot", tree, "python3", "-m", "venv", "/opt/pylxc")
