@@ -1,0 +1,76 @@
+"""What a storage driver does. A pool is a driver over one place; a volume is named by its place in the pool.
+
+Volume names are relative paths of two parts, `containers/c1`, `images/FINGERPRINT`: what LXD has below
+`storage-pools/POOL/`. A volume is there as a whole or not at all, whenever the daemon or the machine dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Info:
+    """What a driver is, for `GET /1.0`.
+
+    `optimized_images` says that cloning an image's volume takes no time and no space worth mentioning.
+    """
+
+    name: str
+    version: str
+    remote: bool = False
+    optimized_images: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Space and inodes of a pool's file system; bytes and counts."""
+
+    space_used: int
+    space_total: int
+    inodes_used: int
+    inodes_total: int
+
+
+class StorageDriver(Protocol):
+    """A pool. Methods are thread-safe for different volumes; the caller keeps two from one volume at a time.
+
+    Errors are `PylxcError`s: `Unavailable` when the pool cannot be used, `Internal` when it is full or broken.
+    """
+
+    info: Info
+
+    def __init__(self, path: str, config: Mapping[str, str]) -> None:
+        """Take the pool's directory below storage-pools/ and its configuration; touch nothing."""
+
+    def create(self) -> None:
+        """Make the pool; on error nothing of it is left."""
+
+    def delete(self) -> None:
+        """Remove the pool and all that is in it; also one that is half made."""
+
+    def open(self) -> None:
+        """Make the pool usable at daemon start and remove what a killed daemon left in the middle of a change."""
+
+    def path(self, volume: str) -> str:
+        """Return the directory of a volume, whether it exists or not."""
+
+    def create_volume(self, volume: str, fill: Callable[[str], None] | None = None) -> None:
+        """Make a volume: `fill` gets a directory (empty, root's alone) and fills it; None leaves it empty."""
+
+    def clone_volume(self, source: str, volume: str) -> None:
+        """Make a volume that is a complete, independent copy of `source`."""
+
+    def delete_volume(self, volume: str) -> None:
+        """Remove a volume; one that does not exist is no error."""
+
+    def rename_volume(self, volume: str, new: str) -> None:
+        """Give a volume another name; one that has it already, from a change that was cut off, is no error."""
+
+    def usage(self, volume: str) -> int | None:
+        """Return the bytes that a volume takes, None where the file system keeps no account."""
+
+    def resources(self) -> Resources:
+        """Return space and inodes."""

@@ -1,0 +1,73 @@
+"""Copy and delete directory trees whole, fast: by coreutils, which does per file what Python would take longer for.
+
+Measured on a Debian tree of 259 MB in 11,950 entries (ext4, 2 CPUs): cp 0.57 s, rsync 0.90 s, tar to tar 1.1 s;
+system calls are 95% of cp's time.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from pylxc.errors import Internal, PylxcError
+from pylxc.kernel import command
+
+HOURS = 6 * 3600.0
+
+
+def copy_contents(source: str, target: str) -> None:
+    """Copy everything in directory `source`, and its own attributes, to the existing directory `target`.
+
+    Owners, modes, times, xattrs (ACLs, file capabilities), hard links, holes, symbolic links, device nodes and fifos
+    are kept; data is shared with the source where the file system can (FICLONE).
+
+    Raises:
+        Internal: it failed; what was copied so far is there.
+    """
+    argv = ["cp", "-a", "--reflink=auto", "--sparse=auto", "-T", "--", source, target]
+    try:
+        command.run(argv, timeout=HOURS)
+    except command.CommandFailed as error:
+        raise failure(error.stderr.splitlines()[0] if error.stderr else error.message, "copying") from error
+
+
+def delete(path: str) -> None:
+    """Delete a tree, or nothing when there is none; it does not cross into what is mounted in it.
+
+    Raises:
+        Internal: something is still there.
+    """
+    try:
+        command.run(["rm", "-rf", "--one-file-system", "--", path], timeout=HOURS)
+    except command.CommandFailed as error:
+        raise failure(error.message, "deleting") from error
+
+
+def size(path: str) -> int:
+    """Return the bytes that a tree takes on disk; a file with several names in it counts once."""
+    total = 0
+    seen: set[tuple[int, int]] = set()
+    waiting = [path]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                info = entry.stat(follow_symlinks=False)
+                is_directory = entry.is_dir(follow_symlinks=False)
+                if is_directory:
+                    waiting.append(entry.path)
+                elif info.st_nlink > 1:
+                    if (info.st_dev, info.st_ino) in seen:
+                        continue
+                    seen.add((info.st_dev, info.st_ino))
+                total += info.st_blocks * 512
+    return total
+
+
+def failure(reason: str | OSError, doing: str) -> PylxcError:
+    """Return the error for a change that failed; a full disk is named as such."""
+    number = reason.errno if isinstance(reason, OSError) else None
+    text = reason.strerror or str(reason) if isinstance(reason, OSError) else reason
+    for full in (errno.ENOSPC, errno.EDQUOT):
+        if number == full or os.strerror(full) in text:
+            return Internal(f"Failed {doing} the volume: {os.strerror(full)}", hint="free some space in the pool")
+    return Internal(f"Failed {doing} the volume: {text}")

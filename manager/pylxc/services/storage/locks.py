@@ -1,0 +1,46 @@
+"""Locks by name: many may share one, or one holds it alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class NamedLocks:
+    """Shared and exclusive locks that exist while they are held; thread-safe, not re-entrant."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._held: dict[str, int] = {}  # holders of a shared lock; -1: held alone
+
+    @contextmanager
+    def shared(self, name: str) -> Iterator[None]:
+        """Hold `name` together with others who share it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._held.get(name, 0) >= 0)
+            self._held[name] = self._held.get(name, 0) + 1
+        try:
+            yield
+        finally:
+            self._release(name)
+
+    @contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        """Hold `name` alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: name not in self._held)
+            self._held[name] = -1
+        try:
+            yield
+        finally:
+            self._release(name)
+
+    def _release(self, name: str) -> None:
+        with self._changed:
+            left = max(self._held[name], 1) - 1
+            if left:
+                self._held[name] = left
+            else:
+                del self._held[name]
+            self._changed.notify_all()

@@ -1,0 +1,283 @@
+"""Storage pools: rows, and the drivers behind them. Volumes are in `pylxc.services.storage.volumes`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from urllib.parse import quote
+
+from sqlalchemy import delete
+from sqlalchemy.exc import IntegrityError
+
+from pylxc import validate
+from pylxc.config.key import Table
+from pylxc.config.storage import POOLS
+from pylxc.db import models, storage
+from pylxc.db.engine import Database
+from pylxc.drivers.storage import registry
+from pylxc.drivers.storage.driver import Info, StorageDriver
+from pylxc.errors import BadRequest, Conflict, PylxcError, Unavailable
+from pylxc.paths import Paths
+from pylxc.services import etag
+from pylxc.services.events import EventBus
+from pylxc.services.storage.volumes import Volumes
+from pylxc.wire.storage import StoragePool, StoragePoolResources, StorageVolume
+
+log = logging.getLogger(__name__)
+
+User = tuple[str, str, str]
+Users = list[User]
+Names = list[str]
+Pools = list[StoragePool]  # inside the class `list` is its method
+VolumeList = list[StorageVolume]
+
+
+class StoragePools:
+    """Pools and the volumes of images and instances in them."""
+
+    def __init__(self, db: Database, paths: Paths, events: EventBus) -> None:
+        self._db = db
+        self._paths = paths
+        self._events = events
+        self._broken: dict[str, str] = {}
+        self._drivers: dict[str, StorageDriver] = {}
+        self._volumes = Volumes(db, paths, self.driver)
+
+    # Life of the service
+
+    def start(self) -> None:
+        """Bring the pools into use, finish or undo what was cut off; a pool that fails is shown as unavailable."""
+        os.makedirs(self._paths.storage_pools, mode=0o711, exist_ok=True)
+        os.chmod(self._paths.storage_pools, 0o711)  # noqa: S103 - to pass through only
+        with self._db.reading() as session:
+            unsettled = storage.unsettled_pools(session)
+            pools = storage.pools(session)
+        for pool in unsettled:
+            log.info("Removing storage pool %s that was left half made or half deleted", pool.name)
+            self._remove(pool)
+        for pool in pools:
+            try:
+                self._load(pool).open()
+                self._broken.pop(pool.name, None)
+            except PylxcError as error:
+                log.warning("Storage pool %s cannot be used: %s", pool.name, error)
+                self._broken[pool.name] = str(error)
+        self._volumes.settle()
+
+    def drivers(self) -> list[Info]:
+        """Return the drivers that there are."""
+        return registry.infos()
+
+    # Pools
+
+    def list(self) -> Pools:
+        """Return the pools by name."""
+        with self._db.reading() as session:
+            users = storage.users(session)
+            return [self._render(pool, users.get(pool.name, [])) for pool in storage.pools(session)]
+
+    def names(self) -> Names:
+        """Return the pools' names."""
+        with self._db.reading() as session:
+            return [pool.name for pool in storage.pools(session)]
+
+    def get(self, name: str) -> StoragePool:
+        """Return a pool; raises NotFound."""
+        with self._db.reading() as session:
+            return self._render(storage.pool(session, name), storage.users(session).get(name, []))
+
+    def etag(self, pool: StoragePool) -> str:
+        """Return the tag of a pool as it was read."""
+        return etag.etag(*_tagged(pool))
+
+    def _render(self, pool: models.StoragePool, users: Users) -> StoragePool:
+        return {
+            "name": pool.name,
+            "description": pool.description,
+            "driver": pool.driver,
+            "status": "Unavailable" if pool.name in self._broken else "Created",
+            "config": {"source": self._paths.pool(pool.name), **pool.config},
+            "used_by": sorted(_url(pool.name, *user) for user in users),
+            "locations": [],
+        }
+
+    def create(
+        self, name: str, driver: str, config: Mapping[str, str] | None = None, description: str = ""
+    ) -> StoragePool:
+        """Make a pool.
+
+        Raises:
+            BadRequest: a malformed name, an unknown driver or key, a source that cannot be used.
+            Conflict: the name is taken.
+        """
+        validate.object_name(name, "storage pool")
+        if len(name) > 64 or any(c.isspace() for c in name):
+            raise BadRequest(f"Invalid storage pool name {name!r}: at most 64 characters, no spaces")
+        config = {key: value for key, value in (config or {}).items() if value != ""}
+        _table(driver).validate(config)
+        if source := config.get("source"):
+            config["volatile.initial_source"] = source
+        row = models.StoragePool(name=name, driver=driver, config=config, description=description, state="creating")
+        try:
+            with self._db.transaction() as session:
+                session.add(row)
+        except IntegrityError:
+            raise Conflict("The storage pool already exists") from None
+        try:
+            self._load(row).create()
+        except BaseException:
+            self._remove(row, made=False)
+            raise
+        with self._db.transaction() as session:
+            storage.pool(session, name, state=None).state = "created"
+        self._events.lifecycle("storage-pool-created", f"/1.0/storage-pools/{quote(name)}", project="")
+        return self.get(name)
+
+    def update(
+        self,
+        name: str,
+        config: Mapping[str, str] | None,
+        description: str | None,
+        *,
+        patch: bool = False,
+        if_match: str | None = None,
+    ) -> None:
+        """Replace a pool's configuration and description; with `patch` only what is given.
+
+        Raises:
+            BadRequest: an unknown or malformed key, or one that cannot change.
+            PreconditionFailed: `if_match` is of another state.
+        """
+        with self._db.transaction() as session:
+            row = storage.pool(session, name)
+            now = self._render(row, [])
+            etag.check(if_match, *_tagged(now))
+            new = {**(row.config if patch else {}), **(config or {})}
+            if new.get("source") == self._paths.pool(name) and "source" not in row.config:
+                del new["source"]  # what `get` shows comes back
+            _table(row.driver).validate(new)
+            for key in ("source", "volatile.initial_source"):
+                if new.setdefault(key, row.config.get(key, "")) != row.config.get(key, ""):
+                    raise BadRequest(f"Storage pool key {key!r} cannot be changed")
+            new = {key: value for key, value in new.items() if value != ""}
+            row.config = new
+            self._drivers.pop(name, None)
+            if description is not None or not patch:
+                row.description = description or ""
+        self._events.lifecycle("storage-pool-updated", f"/1.0/storage-pools/{quote(name)}", project="")
+
+    def delete(self, name: str) -> None:
+        """Delete a pool, with the images' volumes in it.
+
+        Raises:
+            BadRequest: something else is in it, or a profile names it.
+        """
+        with self._db.transaction() as session:
+            row = storage.pool(session, name)
+            users = storage.users(session).get(name, [])
+            if any(kind != "image" for kind, _, _ in users):
+                raise BadRequest("The storage pool is currently in use")
+            row.state = "deleting"
+        self._remove(row)
+        self._broken.pop(name, None)
+        self._drivers.pop(name, None)
+        self._events.lifecycle("storage-pool-deleted", f"/1.0/storage-pools/{quote(name)}", project="")
+
+    def _remove(self, row: models.StoragePool, *, made: bool = True) -> None:
+        if made:
+            self._load(row).delete()
+        with self._db.transaction() as session:
+            session.execute(delete(models.StorageVolume).where(models.StorageVolume.storage_pool_id == row.id))
+            session.execute(delete(models.StoragePool).where(models.StoragePool.id == row.id))
+
+    def resources(self, name: str) -> StoragePoolResources:
+        """Return a pool's space and inodes."""
+        found = self.driver(name).resources()
+        return {
+            "space": {"used": found.space_used, "total": found.space_total},
+            "inodes": {"used": found.inodes_used, "total": found.inodes_total},
+        }
+
+    def driver(self, name: str) -> StorageDriver:
+        """Return the driver of a created pool.
+
+        Raises:
+            NotFound: there is no such pool.
+            Unavailable: it could not be brought into use at start.
+        """
+        with self._db.reading() as session:
+            pool = storage.pool(session, name)
+        driver = self._drivers.get(name) or self._load(pool)
+        if name in self._broken:
+            try:
+                driver.open()
+            except PylxcError as error:
+                raise Unavailable(f"Storage pool {name!r} is unavailable: {error.message}") from error
+            self._broken.pop(name, None)
+        return self._drivers.setdefault(name, driver)
+
+    def _load(self, pool: models.StoragePool) -> StorageDriver:
+        return registry.load(pool.driver, self._paths.pool(pool.name), pool.config)
+
+    # Volumes of images and instances
+
+    def ensure_image(self, pool: str, fingerprint: str, unpack: Callable[[str], None]) -> None:
+        """See `Volumes.ensure_image`."""
+        self._volumes.ensure_image(pool, fingerprint, unpack)
+
+    def delete_image(self, fingerprint: str) -> None:
+        """Remove an image's volumes from every pool."""
+        self._volumes.delete_image(fingerprint)
+
+    def create_instance(self, pool: str, project: str, name: str, fingerprint: str | None) -> None:
+        """See `Volumes.create_instance`."""
+        self._volumes.create_instance(pool, project, name, fingerprint)
+
+    def delete_instance(self, pool: str, project: str, name: str) -> None:
+        """See `Volumes.delete_instance`."""
+        self._volumes.delete_instance(pool, project, name)
+
+    def rename_instance(self, pool: str, project: str, name: str, new: str) -> None:
+        """See `Volumes.rename_instance`."""
+        self._volumes.rename_instance(pool, project, name, new)
+
+    def path(self, pool: str, project: str, name: str) -> str:
+        """Return the directory of an instance's volume: rootfs/, metadata.yaml, templates/."""
+        return self._volumes.path(pool, project, name)
+
+    def usage(self, pool: str, project: str, name: str) -> int | None:
+        """Return the bytes that an instance's volume takes, None where the pool keeps no account."""
+        return self._volumes.usage(pool, project, name)
+
+    def volumes(self, pool: str, project: str | None, kind: str | None = None) -> VolumeList:
+        """Return a pool's volumes; raises NotFound."""
+        return self._volumes.list(pool, project, kind)
+
+    def volume(self, pool: str, project: str, kind: str, name: str) -> StorageVolume:
+        """Return a volume; raises NotFound."""
+        return self._volumes.get(pool, project, kind, name)
+
+    def volume_usage(self, pool: str, project: str, kind: str, name: str) -> int:
+        """Return the bytes that a volume takes, counted file by file where the pool keeps no account."""
+        return self._volumes.measure(pool, project, kind, name)
+
+
+def _table(driver: str) -> Table:
+    if driver not in registry.names() or driver not in POOLS:
+        raise BadRequest(f"Unknown storage driver {driver!r}", hint=f"one of {', '.join(registry.names())}")
+    return POOLS[driver]
+
+
+def _tagged(pool: StoragePool) -> tuple[object, ...]:
+    return pool["name"], pool["driver"], pool["config"]
+
+
+def _url(pool: str, kind: str, project: str, name: str) -> str:
+    paths = {
+        "container": f"/1.0/instances/{quote(name)}",
+        "image": f"/1.0/images/{name}",
+        "profile": f"/1.0/profiles/{quote(name)}",
+        "custom": f"/1.0/storage-pools/{quote(pool)}/volumes/custom/{quote(name)}",
+    }
+    return paths[kind] + ("" if project == "default" else f"?project={quote(project)}")

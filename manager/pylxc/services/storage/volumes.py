@@ -1,0 +1,233 @@
+"""Volumes of images and instances: one row each, whose state says whether the directory is whole.
+
+A volume's row is there before its directory and goes after it, so that nothing on disk is ever without a row:
+`settle` removes what a row in state "creating" or "deleting" names.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from urllib.parse import quote
+
+from sqlalchemy import delete
+from sqlalchemy.exc import IntegrityError
+
+from pylxc.db import models, projects, storage
+from pylxc.db.engine import Database
+from pylxc.drivers.storage import tree
+from pylxc.drivers.storage.driver import StorageDriver
+from pylxc.errors import Conflict, NotFound, PylxcError
+from pylxc.paths import Paths, storage_name
+from pylxc.services.storage.locks import NamedLocks
+from pylxc.wire import times
+from pylxc.wire.storage import StorageVolume
+
+log = logging.getLogger(__name__)
+
+_DIRECTORIES = {"container": "containers", "image": "images", "custom": "custom"}
+
+
+class Volumes:
+    """Makes, clones and removes volumes.
+
+    Args:
+        db: where the rows are.
+        paths: where the pools are.
+        driver: returns the driver of a pool by name; raises NotFound or Unavailable.
+    """
+
+    def __init__(self, db: Database, paths: Paths, driver: Callable[[str], StorageDriver]) -> None:
+        self._db = db
+        self._paths = paths
+        self._driver = driver
+        self._locks = NamedLocks()
+
+    def settle(self) -> None:
+        """Remove the volumes that a killed daemon left half made or half deleted."""
+        with self._db.reading() as session:
+            unsettled = storage.unsettled_volumes(session)
+        for row in unsettled:
+            try:
+                self._driver(row.pool.name).delete_volume(_place(row.type, row.project.name, row.name))
+                self._forget(row)
+                log.info("Removed %s volume %s that was left half made or half deleted", row.type, row.name)
+            except PylxcError as error:
+                log.warning("Cannot remove volume %s of pool %s: %s", row.name, row.pool.name, error)
+
+    # Images
+
+    def ensure_image(self, pool: str, fingerprint: str, unpack: Callable[[str], None]) -> None:
+        """Make an image's volume in a pool unless it is there.
+
+        Args:
+            pool: name of the pool.
+            fingerprint: of the image.
+            unpack: fills the empty directory that it is given with rootfs/, metadata.yaml and templates/. Runs once
+                per pool and image, however many ask at the same time.
+        """
+        if self._has_image(pool, fingerprint):
+            return
+        with self._locks.exclusive(f"{pool}/{fingerprint}"):
+            if self._has_image(pool, fingerprint):
+                return
+            driver = self._driver(pool)
+            row = self._add(pool, "default", "image", fingerprint)
+            try:
+                driver.create_volume(_place("image", "default", fingerprint), unpack)
+            except BaseException:
+                self._forget(row)
+                raise
+            self._finish(row)
+
+    def _has_image(self, pool: str, fingerprint: str) -> bool:
+        with self._db.reading() as session:
+            return storage.volume(session, pool, "default", "image", fingerprint) is not None
+
+    def delete_image(self, fingerprint: str) -> None:
+        """Remove an image's volumes from every pool, when nobody copies from them any more."""
+        with self._db.reading() as session:
+            rows = storage.image_volumes(session, fingerprint)
+        for row in rows:
+            with self._locks.exclusive(f"{row.pool.name}/{fingerprint}"):
+                self._delete(row)
+
+    # Instances
+
+    def create_instance(self, pool: str, project: str, name: str, fingerprint: str | None) -> None:
+        """Make an instance's volume: a copy of an image's volume, or empty with fingerprint None.
+
+        Raises:
+            NotFound: no such pool, or the image has no volume in it (see `ensure_image`).
+            Conflict: the instance has a volume.
+            Internal: no space left; nothing is left behind.
+        """
+        driver = self._driver(pool)
+        place = _place("container", project, name)
+        row = self._add(pool, project, "container", name)
+        try:
+            if fingerprint is None:
+                driver.create_volume(place)
+            else:
+                with self._locks.shared(f"{pool}/{fingerprint}"):
+                    if not self._has_image(pool, fingerprint):
+                        raise NotFound(f"Image {fingerprint[:12]} has no volume in storage pool {pool!r}")
+                    driver.clone_volume(_place("image", "default", fingerprint), place)
+        except BaseException:
+            self._forget(row)
+            raise
+        self._finish(row)
+
+    def delete_instance(self, pool: str, project: str, name: str) -> None:
+        """Remove an instance's volume; none is no error."""
+        with self._db.reading() as session:
+            row = storage.volume(session, pool, project, "container", name, state=None)
+        if row is not None:
+            self._delete(row)
+
+    def rename_instance(self, pool: str, project: str, name: str, new: str) -> None:
+        """Rename an instance's volume, or finish a rename that was cut off in the middle.
+
+        Raises:
+            NotFound: the instance has no volume.
+            Conflict: the new name has one.
+        """
+        driver = self._driver(pool)
+        with self._db.reading() as session:
+            row = storage.volume(session, pool, project, "container", name)
+            taken = storage.volume(session, pool, project, "container", new, state=None)
+        if row is None:
+            if taken is not None:
+                return
+            raise NotFound("Storage volume not found")
+        if taken is not None:
+            raise Conflict(f"A volume named {new!r} exists already")
+        # The row is what counts. A crash between the two leaves the row with the old name and the directory with the
+        # new one; the caller repeats the rename, and finds the directory renamed.
+        driver.rename_volume(_place("container", project, name), _place("container", project, new))
+        with self._db.transaction() as session:
+            session.get_one(models.StorageVolume, row.id).name = new
+
+    def path(self, pool: str, project: str, name: str) -> str:
+        """Return the directory of an instance's volume."""
+        return f"{self._paths.pool(pool)}/{_place('container', project, name)}"
+
+    def usage(self, pool: str, project: str, name: str) -> int | None:
+        """Return the bytes that an instance's volume takes, None where the pool keeps no account."""
+        return self._driver(pool).usage(_place("container", project, name))
+
+    # Any volume
+
+    def list(self, pool: str, project: str | None, kind: str | None = None) -> list[StorageVolume]:
+        """Return a pool's volumes of `project` (None: all) and `kind` (None: all)."""
+        with self._db.reading() as session:
+            storage.pool(session, pool)
+            return [_render(row) for row in storage.volumes(session, pool, project=project, kind=kind)]
+
+    def get(self, pool: str, project: str, kind: str, name: str) -> StorageVolume:
+        """Return a volume; raises NotFound."""
+        with self._db.reading() as session:
+            storage.pool(session, pool)
+            row = storage.volume(session, pool, project, kind, name)
+        if row is None:
+            raise NotFound("Storage volume not found")
+        return _render(row)
+
+    def measure(self, pool: str, project: str, kind: str, name: str) -> int:
+        """Return the bytes that a volume takes, counted file by file where the pool keeps no account."""
+        self.get(pool, project, kind, name)
+        driver = self._driver(pool)
+        place = _place(kind, project, name)
+        known = driver.usage(place)
+        return tree.size(driver.path(place)) if known is None else known
+
+    def _add(self, pool: str, project: str, kind: str, name: str) -> models.StorageVolume:
+        try:
+            with self._db.transaction() as session:
+                row = models.StorageVolume(
+                    storage_pool_id=storage.pool(session, pool).id,
+                    project_id=projects.get(session, project).id,
+                    type=kind,
+                    name=name,
+                )
+                session.add(row)
+        except IntegrityError:
+            raise Conflict(f"A volume named {name!r} exists already in storage pool {pool!r}") from None
+        return row
+
+    def _finish(self, row: models.StorageVolume) -> None:
+        with self._db.transaction() as session:
+            session.get_one(models.StorageVolume, row.id).state = "created"
+
+    def _forget(self, row: models.StorageVolume) -> None:
+        with self._db.transaction() as session:
+            session.execute(delete(models.StorageVolume).where(models.StorageVolume.id == row.id))
+
+    def _delete(self, row: models.StorageVolume) -> None:
+        with self._db.transaction() as session:
+            found = session.get(models.StorageVolume, row.id)
+            if found is None:
+                return
+            found.state = "deleting"
+        self._driver(row.pool.name).delete_volume(_place(row.type, row.project.name, row.name))
+        self._forget(row)
+
+
+def _place(kind: str, project: str, name: str) -> str:
+    return f"{_DIRECTORIES[kind]}/{name if kind == 'image' else storage_name(project, name)}"
+
+
+def _render(row: models.StorageVolume) -> StorageVolume:
+    url = f"/1.0/{'images' if row.type == 'image' else 'instances'}/{quote(row.name)}"
+    project = row.project.name
+    return {
+        "name": row.name,
+        "description": row.description,
+        "type": row.type,
+        "content_type": row.content_type,
+        "config": row.config,
+        "used_by": [url if project == "default" else f"{url}?project={quote(project)}"],
+        "location": "none",
+        "project": project,
+        "created_at": times.timestamp(row.created_at),
+    }
