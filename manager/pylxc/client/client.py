@@ -47,6 +47,9 @@ class Client:
         project: the project that instances, images, profiles and so on are looked up in.
         dial: opens the stream instead of the unix socket's (TLS).
 
+    Attributes:
+        on_answer: called with method, target and status of every answer; for debugging.
+
     Example:
         >>> client = Client()
         >>> client.instances.create("c01", {"type": "image", "alias": "debian/12", "protocol": "recipe"}).wait()
@@ -62,6 +65,7 @@ class Client:
         self._dial = dial
         self.connection = self.connect()
         self._extensions: frozenset[str] | None = None
+        self.on_answer: Callable[[str, str, int], None] | None = None
 
     def __enter__(self) -> Client:
         return self
@@ -100,7 +104,10 @@ class Client:
         Raises:
             PylxcError: the class that belongs to the status, with the server's text.
         """
-        response = self.connection.request(method, self.target(path, query), headers, body, on_bytes)
+        target = self.target(path, query)
+        response = self.connection.request(method, target, headers, body, on_bytes)
+        if self.on_answer:
+            self.on_answer(method, target, response.status)
         if response.status >= 400:
             raise _error(response)
         return response

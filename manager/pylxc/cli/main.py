@@ -1,0 +1,145 @@
+"""The `pylxc` command: finds the module of the command that is named, runs it, turns errors into one line.
+
+Only that module is imported: what a command does not need costs it nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pylxc.cli.grammar import Command, Parser, UsageError
+from pylxc.cli.session import Session
+from pylxc.errors import PylxcError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Command: module, summary, further names. Every module's COMMANDS holds the rest.
+TABLE: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "admin": ("admin", "Set up and manage the daemon", ()),
+    "completion": ("completion", "Print a completion script for a shell", ()),
+    "config": ("config", "Manage instance and server configuration options", ()),
+    "console": ("console", "Attach to instance consoles", ()),
+    "delete": ("state", "Delete instances", ("rm",)),
+    "doctor": ("doctor", "Check what pylxc needs of this host", ()),
+    "exec": ("exec", "Execute commands in instances", ()),
+    "file": ("file", "Manage files in instances", ()),
+    "help": ("help", "Show help on a command", ()),
+    "image": ("image", "Manage images", ()),
+    "info": ("info", "Show instance or server information", ()),
+    "init": ("launch", "Create instances from images", ("create",)),
+    "launch": ("launch", "Create and start instances from images", ()),
+    "list": ("list", "List instances", ("ls",)),
+    "monitor": ("monitor", "Monitor the server's events", ()),
+    "network": ("network", "Manage networks", ()),
+    "operation": ("operation", "List, show and delete background operations", ()),
+    "pause": ("state", "Pause instances", ()),
+    "profile": ("profile", "Manage profiles", ()),
+    "project": ("project", "Manage projects", ()),
+    "query": ("query", "Send a raw query to the server", ()),
+    "remote": ("remote", "List the remotes", ()),
+    "rename": ("rename", "Rename instances", ("mv",)),
+    "restart": ("state", "Restart instances", ()),
+    "shell": ("exec", "Open a login shell in an instance", ()),
+    "start": ("state", "Start instances", ()),
+    "stop": ("state", "Stop instances", ()),
+    "storage": ("storage", "Manage storage pools", ()),
+    "version": ("version", "Show the versions of client and server", ()),
+}
+HIDDEN = {"_complete": "completion"}
+
+ROOT = Command(
+    "pylxc",
+    "System containers: machines that share the host's kernel",
+    sub=tuple(Command(name, entry[1], aliases=entry[2]) for name, entry in TABLE.items()),
+)
+
+
+def find(name: str) -> Command | None:
+    """Import the module of the top-level command `name` and return the command, None when there is none."""
+    listed = ROOT.child(name)
+    if listed is not None:
+        module, name = TABLE[listed.name][0], listed.name
+    elif name in HIDDEN:
+        module = HIDDEN[name]
+    else:
+        return None
+    commands: tuple[Command, ...] = __import__(f"pylxc.cli.{module}", fromlist=["COMMANDS"]).COMMANDS
+    return next(command for command in commands if command.name == name)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run a command line and return its exit status; errors are raised."""
+    parser = Parser(find, ROOT)
+    args = parser.parse(argv)
+    if args.version:
+        from pylxc import __version__
+
+        print(__version__)
+        return 0
+    if args.help or parser.command is ROOT:
+        from pylxc.cli.help import show
+
+        show(parser.command)
+        return 0
+    parser.check_words()
+    assert parser.command.run is not None
+    session = Session(args)
+    try:
+        return parser.command.run(session, args) or 0
+    finally:
+        session.close()
+
+
+def _report(error: BaseException) -> int:
+    """Print one line (two for a wrong usage) and return the exit status."""
+    if isinstance(error, UsageError):
+        print(f"Error: {error}\nUsage: {error.command.usage_line()}", file=sys.stderr)
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, BrokenPipeError):
+        return 141
+    text = " ".join(str(error).split()) if isinstance(error, PylxcError) else _os_error(error)
+    if text:
+        print(f"Error: {text}", file=sys.stderr)
+    return int(getattr(error, "exit_code", 1))
+
+
+def _os_error(error: BaseException) -> str:
+    if not isinstance(error, OSError):
+        raise error
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (the process's own when None), report errors, return the exit status."""
+    own = argv is None
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        code = run(words)
+        _flush()
+    except (PylxcError, UsageError, OSError, KeyboardInterrupt) as error:
+        if "--debug" in words:
+            import traceback
+
+            traceback.print_exc()
+        code = _report(error)
+    if own:
+        # The interpreter's tidying up takes 2 ms that nobody needs; everything is written.
+        try:
+            _flush()
+        except OSError:
+            pass
+        os._exit(code)
+    return code
+
+
+if __name__ == "__main__":
+    main()

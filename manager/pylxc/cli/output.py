@@ -1,0 +1,176 @@
+"""Lists as table, compact, csv, json or yaml; times and sizes as `lxc` prints them."""
+
+from __future__ import annotations
+
+import sys
+
+from pylxc.client import codec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+_LEAST_WIDTH = 8
+
+
+def show(form: str, header: Sequence[str], rows: Iterable[Sequence[str]], data: object) -> None:
+    """Print a list.
+
+    Args:
+        form: table, compact, csv, json or yaml.
+        header: the columns' titles.
+        rows: a text per column; a line break in it is one in the cell.
+        data: the objects behind the rows, for json and yaml.
+    """
+    if form == "json":
+        print(codec.dumps(data))
+    elif form == "yaml":
+        from pylxc.cli import yamltext
+
+        sys.stdout.write(yamltext.dump(data))
+    else:
+        lines = {"table": _table, "compact": _compact, "csv": _csv}[form](header, [list(row) for row in rows])
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _csv(_header: Sequence[str], rows: list[list[str]]) -> Iterable[str]:
+    for row in rows:
+        yield ",".join(
+            '"' + cell.replace('"', '""') + '"' if any(char in cell for char in ',"\n\r') or cell[:1] == " " else cell
+            for cell in row
+        )
+
+
+def _width(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def _widths(header: Sequence[str], rows: list[list[list[str]]]) -> list[int]:
+    widths = [_width(title) for title in header]
+    for row in rows:
+        for column, lines in enumerate(row):
+            widths[column] = max(widths[column], *(_width(line) for line in lines))
+    return widths
+
+
+def _pad(text: str, width: int) -> str:
+    return text + " " * (width - _width(text))
+
+
+def _centre(text: str, width: int) -> str:
+    gap = width - _width(text)
+    return " " * (gap // 2) + text + " " * (gap - gap // 2)
+
+
+def _table(header: Sequence[str], rows: list[list[str]]) -> Iterable[str]:
+    cells = [[cell.split("\n") for cell in row] for row in rows]
+    widths = _widths(header, cells)
+    if sys.stdout.isatty():
+        cells, widths = _fit(header, cells, widths)
+    rule = "+" + "+".join("-" * (width + 2) for width in widths) + "+"
+    yield rule
+    titles = [_wrap([title], width) for title, width in zip(header, widths, strict=True)]
+    for line in range(max(len(title) for title in titles)):
+        parts = [title[line] if line < len(title) else "" for title in titles]
+        yield "| " + " | ".join(_centre(part, width) for part, width in zip(parts, widths, strict=True)) + " |"
+    yield rule
+    for row in cells:
+        for line in range(max(len(lines) for lines in row)):
+            parts = [lines[line] if line < len(lines) else "" for lines in row]
+            yield "| " + " | ".join(_pad(part, width) for part, width in zip(parts, widths, strict=True)) + " |"
+        yield rule
+
+
+def _compact(header: Sequence[str], rows: list[list[str]]) -> Iterable[str]:
+    cells = [[cell.split("\n") for cell in row] for row in rows]
+    widths = _widths(header, cells)
+    yield "  " + "  ".join(_centre(title, width) for title, width in zip(header, widths, strict=True)) + "  "
+    for row in cells:
+        for line in range(max(len(lines) for lines in row)):
+            parts = [lines[line] if line < len(lines) else "" for lines in row]
+            yield "  " + "  ".join(_pad(part, width) for part, width in zip(parts, widths, strict=True)) + "  "
+
+
+def _fit(
+    header: Sequence[str], cells: list[list[list[str]]], widths: list[int]
+) -> tuple[list[list[list[str]]], list[int]]:
+    """Wrap the widest columns until the table fits the terminal."""
+    from pylxc.client import terminal
+
+    columns, _ = terminal.size(1)
+    room = columns - 3 * len(widths) - 1
+    if columns == 0 or sum(widths) <= room:
+        return cells, widths
+    widths = list(widths)
+    while sum(widths) > room:
+        widest = max(range(len(widths)), key=widths.__getitem__)
+        if widths[widest] <= _LEAST_WIDTH:
+            break
+        widths[widest] -= 1
+    return [[_wrap(lines, width) for lines, width in zip(row, widths, strict=True)] for row in cells], widths
+
+
+def _wrap(lines: list[str], width: int) -> list[str]:
+    wrapped = []
+    for line in lines:
+        rest = line
+        while _width(rest) > width:
+            cut = rest.rfind(" ", 1, width + 1)
+            cut = cut if cut > width // 2 else width
+            wrapped.append(rest[:cut].rstrip())
+            rest = rest[cut:].lstrip()
+        wrapped.append(rest)
+    return wrapped
+
+
+def natural(text: str) -> list[tuple[bool, int, str]]:
+    """Return a sort key by which c2 comes before c10."""
+    parts: list[str] = []
+    for char in text:
+        if parts and char.isdecimal() == parts[-1].isdecimal():
+            parts[-1] += char
+        else:
+            parts.append(char)
+    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+
+
+def sort_rows(rows: list[list[str]]) -> list[list[str]]:
+    """Return the rows sorted by their first column, then the next, numbers in the texts by value."""
+    return sorted(rows, key=lambda row: [natural(cell) for cell in row])
+
+
+def parse_time(text: str) -> Any:
+    """Return the time that an RFC 3339 text names, as an aware datetime in the local zone; None for "never"."""
+    from datetime import UTC, datetime
+
+    if not text or text.startswith(("0001-01-01", "1970-01-01T00:00:00Z")):
+        return None
+    main, zone = (text[:-1], "+00:00") if text.endswith("Z") else (text[:-6], text[-6:])
+    whole, _, fraction = main.partition(".")
+    stamp = datetime.fromisoformat(f"{whole}.{(fraction + '000000')[:6]}{zone}")
+    return None if stamp <= datetime.fromtimestamp(0, UTC) else stamp.astimezone()
+
+
+def format_time(text: str, never: str = "") -> str:
+    """Return an RFC 3339 time as `2026/11/21 03:10 UTC` in the local zone, `never` when it is none."""
+    stamp = parse_time(text)
+    return f"{stamp:%Y/%m/%d %H:%M %Z}" if stamp else never
+
+
+def binary_size(count: float, precision: int = 2) -> str:
+    """Return `count` bytes in binary units: `1.09MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
+        if count < 1024 or unit == "PiB":
+            return f"{int(count)}B" if unit == "B" else f"{count:.{precision}f}{unit}"
+        count /= 1024
+    raise AssertionError("not reached")
+
+
+def yes(value: object) -> str:
+    """Return YES or NO."""
+    return "YES" if value else "NO"
