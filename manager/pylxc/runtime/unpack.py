@@ -1,0 +1,244 @@
+"""The child that unpacks an image: the archive's own programs, in a cell where a hostile archive harms nobody.
+
+tar and unsquashfs write into the cell's one directory. What an archive says of other places (absolute names, `..`,
+links) resolves inside the cell, where there is nothing; device nodes fail for want of the right and are left out. The
+child itself stays outside, counts bytes and members, and ends the cell when there are too many.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import select
+import signal
+import tarfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pylxc.errors import BadRequest, Internal
+from pylxc.kernel import caps
+from pylxc.runtime import protocol
+from pylxc.runtime.sandbox import TARGET, Cell, image_path
+
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C"}
+_CHECK_MILLISECONDS = 50
+_MAX_LINES = 40
+_MAX_CONTENT = 1 << 20
+"""Bytes of a single file that is asked for."""
+_TAR = (
+    "tar",
+    "--extract",
+    "--verbose",
+    "--quoting-style=escape",
+    "--numeric-owner",
+    "--same-owner",
+    "--same-permissions",
+    "--xattrs",
+    "--xattrs-include=*",
+    "--acls",
+    "--warning=no-timestamp",
+    "--warning=no-unknown-keyword",
+    "--file=-",
+)
+
+# What the programs say about things that are left out on purpose: device nodes, attributes of the host's own root.
+_HARMLESS = re.compile(
+    rb"tar: .*: Cannot mknod: Operation not permitted"
+    rb"|tar: Exiting with failure status due to previous errors"
+    rb"|tar: Removing leading .* from (member names|hard link targets)"
+    rb"|create_inode: failed to create (block|character) device .*, because Operation not permitted"
+    rb"|write_xattr: failed to write xattr trusted\..*"
+    rb"|\s*"
+)
+_FULL = (b"No space left on device", b"Disk quota exceeded")
+_PARTLY = 2
+"""How tar, unsquashfs and gzip end when something was left out or odd; what they said decides."""
+_FAILED, _TOO_LARGE = 3, 4
+
+
+def main(payload: dict[str, Any], descriptors: list[int]) -> None:
+    """Unpack an image, or read one file of it. Answers {"content": text} once all is well.
+
+    Payload:
+        uids, gids: maps of the cell, lists of (inside, outside, count).
+        parts: per image file {"directory": below the target, "squashfs": bool, "decompress": argv, maybe empty}.
+        member: name of the one file to be returned as text; "" to unpack everything.
+        max_bytes, max_members, timeout: bounds; the last in seconds.
+
+    Descriptors: answer socket, image files in the order of `parts`, and, to unpack, the target directory.
+
+    Raises:
+        BadRequest: the archive is damaged, hostile, too large, or without the wanted file.
+        Internal: no space left, or the pool's file system cannot map owners.
+    """
+    caps.set_parent_death_signal(signal.SIGKILL)
+    files = descriptors[1 : 1 + len(payload["parts"])]
+    target = descriptors[1 + len(files)] if len(descriptors) > 1 + len(files) else None
+    content = _Job(payload, files).run(target)
+    protocol.send(protocol.adopt(descriptors[0]), {"content": content})
+
+
+class _Job:
+    def __init__(self, payload: dict[str, Any], files: Sequence[int]) -> None:
+        self._payload = payload
+        self._files = files
+        self._member: str = payload["member"]
+        self._members = 0
+        self._content = bytearray()
+        self._complaints: list[bytes] = []
+        self._unfinished_line = b""
+
+    def run(self, target: int | None) -> str:
+        stdout_read, stdout = os.pipe()
+        stderr_read, stderr = os.pipe()
+        try:
+            cell = Cell(
+                self._payload["uids"],
+                self._payload["gids"],
+                files=self._files,
+                target_fd=target,
+                keep=[stdout, stderr, *self._files],
+                run=lambda: self._inside(stdout, stderr),
+            )
+        except OSError as error:
+            raise Internal(f"Failed preparing to unpack: {error}") from error
+        os.close(stdout)
+        os.close(stderr)
+        try:
+            self._watch(cell, {stdout_read: self._take_output, stderr_read: self._take_complaints})
+        except BaseException:
+            cell.kill()
+            raise
+        status = cell.wait()
+        if status and (status != _PARTLY or self._complaints):
+            raise self._failure(status)
+        if self._member and not self._content:
+            raise BadRequest(f"Invalid image: it has no {self._member}")
+        return self._content.decode(errors="replace")
+
+    def _watch(self, cell: Cell, takers: dict[int, Callable[[bytes], None]]) -> None:
+        deadline = time.monotonic() + self._payload["timeout"]
+        poll = select.poll()
+        for fd in takers:
+            poll.register(fd, select.POLLIN)
+        still_open = set(takers)
+        while still_open:
+            for fd, _ in poll.poll(_CHECK_MILLISECONDS):
+                if chunk := os.read(fd, 1 << 16):
+                    takers[fd](chunk)
+                else:
+                    poll.unregister(fd)
+                    still_open.discard(fd)
+            if cell.written() > self._payload["max_bytes"]:
+                raise BadRequest("The image is too large when it is unpacked")
+            if self._members > self._payload["max_members"]:
+                raise BadRequest("The image has too many files")
+            if time.monotonic() > deadline:
+                raise BadRequest("Unpacking the image takes too long")
+
+    def _take_output(self, chunk: bytes) -> None:
+        if not self._member:
+            self._members += chunk.count(b"\n")  # the programs print a line per member
+            return
+        self._content += chunk
+        if len(self._content) > _MAX_CONTENT:
+            raise BadRequest(f"Invalid image: its {self._member} is too large")
+
+    def _take_complaints(self, chunk: bytes) -> None:
+        *lines, rest = (self._unfinished_line + chunk).split(b"\n")
+        self._unfinished_line = rest[-4096:]
+        for line in lines:
+            is_full = any(text in line for text in _FULL)
+            if is_full or (len(self._complaints) < _MAX_LINES and not _HARMLESS.fullmatch(line)):
+                self._complaints = [line] if is_full else [*self._complaints, line]
+
+    def _failure(self, status: int) -> BadRequest | Internal:
+        if any(text in line for line in self._complaints for text in _FULL):
+            return Internal("Failed unpacking the image: no space left on the disk")
+        if status == _TOO_LARGE:
+            return BadRequest("The image is too large when it is unpacked")
+        text = self._complaints[0].decode(errors="replace")[:200] if self._complaints else f"status {status}"
+        readable = "".join(character if character.isprintable() else "?" for character in text)
+        return BadRequest(f"Failed unpacking the image: {readable}", hint="it is damaged, or no image")
+
+    # All below runs in the cell.
+
+    def _inside(self, stdout: int, stderr: int) -> int:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        if not self._member:
+            limit = self._payload["max_bytes"]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        worst = 0
+        for index, part in enumerate(self._payload["parts"]):
+            worst = max(worst, self._unpack(index, part, stdout, stderr))
+            if worst > _PARTLY:
+                break
+        return worst
+
+    def _unpack(self, index: int, part: dict[str, Any], stdout: int, stderr: int) -> int:
+        if part["directory"] and not self._member:
+            os.chdir(TARGET)
+            if not os.path.isdir(part["directory"]) or os.path.islink(part["directory"]):
+                os.mkdir(part["directory"], 0o755)
+            os.chdir(part["directory"])
+        source, decompressor = self._files[index], 0
+        if part["decompress"]:
+            source, pipe_write = os.pipe()
+            decompressor = _start(part["decompress"], self._files[index], pipe_write, stderr)
+            os.close(pipe_write)
+        if self._member and not part["squashfs"]:
+            return self._send_member(source, stdout)
+        unpacker = _start(self._program(index, part), source, stdout, stderr)
+        status = 0
+        if decompressor:
+            os.close(source)  # so that the decompressor notices when the other ends early
+            status = _result(decompressor)
+            status = 0 if status == -signal.SIGPIPE else status
+        return max(_severity(status), _severity(_result(unpacker)))
+
+    def _program(self, index: int, part: dict[str, Any]) -> Sequence[str]:
+        if not part["squashfs"]:
+            return _TAR
+        if self._member:
+            return ("unsquashfs", "-no-progress", "-cat", image_path(index), self._member)
+        processors = str(len(os.sched_getaffinity(0)))
+        return ("unsquashfs", "-no-progress", "-quiet", "-info", "-force", "-processors", processors, "-dest", ".",
+                image_path(index))  # fmt: skip
+
+    def _send_member(self, source: int, stdout: int) -> int:
+        """Write the wanted member of a tar stream to `stdout`; what it costs to read past is bounded outside."""
+        try:
+            with open(source, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+                for member in archive:
+                    if member.isreg() and member.name.removeprefix("/").removeprefix("./") == self._member:
+                        content = archive.extractfile(member)
+                        while content and (chunk := content.read(1 << 16)):
+                            os.write(stdout, chunk)
+                        return 0
+        except (tarfile.TarError, EOFError, ValueError, OverflowError):
+            return _FAILED
+        return 0
+
+
+def _severity(status: int) -> int:
+    if status in (0, _PARTLY):
+        return status
+    return _TOO_LARGE if status == -signal.SIGXFSZ else _FAILED
+
+
+def _result(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _start(argv: Sequence[str], stdin: int, stdout: int, stderr: int) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        for number, fd in enumerate((stdin, stdout, stderr)):
+            os.dup2(fd, number)
+        os.execvpe(argv[0], argv, _ENVIRONMENT)
+    finally:
+        os._exit(127)

@@ -1,0 +1,445 @@
+"""Images: what is in the store, and how it gets in and out."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.orm import Session
+
+from pylxc.db import images as rows
+from pylxc.db import projects
+from pylxc.db.engine import Database
+from pylxc.db.models import Image, now
+from pylxc.errors import BadRequest, Conflict, NotFound, NotSupported
+from pylxc.paths import Paths
+from pylxc.revert import Reverter
+from pylxc.services import etag
+from pylxc.services.events import EventBus
+from pylxc.services.images.aliases import Aliases, add_alias, check_name
+from pylxc.services.images.metadata import ImageMetadata, parse
+from pylxc.services.images.pull import Puller
+from pylxc.services.images.render import etag_fields, render
+from pylxc.services.images.store import Staging, Store
+from pylxc.services.images.unpack import Unpacker
+from pylxc.services.operations import Operation, Operations
+from pylxc.wire import images as wire
+from pylxc.wire.times import parse_timestamp
+
+if TYPE_CHECKING:
+    from pylxc.runtime.handle import Runtime
+    from pylxc.services.storage.service import StoragePools
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOptions:
+    """What the caller says of an image beside its files; `fingerprint`, when given, must be the image's."""
+
+    public: bool = False
+    auto_update: bool = False
+    cached: bool = False
+    filename: str = ""
+    fingerprint: str = ""
+    expires_at: str | None = None
+    properties: dict[str, str] = field(default_factory=dict)
+    profiles: list[str] = field(default_factory=lambda: ["default"])
+    aliases: list[wire.ImageAlias] = field(default_factory=list)
+    source: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportFile:
+    """A file of an image to be sent: `part` is its name in a multipart answer."""
+
+    part: str
+    path: str
+    filename: str
+
+
+class Images:
+    """The images of this server; thread-safe.
+
+    A project without `features.images` uses the default project's. Prefixes of fingerprints will do wherever a
+    fingerprint is asked for.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        paths: Paths,
+        runtime: Runtime,
+        storage: StoragePools,
+        operations: Operations,
+        events: EventBus,
+    ) -> None:
+        self._db = db
+        self._storage = storage
+        self._operations = operations
+        self._events = events
+        self._store = Store(paths.images)
+        self._unpacker = Unpacker(self._store, runtime)
+        self._locks: dict[str, threading.Lock] = {}
+        self._locks_guard = threading.Lock()
+        self.aliases = Aliases(db, events)
+        self._puller = Puller(db, self._store, paths, self._import_pulled)
+
+    def start(self) -> None:
+        """Make files and rows agree after a crash; call once, before requests come."""
+        with self._db.transaction() as session:
+            lost = self._store.sweep(rows.fingerprints(session))
+            for image in rows.of_project(session, None):
+                if image.fingerprint in lost:
+                    log.warning("Forgetting image %s: its file is gone", image.fingerprint)
+                    session.delete(image)
+
+    def list(self, project: str, *, all_projects: bool = False) -> list[wire.Image]:
+        """Return a project's images, oldest upload first."""
+        with self._db.reading() as session:
+            scope = None if all_projects else projects.scope_name(session, project, "images")
+            images = rows.of_project(session, scope)
+            aliases = rows.aliases_of(session, images)
+            return [render(image, aliases[image.id]) for image in images]
+
+    def get(self, project: str, fingerprint: str) -> wire.Image:
+        """Return one image.
+
+        Raises:
+            NotFound: there is none.
+            BadRequest: the prefix fits several.
+        """
+        with self._db.reading() as session:
+            image = rows.get(session, projects.scope_name(session, project, "images"), fingerprint)
+            return render(image, rows.aliases_of(session, [image])[image.id])
+
+    def info(self, project: str, fingerprint: str) -> Image:
+        """Return the row of an image, for those who make instances of it; raises like `get`."""
+        with self._db.reading() as session:
+            return rows.get(session, projects.scope_name(session, project, "images"), fingerprint)
+
+    def mark_used(self, project: str, fingerprint: str) -> None:
+        """Note that an instance was made of the image just now."""
+        with self._db.transaction() as session:
+            scope = projects.scope_name(session, project, "images")
+            if image := rows.find(session, scope, fingerprint):
+                image.last_used_at = now()
+
+    def update(self, project: str, fingerprint: str, body: wire.ImagePut, if_match: str | None) -> None:
+        """Set an image's properties and flags, as PUT does: what is absent becomes empty.
+
+        Raises:
+            NotFound: no such image.
+            PreconditionFailed: `if_match` names another state.
+        """
+
+        def change(image: Image) -> None:
+            image.public = body.get("public", False)
+            image.auto_update = body.get("auto_update", False)
+            image.properties = body.get("properties", {})
+            if body.get("profiles"):
+                image.profiles = body["profiles"]
+            if "expires_at" in body:
+                image.expires_at = _expiry(body["expires_at"])
+
+        self._change(project, fingerprint, if_match, change)
+
+    def patch(self, project: str, fingerprint: str, body: wire.ImagePut, if_match: str | None) -> None:
+        """Change what `body` has; properties are merged, one set to "" stays as an empty one. Raises like `update`."""
+
+        def change(image: Image) -> None:
+            image.public = body.get("public", image.public)
+            image.auto_update = body.get("auto_update", image.auto_update)
+            image.properties = image.properties | body.get("properties", {})
+            image.profiles = body.get("profiles") or image.profiles
+            if "expires_at" in body:
+                image.expires_at = _expiry(body["expires_at"])
+
+        self._change(project, fingerprint, if_match, change)
+
+    def _change(
+        self, project: str, fingerprint: str, if_match: str | None, change: Callable[[Image], None]
+    ) -> None:
+        with self._db.transaction() as session:
+            image = rows.get(session, projects.scope_name(session, project, "images"), fingerprint)
+            etag.check(if_match, *etag_fields(render(image, [])))
+            change(image)
+            full = image.fingerprint
+        self._events.lifecycle("image-updated", f"/1.0/images/{full}", project=project)
+
+    def delete(self, project: str, fingerprint: str) -> Operation:
+        """Start removing an image with its aliases and its volumes in the pools. Instances made of it live on.
+
+        Raises:
+            NotFound: no such image.
+        """
+        full = self.info(project, fingerprint).fingerprint
+        return self._operations.start(
+            "Deleting image",
+            lambda _operation: self._delete(project, full),
+            project=project,
+            resources={"images": [f"/1.0/images/{full}"]},
+        )
+
+    def _delete(self, project: str, fingerprint: str) -> None:
+        with self._lock(fingerprint):
+            with self._db.transaction() as session:
+                image = rows.get(session, projects.scope_name(session, project, "images"), fingerprint)
+                shared = rows.is_used_elsewhere(session, image)
+                session.delete(image)
+            if not shared:
+                self._store.delete(fingerprint)
+                self._storage.delete_image(fingerprint)
+        self._events.lifecycle("image-deleted", f"/1.0/images/{fingerprint}", project=project)
+
+    def stage(self) -> Staging:
+        """Return room for an upload; hand it to `import_upload`, or `discard` it."""
+        return self._store.stage()
+
+    def import_upload(self, project: str, staging: Staging, options: ImportOptions) -> Operation:
+        """Start making an image of a complete upload; takes `staging` over.
+
+        The operation's metadata gets `fingerprint` and `size` (bytes, as text).
+        """
+
+        def run(_operation: Operation) -> dict[str, Any]:
+            with staging:
+                return self._import(project, staging, options)
+
+        return self._operations.start("Downloading image", run, project=project, resources={})
+
+    def create(self, project: str, body: wire.ImagesPost) -> Operation:
+        """Start fetching or building an image from where `body["source"]` says; metadata as for `import_upload`.
+
+        Raises:
+            BadRequest: no source, or a malformed one.
+            NotSupported: a kind of source that this server does not do.
+            NotFound: the source does not know the image.
+        """
+        source = dict(body.get("source") or {})
+        kind, mode = source.get("type") or "", source.get("mode") or "pull"
+        if not kind:
+            raise BadRequest("An image needs a source type")
+        if kind != "image" or mode != "pull":
+            raise NotSupported(f"Unsupported image source {kind!r} in mode {mode!r}")
+        options = ImportOptions(
+            public=body.get("public", False),
+            auto_update=body.get("auto_update", False),
+            filename=body.get("filename", ""),
+            expires_at=body.get("expires_at"),
+            properties=body.get("properties", {}),
+            profiles=body.get("profiles") or ["default"],
+            aliases=_aliases(body.get("aliases", [])),
+        )
+        found = self._puller.find(source)
+
+        def run(operation: Operation) -> dict[str, Any]:
+            fingerprint = self._puller.pull(project, found, operation, cached=False)
+            with self._db.transaction() as session:
+                scope = projects.scope_name(session, project, "images")
+                image = rows.get(session, scope, fingerprint)
+                image.cached = False
+                image.public, image.auto_update = options.public, options.auto_update
+                image.properties = image.properties | options.properties
+                for alias in options.aliases:
+                    add_alias(session, scope, alias["name"], alias.get("description", ""), fingerprint)
+            return {"fingerprint": fingerprint, "size": str(image.size)}
+
+        return self._operations.start("Downloading image", run, project=project, resources={}, cancellable=True)
+
+    def refresh(self, project: str, fingerprint: str) -> Operation:
+        """Start replacing an image by what its source has now; metadata `refreshed` tells whether it was newer.
+
+        Raises:
+            NotFound: no such image.
+            BadRequest: it came from nowhere.
+        """
+        image = self.info(project, fingerprint)
+        if not image.source.get("protocol"):
+            raise BadRequest("The image has no source to be refreshed from")
+
+        def run(operation: Operation) -> dict[str, Any]:
+            new = self._puller.pull(project, self._puller.find(image.source), operation, cached=image.cached, fresh=True)
+            if new != image.fingerprint:
+                self._replace(project, image.fingerprint, new)
+            return {"refreshed": new != image.fingerprint, "fingerprint": new}
+
+        return self._operations.start(
+            "Refreshing image",
+            run,
+            project=project,
+            resources={"images": [f"/1.0/images/{image.fingerprint}"]},
+            cancellable=True,
+        )
+
+    def _replace(self, project: str, old: str, new: str) -> None:
+        with self._db.transaction() as session:
+            scope = projects.scope_name(session, project, "images")
+            former, image = rows.get(session, scope, old), rows.get(session, scope, new)
+            for alias in rows.aliases_of(session, [former])[former.id]:
+                alias.image = image
+            image.public, image.auto_update = former.public, former.auto_update
+            image.profiles, image.last_used_at = list(former.profiles), former.last_used_at
+        self._delete(project, old)
+        self._events.lifecycle("image-refreshed", f"/1.0/images/{new}", project=project)
+
+    def export(self, project: str, fingerprint: str) -> list[ExportFile]:
+        """Return the files of an image: one for a unified image, metadata and rootfs for a split one.
+
+        Raises:
+            NotFound: no such image.
+        """
+        image = self.info(project, fingerprint)
+        full = image.fingerprint
+        metadata, rootfs = self._store.metadata_path(full), self._store.rootfs_path(full)
+        self._events.lifecycle("image-retrieved", f"/1.0/images/{full}", project=project)
+        if not self._store.is_split(full):
+            name = image.filename or f"{full}{self._unpacker.suffix(metadata)}"
+            return [ExportFile(part="metadata", path=metadata, filename=name)]
+        return [
+            ExportFile(part="metadata", path=metadata, filename=f"meta-{full}{self._unpacker.suffix(metadata)}"),
+            ExportFile(part="rootfs", path=rootfs, filename=f"{full}{self._unpacker.suffix(rootfs)}"),
+        ]
+
+    def offers(self) -> list[dict[str, Any]]:
+        """Return the images that recipes can make, as GET /1.0/images would list them."""
+        return self._puller.offers()
+
+    def resolve(self, project: str, source: dict[str, Any], operation: Operation) -> str:
+        """Return the fingerprint of the image that an instance is to be made of, fetched or built if it has to be.
+
+        Args:
+            project: the instance's.
+            source: of POST /1.0/instances, type "image": `alias`, `fingerprint` or `properties` of a local image, or
+                with `protocol` of another place's.
+            operation: gets the progress; its cancel ends the work.
+
+        Raises:
+            BadRequest: the source names nothing.
+            NotFound: there is no such image.
+        """
+        if source.get("protocol") or source.get("server"):
+            return self._puller.pull(project, self._puller.find(source), operation, cached=True)
+        with self._db.reading() as session:
+            scope = projects.scope_name(session, project, "images")
+            if alias := source.get("alias"):
+                found = rows.find_alias(session, scope, str(alias))
+                if found is None:
+                    raise NotFound(f"Image {str(alias)[:100]!r} not found", hint="pylxc image list")
+                return found.image.fingerprint
+            if fingerprint := source.get("fingerprint"):
+                return rows.get(session, scope, str(fingerprint)).fingerprint
+            if wanted := source.get("properties"):
+                return _newest(session, scope, wanted)
+        raise BadRequest("Must specify one of alias, fingerprint or properties for init from image")
+
+    def unpack(self, fingerprint: str, target: str) -> None:
+        """Unpack an image into `target`, an empty directory: rootfs/, metadata.yaml and templates/.
+
+        Owners on the disk are the container's own. A failure leaves `target` as it was, empty.
+
+        Raises:
+            NotFound: the image was deleted meanwhile.
+            BadRequest: the archive is damaged or hostile.
+            Internal: no space left.
+        """
+        with self._lock(fingerprint):
+            self._unpacker.unpack(fingerprint, target)
+
+    def _import(self, project: str, staging: Staging, options: ImportOptions) -> dict[str, Any]:
+        staging.finish()
+        fingerprint = staging.fingerprint
+        if options.fingerprint and options.fingerprint.lower() != fingerprint:
+            raise BadRequest(f"The image's fingerprint is {fingerprint}, not {options.fingerprint[:64]}")
+        metadata = parse(self._unpacker.read_metadata(staging))
+        with self._lock(fingerprint), Reverter() as revert:
+            with self._db.reading() as session:
+                self._refuse_duplicate(session, project, fingerprint)
+                stored_elsewhere = fingerprint in rows.fingerprints(session)
+            self._store.put(staging)
+            if not stored_elsewhere:
+                revert.add(self._store.delete, fingerprint)
+            with self._db.transaction() as session:
+                self._add(session, project, staging, metadata, options)
+            revert.success()
+        self._events.lifecycle(
+            "image-created", f"/1.0/images/{fingerprint}", project=project, context={"type": "container"}
+        )
+        return {"fingerprint": fingerprint, "size": str(staging.size)}
+
+    def _import_pulled(self, project: str, staging: Staging, source: dict[str, str], *, cached: bool) -> str:
+        with self._db.reading() as session:
+            scope = projects.scope_name(session, project, "images")
+            present = rows.find(session, scope, staging.fingerprint)
+        if present is None:
+            options = ImportOptions(cached=cached, auto_update=cached, source=source)
+            self._import(project, staging, options)
+        return staging.fingerprint
+
+    def _add(
+        self, session: Session, project: str, staging: Staging, metadata: ImageMetadata, options: ImportOptions
+    ) -> None:
+        scope = self._refuse_duplicate(session, project, staging.fingerprint)
+        session.add(
+            Image(
+                project=projects.get(session, scope),
+                fingerprint=staging.fingerprint,
+                filename=options.filename or staging.filename,
+                architecture=metadata.architecture,
+                size=staging.size,
+                public=options.public,
+                cached=options.cached,
+                auto_update=options.auto_update,
+                properties=metadata.properties | options.properties,
+                profiles=options.profiles,
+                source=options.source,
+                created_at=metadata.created_at,
+                expires_at=_expiry(options.expires_at) or metadata.expires_at,
+            )
+        )
+        session.flush()
+        for alias in options.aliases:
+            add_alias(session, scope, alias["name"], alias.get("description", ""), staging.fingerprint)
+
+    def _refuse_duplicate(self, session: Session, project: str, fingerprint: str) -> str:
+        scope = projects.scope_name(session, project, "images")
+        if rows.find(session, scope, fingerprint):
+            raise Conflict("Image with same fingerprint already exists")
+        return scope
+
+    @contextmanager
+    def _lock(self, fingerprint: str) -> Iterator[None]:
+        # Deleting and unpacking the same image, or importing it twice, take turns; different images do not.
+        with self._locks_guard:
+            lock = self._locks.setdefault(fingerprint, threading.Lock())
+        with lock:
+            yield
+
+
+def _newest(session: Session, scope: str, wanted: dict[str, str]) -> str:
+    fitting = [
+        image
+        for image in rows.of_project(session, scope)
+        if all(image.properties.get(key) == value for key, value in wanted.items())
+    ]
+    if not fitting:
+        raise NotFound("No image has these properties")
+    return max(fitting, key=lambda image: image.created_at or image.uploaded_at).fingerprint
+
+
+def _expiry(text: str | None) -> Any:
+    try:
+        moment = parse_timestamp(text or "")
+    except ValueError as error:
+        raise BadRequest(f"Invalid expires_at: {error}") from error
+    return moment if moment and moment.timestamp() > 0 else None
+
+
+def _aliases(aliases: list[wire.ImageAlias]) -> list[wire.ImageAlias]:
+    for alias in aliases:
+        check_name(alias.get("name", ""))
+    return aliases
