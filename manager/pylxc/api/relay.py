@@ -1,0 +1,187 @@
+"""Carries an exec or a console between its process's descriptors and the client's websockets.
+
+LXD's rules: data in binary frames, an empty text frame is the end of a stream, control is JSON text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import socket
+import struct
+import termios
+import threading
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+from pylxc.api import descriptors
+
+_PIPE_BYTES = 1 << 20
+_MAX_LINE = 4096
+
+
+class ExecRelay:
+    """The `Relay` of `services.instances.exec` for websockets.
+
+    Args:
+        interactive: the process has a terminal: one socket both ways.
+    """
+
+    def __init__(self, interactive: bool) -> None:
+        self._interactive = interactive
+        self._loop = asyncio.get_running_loop()
+        self._sockets: dict[str, web.WebSocketResponse] = {}
+        self._connected = threading.Event()
+        self._begun = asyncio.Event()
+        self._exited = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._outputs: set[asyncio.Task[None]] = set()
+        self._control: socket.socket | None = None
+        self._stdio: list[int] = []
+        self._size: bytes | None = None
+
+    async def connect(self, name: str, websocket: web.WebSocketResponse) -> None:
+        """Carry one websocket until its end."""
+        self._sockets[name] = websocket
+        if self._sockets.keys() >= ({"0", "control"} if self._interactive else {"0", "1", "2"}):
+            self._connected.set()
+        await self._begun.wait()
+        task = asyncio.create_task(self._carry(name, websocket))
+        if name in ("1", "2") or (name == "0" and self._interactive):
+            self._outputs.add(task)
+        closed = asyncio.create_task(self._closed.wait())
+        await asyncio.wait({task, closed} if task not in self._outputs else {task}, return_when="FIRST_COMPLETED")
+        for left in (task, closed):
+            left.cancel()
+        with suppress(asyncio.CancelledError, ConnectionError):
+            await task
+
+    def wait_connected(self, timeout: float) -> bool:
+        """Block until the sockets that are needed are there; False when they are not in `timeout` seconds."""
+        return self._connected.wait(timeout)
+
+    def begin(self, control: socket.socket, stdio: Sequence[int]) -> None:
+        """Start carrying; see `services.instances.exec.Relay`."""
+        self._wait(self._begin(control, list(stdio)))
+
+    def finish(self) -> None:
+        """Carry what is left and close."""
+        self._wait(self._finish())
+
+    def _wait(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    async def _begin(self, control: socket.socket, stdio: list[int]) -> None:
+        control.setblocking(False)
+        self._control, self._stdio = control, stdio
+        if self._interactive:
+            self._stdio = await self._receive_terminal(control)
+        for fd in self._stdio:
+            os.set_blocking(fd, False)
+            if not self._interactive:
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._begun.set()
+
+    async def _receive_terminal(self, control: socket.socket) -> list[int]:
+        """Return the terminal's master, [] when the process could not be started."""
+        await descriptors.wait_ready(control.fileno())
+        try:
+            _, fds, _, _ = socket.recv_fds(control, _MAX_LINE, 1)
+        except OSError:
+            return []
+        return fds
+
+    async def _finish(self) -> None:
+        self._exited.set()
+        self._begun.set()
+        if self._outputs:
+            await asyncio.wait(self._outputs)
+        self._closed.set()
+        for fd in self._stdio:
+            if fd >= 0:
+                os.close(fd)
+        self._stdio = []
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+
+    async def _carry(self, name: str, websocket: web.WebSocketResponse) -> None:
+        if name == "control":
+            await self._obey(websocket)
+        elif not self._stdio:
+            return
+        elif self._interactive:
+            master = self._stdio[0]
+            typed = asyncio.create_task(self._input(websocket, master))
+            await self._output(websocket, master)
+            typed.cancel()
+            with suppress(asyncio.CancelledError, ConnectionError):
+                await typed
+        elif name == "0":
+            await self._input(websocket, self._stdio[0])
+            self._close_input()
+            await self._closed.wait()
+        else:
+            watch = asyncio.create_task(self._watch(websocket))
+            await self._output(websocket, self._stdio[int(name)])
+            watch.cancel()
+            with suppress(asyncio.CancelledError, ConnectionError):
+                await watch
+
+    async def _output(self, websocket: web.WebSocketResponse, fd: int) -> None:
+        with suppress(ConnectionError):
+            while data := await descriptors.read(fd, stop=self._exited):
+                await websocket.send_bytes(data)
+            await websocket.send_str("")
+
+    async def _input(self, websocket: web.WebSocketResponse, fd: int) -> None:
+        async for message in websocket:
+            if message.type is WSMsgType.TEXT and not message.data:
+                return
+            data = message.data.encode() if message.type is WSMsgType.TEXT else message.data
+            if not await descriptors.write(fd, data, stop=self._exited):
+                return
+
+    def _close_input(self) -> None:
+        if self._stdio and self._stdio[0] >= 0:
+            os.close(self._stdio[0])
+            self._stdio[0] = -1
+
+    async def _watch(self, websocket: web.WebSocketResponse) -> None:
+        """A client without control tells by its output socket that it goes away."""
+        await websocket.receive()
+        if "control" not in self._sockets:
+            self._kill()
+
+    async def _obey(self, websocket: web.WebSocketResponse) -> None:
+        async for message in websocket:
+            try:
+                order = json.loads(message.data)
+                if order["command"] == "window-resize":
+                    self._resize(int(order["args"]["width"]), int(order["args"]["height"]))
+                elif order["command"] == "signal":
+                    self._signal(int(order["signal"]))
+            except (ValueError, KeyError, TypeError, struct.error):
+                continue  # what an order is not is not obeyed; LXD does the same
+        if not self._exited.is_set():
+            self._kill()
+
+    def _resize(self, width: int, height: int) -> None:
+        if self._interactive and self._stdio:
+            fcntl.ioctl(self._stdio[0], termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def _signal(self, number: int) -> None:
+        if self._control is not None:
+            with suppress(OSError):
+                self._control.send(json.dumps({"signal": number}).encode() + b"\n")
+
+    def _kill(self) -> None:
+        """Close the supervisor's socket: it kills the process."""
+        if self._control is not None:
+            with suppress(OSError):
+                self._control.shutdown(socket.SHUT_RDWR)
