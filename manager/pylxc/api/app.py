@@ -52,7 +52,7 @@ class App:
     """
 
     def __init__(self, services: Services) -> None:
-        self.stopping = False
+        self.stopping = asyncio.Event()
         self._services = services
         self._router = Router(endpoints())
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="api")
@@ -86,13 +86,13 @@ class App:
             response = responses.error(500, "Internal error: see the daemon's log")
         if request.writer.output_size > 0 and not response.prepared:
             raise ConnectionError("an answer has begun already")
-        if self.stopping and not response.prepared:
+        if self.stopping.is_set() and not response.prepared:
             response.force_close()
         log.debug("%s %s: %d", request.method, request.path, response.status)
         return response
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if self.stopping:
+        if self.stopping.is_set():
             return responses.error(503, "The server is stopping")
         match = self._router.find(_raw_path(request))
         handler = _handler(match.endpoint, request.method)
@@ -104,7 +104,9 @@ class App:
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
-        call = Call(self._services, request, match.params, self._executor, legacy=match.legacy, trusted=trusted)
+        call = Call(
+            self._services, request, match.params, self._executor, self.stopping, legacy=match.legacy, trusted=trusted
+        )
         return responses.render(_translate(await handler(call), match))
 
 

@@ -36,6 +36,7 @@ class Call:
         project: `?project=`, "default" when absent or empty.
         recursion: `?recursion=`, 0 when absent.
         if_match: the header's tag without quotes.
+        stopping: set when the daemon stops; whoever waits for something else waits for this as well.
         legacy: "containers" or "virtual-machines" when the path begins with that in place of "instances", else "".
     """
 
@@ -45,6 +46,7 @@ class Call:
         request: web.BaseRequest,
         params: dict[str, str],
         executor: Executor,
+        stopping: asyncio.Event,
         *,
         legacy: str = "",
         trusted: bool = True,
@@ -54,6 +56,7 @@ class Call:
         self.params = params
         self.legacy = legacy
         self.trusted = trusted
+        self.stopping = stopping
         self._executor = executor
 
     @property

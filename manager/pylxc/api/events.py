@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any
 
 from aiohttp import web
 
@@ -38,10 +39,11 @@ async def listen(call: Call) -> Answer:
     # Subscribed before the handshake is answered: a client that is connected misses nothing.
     listener = call.services.events.subscribe(wanted, None if call.all_projects else call.project, wake)
     response = web.WebSocketResponse(compress=False, max_msg_size=64 * 1024)
-    tasks: list[asyncio.Task[None]] = []
+    tasks: list[asyncio.Task[Any]] = []
     try:
         await response.prepare(call.request)
-        tasks = [asyncio.create_task(_send(response, listener, changed)), asyncio.create_task(_receive(response))]
+        work = (_send(response, listener, changed), _receive(response), call.stopping.wait())
+        tasks = [asyncio.create_task(coroutine) for coroutine in work]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         call.services.events.unsubscribe(listener)

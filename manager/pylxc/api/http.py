@@ -40,7 +40,6 @@ class HttpServer(web.Server):
         return _Protocol(
             self,
             loop=self._event_loop,
-            access_log=None,
             auto_decompress=False,  # an image is stored as it was sent
             max_line_size=MAX_LINE,
             max_field_size=MAX_LINE,

@@ -6,7 +6,7 @@ from pylxc.api.call import Call, Endpoint
 from pylxc.api.responses import Answer, Sync
 
 
-async def ready(call: Call) -> Answer:
+async def ready(_call: Call) -> Answer:
     """Answer once the daemon is ready: it listens only then."""
     return Sync()
 

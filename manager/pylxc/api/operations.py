@@ -52,11 +52,13 @@ async def wait(call: Call) -> Answer:
             loop.call_soon_threadsafe(done.set)
 
     operation.on_done(wake)
+    waits = [asyncio.create_task(done.wait()), asyncio.create_task(call.stopping.wait())]
     try:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(done.wait(), timeout)
+        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     finally:
         operation.forget_on_done(wake)
+        for task in waits:
+            task.cancel()
     return Sync(operation.to_json())
 
 

@@ -336,14 +336,16 @@ class Operations:
         self._finish(operation, wire.SUCCESS)
 
     def close(self, timeout: float) -> int:
-        """Take no new operations and wait for the running ones that are no token; return how many still run.
+        """Take no new operations, and wait for the running tasks; return how many still run.
+
+        Websocket operations are not waited for: what runs in a container outlives the daemon.
 
         Args:
             timeout: seconds.
         """
         with self._lock:
             self._closing = True
-            running = [op for op in self._operations.values() if op.class_ != "token"]
+            running = [op for op in self._operations.values() if op.class_ == "task"]
         deadline = time.monotonic() + timeout
         return sum(not operation.wait(max(0.0, deadline - time.monotonic())) for operation in running)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pylxc.services.events import EventBus
     from pylxc.services.images.service import Images
+    from pylxc.services.initialise import Initialise
     from pylxc.services.instances.console import InstanceConsole
     from pylxc.services.instances.exec import InstanceExec
     from pylxc.services.instances.files import InstanceFiles
@@ -27,6 +28,7 @@ class Services:
     events: EventBus
     operations: Operations
     server: Server
+    initialise: Initialise
     projects: Projects
     profiles: Profiles
     instances: Instances

@@ -1,0 +1,105 @@
+"""The daemon's life: start-up in order, signals, and the way down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+
+from pylxc.api.app import App
+from pylxc.daemon import access, systemd
+from pylxc.daemon.assembly import Assembly
+from pylxc.paths import Paths
+
+log = logging.getLogger(__name__)
+
+OPERATIONS_SECONDS = 20.0
+"""How long SIGTERM waits for running tasks. What does not end by then is undone at the next start."""
+
+ANSWERS_SECONDS = 2.0
+"""How long requests that are being answered may take when everything else has stopped."""
+
+
+class Daemon:
+    """One daemon on one state directory.
+
+    Args:
+        paths: the directory, checked and locked.
+        gid: the group that may use the socket.
+    """
+
+    def __init__(self, paths: Paths, gid: int) -> None:
+        self._paths = paths
+        self._gid = gid
+        self._stop_wanted = asyncio.Event()
+        self._with_containers = False
+        self._force = False
+        self._stopped = threading.Event()
+
+    async def run(self) -> None:
+        """Start everything, serve until told to stop, stop everything.
+
+        Raises:
+            PylxcError: it cannot start; nothing is left running but containers.
+        """
+        begin = time.monotonic()
+        self._loop = asyncio.get_running_loop()
+        passed = systemd.listening_socket()
+        assembly = Assembly(self._paths, self._shutdown)
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPWR):
+                self._loop.add_signal_handler(number, self._signalled, number)
+            await asyncio.to_thread(assembly.start)
+            app = App(assembly.services)
+            http = app.server()
+            listener = passed or access.listen(self._paths.socket, self._gid)
+            server = await self._loop.create_unix_server(http, sock=listener)
+            log.info("Ready after %.2f s", time.monotonic() - begin)
+            systemd.notify("READY=1")
+            await self._stop_wanted.wait()
+
+            log.info("Stopping")
+            systemd.notify("STOPPING=1")
+            app.stopping.set()
+            if passed is None:
+                _remove_socket(self._paths.socket, listener)
+            await asyncio.to_thread(self._stop_services, assembly)
+            self._stopped.set()
+            server.close()
+            await http.shutdown(ANSWERS_SECONDS)
+            app.close()
+        finally:
+            await asyncio.to_thread(assembly.close)
+
+    def _signalled(self, number: signal.Signals) -> None:
+        log.info("Got %s", number.name)
+        self._with_containers = self._with_containers or number == signal.SIGPWR
+        self._stop_wanted.set()
+
+    def _shutdown(self, force: bool) -> None:
+        """Stop with all containers; called by a request's thread, returns when the containers are stopped."""
+        self._with_containers, self._force = True, force
+        self._loop.call_soon_threadsafe(self._stop_wanted.set)
+        self._stopped.wait()
+
+    def _stop_services(self, assembly: Assembly) -> None:
+        services = assembly.services
+        seconds = OPERATIONS_SECONDS
+        if self._with_containers:
+            seconds = 0.0 if self._force else float(services.server.value("core.shutdown_timeout")) * 60
+        if left := services.operations.close(seconds):
+            log.warning("%d operations are still running and are cut off", left)
+        if self._with_containers:
+            services.instances.shutdown_all()
+
+
+def _remove_socket(path: str, listener: socket.socket) -> None:
+    """Remove the socket's file: nobody shall find a daemon that goes. The listener itself serves on."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        log.warning("The socket %s was removed by somebody else", listener.getsockname())

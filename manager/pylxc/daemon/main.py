@@ -1,0 +1,71 @@
+"""`pylxcd`: command line and exit status."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from pylxc import __version__
+from pylxc.daemon import log as daemon_log
+from pylxc.daemon.access import PidLock, group_id, prepare_directory
+from pylxc.errors import PylxcError
+from pylxc.paths import Paths
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the daemon in the foreground until it is told to stop; exit with 1 when it cannot start."""
+    options = _parse(arguments)
+    try:
+        status = _run(options)
+    except PylxcError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        status = 1
+    except OSError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        log.debug("Failed starting", exc_info=error)
+        status = 1
+    logging.shutdown()
+    sys.stderr.flush()
+    # Threads that still wait for something must not hold up the end; everything that matters is closed.
+    os._exit(status)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="pylxcd",
+        description="The pylxc daemon. It works on the directory that PYLXC_DIR (or LXD_DIR) names, "
+        "/var/lib/pylxc by default, and runs in the foreground.",
+    )
+    parser.add_argument("--group", default="root", help="group that may use the socket (default: root)")
+    parser.add_argument("--logfile", default="", help="write the log to this file as well")
+    parser.add_argument("--verbose", "-v", action="store_true", help="log what is done")
+    parser.add_argument("--debug", "-d", action="store_true", help="log everything")
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser.parse_args(arguments)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if os.geteuid() != 0:
+        raise PylxcError("pylxcd must be run as root")
+    os.umask(0o022)
+    daemon_log.configure(options.logfile, debug=options.debug, verbose=options.verbose)
+    gid = group_id(options.group)
+    paths = Paths()
+    prepare_directory(paths.root)
+    lock = PidLock(paths)
+    lock.acquire()
+    try:
+        # What is slow to import comes after what may refuse to start.
+        import asyncio
+
+        from pylxc.daemon.daemon import Daemon
+
+        asyncio.run(Daemon(paths, gid).run())
+    finally:
+        lock.release()
+    return 0

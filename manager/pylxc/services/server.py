@@ -1,0 +1,243 @@
+"""The server itself: its configuration, and what GET /1.0 tells about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import socket
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from sqlalchemy import select
+
+from pylxc import __version__
+from pylxc.config.server import SERVER
+from pylxc.db import server_config
+from pylxc.db.engine import Database
+from pylxc.db.models import StoragePool
+from pylxc.errors import NotSupported
+from pylxc.services import extensions
+from pylxc.services.certificate import ServerCertificate
+from pylxc.services.etag import check, etag
+from pylxc.services.events import EventBus
+from pylxc.services.images.metadata import host_architectures
+from pylxc.services.storage.service import StoragePools
+
+DIALECT = "5.0.2"
+"""The LXD release whose API this server speaks. Clients compare `server_version` with what they need."""
+
+_LISTENERS = frozenset(
+    {
+        "cluster.https_address",
+        "core.bgp_address",
+        "core.debug_address",
+        "core.dns_address",
+        "core.https_address",
+        "core.metrics_address",
+        "core.trust_password",
+    }
+)
+"""Keys that ask for a service over the network, which this server does not offer yet: refused, not ignored."""
+
+ConfigValues = Mapping[str, str | bool | int | None]
+
+
+class Server:
+    """The server's configuration and facts; thread-safe.
+
+    Args:
+        database: holds the configuration.
+        certificate: the server's own.
+        storage: asked for drivers and pools.
+        events: told of changes.
+        stop: called by `shutdown`; stops containers and operations, returns when they are stopped.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        certificate: ServerCertificate,
+        storage: StoragePools,
+        events: EventBus,
+        stop: Callable[[bool], None],
+    ) -> None:
+        self._database = database
+        self._certificate = certificate
+        self._storage = storage
+        self._events = events
+        self._stop = stop
+
+    def get(self, project: str, *, trusted: bool) -> tuple[dict[str, Any], str]:
+        """Return the wire's Server (ServerUntrusted for a caller that is not trusted) and its ETag."""
+        config = self.config()
+        shown = _shown(config) if trusted else {}
+        answer: dict[str, Any] = {
+            "config": shown,
+            "api_extensions": list(extensions.NAMES),
+            "api_status": "stable",
+            "api_version": "1.0",
+            "auth": "trusted" if trusted else "untrusted",
+            "public": False,
+            "auth_methods": ["tls"],
+        }
+        if trusted:
+            answer["environment"] = self._environment(project)
+        return answer, etag(shown)
+
+    def config(self) -> dict[str, str]:
+        """Return what is stored of the configuration."""
+        with self._database.reading() as session:
+            return server_config.read(session)
+
+    def value(self, key: str) -> str:
+        """Return a configuration key's value, its default when it is not set."""
+        return SERVER.value(self.config(), key)
+
+    def replace(self, values: ConfigValues, if_match: str | None = None) -> None:
+        """Make `values` the whole configuration.
+
+        Raises:
+            BadRequest: a key is not known, or a value malformed.
+            NotSupported: a key asks for what this server does not do.
+            PreconditionFailed: `if_match` is not the present ETag.
+        """
+        self._write(values, if_match, keep=False)
+
+    def merge(self, values: ConfigValues, if_match: str | None = None) -> None:
+        """Set the keys in `values`; an empty value unsets its key. Raises like `replace`."""
+        self._write(values, if_match, keep=True)
+
+    def shutdown(self, *, force: bool) -> None:
+        """Stop every container and then the daemon; return when the containers are stopped.
+
+        Args:
+            force: do not wait for running operations.
+        """
+        self._stop(force)
+
+    def _write(self, values: ConfigValues, if_match: str | None, *, keep: bool) -> None:
+        with self._database.transaction() as session:
+            old = server_config.read(session)
+            check(if_match, _shown(old))
+            new = dict(old) if keep else {}
+            for key, value in values.items():
+                row = SERVER.get(key)
+                new[key] = old.get(key, "") if row.hidden and value is True else _text(value)
+            new = {key: value for key, value in new.items() if value and (key in old or value != SERVER.default(key))}
+            SERVER.validate(new)
+            changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+            if refused := [key for key in changed if key in _LISTENERS and key in new]:
+                raise NotSupported(f"{refused[0]} is not supported: this server listens on its unix socket only")
+            server_config.write(session, new)
+        if changed:
+            self._events.lifecycle(
+                "config-updated", "/1.0", project="", context={key: new.get(key, "") for key in changed}
+            )
+
+    def _environment(self, project: str) -> dict[str, Any]:
+        certificate = self._certificate.get()
+        drivers = self._storage.drivers()
+        versions = {driver.name: driver.version for driver in drivers}
+        with self._database.reading() as session:
+            used = sorted(set(session.scalars(select(StoragePool.driver).where(StoragePool.state == "created"))))
+        return {
+            **_host_facts(),
+            "addresses": [],
+            "certificate": certificate.pem,
+            "certificate_fingerprint": certificate.fingerprint,
+            "driver": "pylxc",
+            "driver_version": __version__,
+            "firewall": "nftables",
+            "project": project,
+            "pylxc_version": __version__,
+            "server": "pylxc",
+            "server_clustered": False,
+            "server_event_mode": "full-mesh",
+            "server_name": socket.gethostname(),
+            "server_pid": os.getpid(),
+            "server_version": DIALECT,
+            "storage": " | ".join(used),
+            "storage_version": " | ".join(versions.get(name, "") for name in used),
+            "storage_supported_drivers": [
+                {"Name": driver.name, "Version": driver.version, "Remote": driver.remote} for driver in drivers
+            ],
+        }
+
+
+def _shown(config: Mapping[str, str]) -> dict[str, str | bool]:
+    return {key: True if (row := SERVER.find(key)) and row.hidden else value for key, value in config.items()}
+
+
+def _text(value: str | bool | int | None) -> str:
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@cache
+def _host_facts() -> dict[str, Any]:
+    """Return what does not change while this process lives."""
+    uname = os.uname()
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        release = {}
+    return {
+        "architectures": list(host_architectures()),
+        "kernel": uname.sysname,
+        "kernel_architecture": uname.machine,
+        "kernel_features": _kernel_features(uname.release),
+        "kernel_version": uname.release,
+        "lxc_features": _LXC_FEATURES,
+        "os_name": release.get("NAME", ""),
+        "os_version": release.get("VERSION_ID", ""),
+    }
+
+
+def _kernel_features(release: str) -> dict[str, str]:
+    """Return what this kernel can do, by LXD's names."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    version = (int(found[1]), int(found[2])) if found else (0, 0)
+    listener = "user_notif" in _read("/proc/sys/kernel/seccomp/actions_avail").split()
+    features = {
+        "idmapped_mounts": version >= (5, 12),
+        "netnsid_getifaddrs": version >= (4, 20),
+        "seccomp_listener": listener,
+        "seccomp_listener_continue": listener and version >= (5, 5),
+        "shiftfs": "shiftfs" in _read("/proc/filesystems").split(),
+        "uevent_injection": version >= (4, 17),
+        "unpriv_fscaps": version >= (4, 14),
+    }
+    return {name: str(there).lower() for name, there in features.items()}
+
+
+_LXC_FEATURES = {
+    name: str(name in ("cgroup2", "devpts_fd", "idmapped_mounts_v2", "pidfd")).lower()
+    for name in (
+        "cgroup2",
+        "core_scheduling",
+        "devpts_fd",
+        "idmapped_mounts_v2",
+        "mount_injection_file",
+        "network_gateway_device_route",
+        "network_ipvlan",
+        "network_l2proxy",
+        "network_phys_macvlan_mtu",
+        "network_veth_router",
+        "pidfd",
+        "seccomp_allow_deny_syntax",
+        "seccomp_notify",
+        "seccomp_proxy_send_notify_fd",
+    )
+}
+"""What of LXC's runtime abilities pylxc's own runtime has."""
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
