@@ -13,6 +13,9 @@ from subprocess import CompletedProcess, Popen
 
 from pylxc.errors import Internal, Unavailable
 
+Running = Popen[bytes]
+"""A program that `start` started."""
+
 log = logging.getLogger(__name__)
 
 PACKAGES = {

@@ -148,7 +148,7 @@ def set_propagation(path: str, flags: int) -> None:
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
-    """Make `new_root` the root of the mount namespace; both may be ".". See: pivot_root(2)."""
+    """Replace the root of the mount namespace; both paths may be `.`, see its man page in section 2."""
     syscall("pivot_root", new_root, put_old, path=new_root)
 
 

@@ -25,27 +25,13 @@ _python = ctypes.PyDLL(None, use_errno=True)
 _python.syscall.restype = ctypes.c_long
 
 
+_CLONE_ARGS = "flags pidfd child_tid parent_tid exit_signal stack stack_size tls set_tid set_tid_size cgroup"
+
+
 class _CloneArgs(ctypes.Structure):
     """struct clone_args. See: linux/sched.h."""
 
-    _fields_ = [
-        (name, ctypes.c_uint64)
-        for name in (
-            [
-                "flags",
-                "pidfd",
-                "child_tid",
-                "parent_tid",
-                "exit_signal",
-                "stack",
-                "stack_size",
-                "tls",
-                "set_tid",
-                "set_tid_size",
-                "cgroup",
-            ]
-        )
-    ]
+    _fields_ = [(name, ctypes.c_uint64) for name in _CLONE_ARGS.split()]
 
 
 def unshare(flags: int) -> None:

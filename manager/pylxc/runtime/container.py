@@ -1,0 +1,162 @@
+"""One running container as the daemon sees it, and what to do about one whose monitor has gone.
+
+A monitor that is alive holds the lock on `lock` in the run directory; the kernel lets go of it with the monitor.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import socket
+import threading
+import time
+from typing import Any
+
+from pylxc.errors import Internal, NotFound
+from pylxc.kernel import cgroup, procfs
+from pylxc.kernel import fds as descriptors
+from pylxc.runtime import protocol
+from pylxc.runtime.spec import ContainerExit
+
+log = logging.getLogger(__name__)
+
+_ANSWER_SECONDS = 10.0
+
+
+class Container:
+    """A running container: its state, its monitor's socket, pidfds of monitor and PID 1 (owned)."""
+
+    def __init__(self, state: dict[str, Any], control: socket.socket, monitor_fd: int, init_fd: int) -> None:
+        self.state = state
+        self.control = control
+        self.monitor_fd = monitor_fd
+        self.init_fd = init_fd
+        self.cgroup = cgroup.open_cgroup(state["cgroups"]["name"])
+        self.ended = threading.Event()
+        self.exit: ContainerExit | None = None
+        self._lock = threading.Lock()
+
+    def ask(self, message: protocol.Message) -> list[int]:
+        """Send the monitor a request, return the descriptors of its answer.
+
+        Raises:
+            NotFound: the monitor has gone.
+            PylxcError: what it answered.
+        """
+        with self._lock:
+            try:
+                protocol.send(self.control, message)
+                received = protocol.receive(self.control)
+            except OSError:
+                received = None
+        if received is None:
+            raise NotFound("The instance is not running")
+        answer, fds = received
+        if "error" in answer:
+            raise protocol.rebuild_error(answer)
+        return fds
+
+    def close(self) -> None:
+        """Close what it owns; the container runs on."""
+        self.control.close()
+        descriptors.close([self.monitor_fd, self.init_fd])
+
+
+def cgroup_name(key: str, run_dir: str) -> str:
+    """Return the name of a container's control group: its key, and which state directory it belongs to."""
+    # Two daemons on one host may each have a container c1. FNV-1a: no import for four bytes.
+    value = 0x811C9DC5
+    for byte in os.path.dirname(run_dir).encode():
+        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return f"{key}.{value:08x}"
+
+
+def monitor_is_alive(run_dir: str) -> bool:
+    """Return whether a monitor holds the run directory's lock."""
+    try:
+        fd = os.open(f"{run_dir}/lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def await_monitor_end(run_dir: str, timeout: float) -> None:
+    """Wait until no monitor holds the run directory.
+
+    Raises:
+        Internal: one still does after `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while monitor_is_alive(run_dir):
+        if time.monotonic() > deadline:
+            raise Internal(f"The monitor of {run_dir!r} does not end")
+        # A lock has no event to wait for without blocking for ever; this is the path after a daemon's crash.
+        time.sleep(0.01)
+
+
+def reconnect(run_dir: str) -> Container | None:
+    """Find the container whose monitor is alive; None when the monitor is one that was starting it (it undoes that)."""
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        control.settimeout(_ANSWER_SECONDS)
+        # Through the descriptor: a socket's path may have no more than 107 bytes.
+        control.connect(f"/proc/self/fd/{directory}/control.sock")
+        protocol.send(control, {"op": "state"})
+        received = protocol.receive(control)
+    except OSError as error:
+        log.warning("No answer from the monitor of %s: %s", run_dir, error)
+        received = None
+    finally:
+        os.close(directory)
+    if received is None or "state" not in received[0]:
+        control.close()
+        return None
+    control.settimeout(None)
+    message, fds = received
+    return Container(message["state"], control, *fds)
+
+
+def read_end(run_dir: str) -> ContainerExit | None:
+    """Return how the container ended whose monitor has gone; None when it had not started in this boot of the host."""
+    state = _read_json(f"{run_dir}/state.json")
+    if state is None or state["boot_id"] != procfs.boot_id():
+        return None
+    recorded = _read_json(f"{run_dir}/exit.json")
+    if recorded is None:
+        # The monitor was killed: PID 1 got SIGKILL with it and nobody saw how it ended.
+        return ContainerExit(reason="killed", status=-9, at=time.time())
+    return ContainerExit(**recorded)
+
+
+def remove_leftovers(key: str, run_dir: str) -> None:
+    """Kill and remove what a monitor that has gone may have left: processes, control group, run directory.
+
+    Raises:
+        Internal: processes do not end.
+    """
+    group = cgroup.open_cgroup(cgroup_name(key, run_dir))
+    try:
+        group.kill()
+        group.remove()
+    except (TimeoutError, OSError) as error:
+        raise Internal(f"Failed removing the control group of {key!r}: {error}") from error
+    shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def _read_json(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            content: dict[str, Any] = json.load(file)
+    except FileNotFoundError:
+        return None
+    return content

@@ -1,0 +1,427 @@
+"""The daemon's handle on everything that runs: start, stop, watch containers; ask the spawner for processes.
+
+Monitors are the truth. A container's facts lie in its run directory (`state.json`), a monitor alive holds the lock on
+`lock` there and answers on `control.sock`, and leaves `exit.json` behind when its container has ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import select
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from pylxc.errors import BadRequest, Conflict, Internal, NotFound
+from pylxc.kernel import fds as descriptors
+from pylxc.kernel import pidfd, procfs, seccomp
+from pylxc.paths import Paths
+from pylxc.runtime import container as containers
+from pylxc.runtime import protocol
+from pylxc.runtime.container import Container
+from pylxc.runtime.spawn import Child, Spawner
+from pylxc.runtime.spec import Confinement, ContainerExit, ContainerSpec, IdMap, Limits
+
+log = logging.getLogger(__name__)
+
+START_SECONDS = 60.0
+"""How long a monitor may take for a step of a start (an idmapped mount of a slow file system, a busy host)."""
+KILL_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A container that runs: its facts at this moment. `pid` is PID 1's on the host, `started_at` a Unix time."""
+
+    key: str
+    pid: int
+    monitor_pid: int
+    status: str
+    started_at: float
+    idmap: IdMap | None
+    rootfs: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """What a container uses now: processes, nanoseconds of processor time, bytes; None is not known."""
+
+    processes: int | None
+    cpu_ns: int | None
+    memory: int | None
+    memory_peak: int | None
+    swap: int | None
+    swap_peak: int | None
+
+
+PRIVILEGED_DROP = ("sys_time", "sys_module", "sys_rawio", "mac_admin", "mac_override")
+"""Capabilities that a container without a user namespace of its own never has: they act on the host."""
+
+
+class Runtime:
+    """Containers of one state directory. Thread-safe; never forks and never enters a namespace itself."""
+
+    def __init__(self, paths: Paths, on_exit: Callable[[str, ContainerExit], None]) -> None:
+        """Call `on_exit(key, exit)` from a thread of its own when a container has ended and nothing of it is left."""
+        self._paths = paths
+        self._on_exit = on_exit
+        self._lock = threading.Lock()
+        self._containers: dict[str, Container] = {}
+        self._starting: set[str] = set()
+        self._spawner = Spawner()
+        self._epoll = select.epoll()
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._thread: threading.Thread | None = None
+        self._wake_fd = os.eventfd(0)
+        self._closing = False
+
+    def open(self) -> None:
+        """Start the spawner and find what runs already; what ended meanwhile is reported to `on_exit`."""
+        for name in ("instances", "seccomp"):
+            os.makedirs(f"{self._paths.run}/{name}", mode=0o711, exist_ok=True)
+        self._watch(self._wake_fd, lambda: None)
+        self._watch_spawner()
+        for key in sorted(os.listdir(f"{self._paths.run}/instances")):
+            self._find(key)
+        self._thread = threading.Thread(target=self._serve, name="runtime", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let go of everything; containers and processes run on."""
+        self._closing = True
+        os.eventfd_write(self._wake_fd, 1)
+        if self._thread is not None:
+            self._thread.join()
+        self._spawner.close()
+        self._epoll.close()
+        os.close(self._wake_fd)
+        with self._lock:
+            containers, self._containers = self._containers, {}
+        for container in containers.values():
+            container.close()
+
+    def spawn(self, kind: str, payload: dict[str, Any], fds: Sequence[int] = ()) -> Child:
+        """Have the spawner fork a process of `kind`: `KINDS[kind]`'s function, called with (payload, fds).
+
+        The function gets copies of `fds` after a socket of its own, whose other end is `Child.socket`.
+
+        Raises:
+            Unavailable: the spawner is being restarted.
+        """
+        return self._spawner.spawn(kind, payload, fds)
+
+    def start(self, spec: ContainerSpec, attach_network: Callable[[int], None]) -> int:
+        """Start a container and return PID 1's pid on the host.
+
+        Args:
+            spec: what to start.
+            attach_network: called with PID 1's pid when its network namespace exists, before its init runs.
+
+        Raises:
+            Conflict: it is running or being started.
+            PylxcError: a step failed, named in the message; nothing is left behind.
+        """
+        with self._lock:
+            if spec.key in self._containers or spec.key in self._starting:
+                raise Conflict("The instance is already running")
+            self._starting.add(spec.key)
+        try:
+            self._clean(spec.key, spec.run_dir)
+            os.makedirs(spec.run_dir, mode=0o700)
+            os.makedirs(spec.log_dir, mode=0o700, exist_ok=True)
+            if spec.idmap is None:
+                spec = replace(spec, confinement=_without_host_powers(spec.confinement))
+            payload = {"spec": spec.to_json(), "seccomp": self._seccomp_file(spec.confinement)}
+            child = self._spawner.spawn("monitor", payload, ())
+            try:
+                return self._hand_shake(spec.key, child, attach_network)
+            except BaseException:
+                child.close()
+                child.wait_ended(START_SECONDS)
+                containers.remove_leftovers(spec.key, spec.run_dir)
+                raise
+        finally:
+            with self._lock:
+                self._starting.discard(spec.key)
+
+    def _hand_shake(self, key: str, child: Child, attach_network: Callable[[int], None]) -> int:
+        ready, fds = _expect(child, "ready")
+        try:
+            attach_network(ready["ready"])
+            protocol.send(child.socket, {"op": "go"})
+            started, _ = _expect(child, "started")
+            container = Container(started["started"], child.socket, *fds)
+        except BaseException:
+            descriptors.close(fds)
+            raise
+        self._add(key, container)
+        pid: int = container.state["init_pid"]
+        return pid
+
+    def get(self, key: str) -> Running | None:
+        """Return a running container's facts, None when it does not run."""
+        container = self._containers.get(key)
+        if container is None:
+            return None
+        state = container.state
+        idmap = state["spec"]["idmap"]
+        return Running(
+            key=key,
+            pid=state["init_pid"],
+            monitor_pid=state["monitor_pid"],
+            status="Frozen" if container.cgroup.is_frozen() else "Running",
+            started_at=state["started_at"],
+            idmap=idmap and IdMap.from_json(idmap),
+            rootfs=state["spec"]["rootfs"],
+        )
+
+    def keys(self) -> list[str]:
+        """Return the keys of all running containers."""
+        with self._lock:
+            return sorted(self._containers)
+
+    def shutdown(self, key: str, timeout: float | None) -> bool:
+        """Ask PID 1 to power off and wait; return whether it ended in `timeout` seconds (None waits for ever).
+
+        Raises:
+            NotFound: it does not run.
+            BadRequest: it is frozen.
+        """
+        container = self._running(key)
+        # systemd blocks SIGRTMIN+3 (it reads signals from a descriptor); to other inits SIGPWR is the power failing.
+        halt = signal.SIGRTMIN + 3
+        number = halt if procfs.handles_signal(container.state["init_pid"], halt) else signal.SIGPWR
+        pidfd.send_signal(container.init_fd, number)
+        return container.ended.wait(timeout)
+
+    def reboot(self, key: str) -> None:
+        """Ask PID 1 to reboot (SIGINT, as ctrl-alt-del does); its exit then says "reboot"."""
+        pidfd.send_signal(self._running(key).init_fd, signal.SIGINT)
+
+    def kill(self, key: str) -> None:
+        """End the container at once and wait until it is gone.
+
+        Raises:
+            NotFound: it does not run.
+            Internal: it does not end (a process hangs in the kernel).
+        """
+        container = self._running(key, frozen=True)
+        container.ask({"op": "kill"})
+        if not container.ended.wait(KILL_SECONDS):
+            raise Internal(f"Instance {key!r} does not end", hint="a process of it hangs in the kernel")
+
+    def freeze(self, key: str) -> None:
+        """Stop all processes; returns when they have stopped.
+
+        Raises:
+            NotFound: it does not run.
+            BadRequest: it is frozen already.
+            Internal: some processes do not stop.
+        """
+        container = self._running(key, frozen=True)
+        if container.cgroup.is_frozen():
+            raise BadRequest("The instance is already frozen")
+        try:
+            container.cgroup.freeze()
+        except TimeoutError as error:
+            raise Internal(f"Failed freezing instance {key!r}: {error}") from error
+
+    def unfreeze(self, key: str) -> None:
+        """Let all processes go on; raises like `freeze`."""
+        container = self._running(key, frozen=True)
+        if not container.cgroup.is_frozen():
+            raise BadRequest("The instance is not frozen")
+        container.cgroup.unfreeze()
+
+    def wait(self, key: str, timeout: float | None) -> ContainerExit | None:
+        """Wait for the end of a container; None when it still runs after `timeout` seconds.
+
+        Raises:
+            NotFound: it does not run.
+        """
+        container = self._running(key, frozen=True)
+        return container.exit if container.ended.wait(timeout) else None
+
+    def stats(self, key: str) -> Stats:
+        """Return what the container uses; raises NotFound when it does not run."""
+        usage = self._running(key, frozen=True).cgroup.usage()
+        names = ("processes", "cpu_ns", "memory", "memory_peak", "swap", "swap_peak")
+        return Stats(**{name: usage.get(name) for name in names})
+
+    def set_limits(self, key: str, limits: Limits) -> None:
+        """Change the limits of a running container.
+
+        Raises:
+            NotFound: it does not run.
+            BadRequest: the kernel refuses a limit.
+        """
+        try:
+            self._running(key, frozen=True).cgroup.set_limits(asdict(limits))
+        except OSError as error:
+            raise BadRequest(f"Failed setting limits: {error.strerror} ({error.filename})") from error
+
+    def console_attach(self, key: str) -> socket.socket:
+        """Return a stream socket to the console: bytes both ways; whoever was attached before is cut off."""
+        (fd,) = self._running(key, frozen=True).ask({"op": "console"})
+        return protocol.adopt(fd)
+
+    def console_resize(self, key: str, width: int, height: int) -> None:
+        """Set the console's size in characters."""
+        self._running(key, frozen=True).ask({"op": "console-resize", "width": width, "height": height})
+
+    def console_log(self, key: str) -> bytes:
+        """Return what the console has shown, the newest part of it."""
+        (fd,) = self._running(key, frozen=True).ask({"op": "console-log"})
+        with open(fd, "rb") as file:
+            file.seek(0)
+            return file.read()
+
+    def console_clear(self, key: str) -> None:
+        """Forget what the console has shown."""
+        self._running(key, frozen=True).ask({"op": "console-clear"})
+
+    def _running(self, key: str, *, frozen: bool = False) -> Container:
+        container = self._containers.get(key)
+        if container is None:
+            raise NotFound("The instance is not running")
+        if not frozen and container.cgroup.is_frozen():
+            raise BadRequest("The instance is frozen", hint="start it again first")
+        return container
+
+    def _seccomp_file(self, confinement: Confinement) -> str:
+        """Return the path of the compiled filter, "" for none; each distinct policy is compiled once."""
+        if not confinement.seccomp and confinement.seccomp_default == "allow":
+            return ""
+        policy = repr((confinement.seccomp, confinement.seccomp_default)).encode()
+        path = f"{self._paths.run}/seccomp/{hashlib.sha256(policy).hexdigest()[:32]}.bpf"
+        if not os.path.exists(path):
+            program = seccomp.compile_filter(confinement.seccomp, confinement.seccomp_default)
+            partial = f"{path}.{threading.get_ident()}"
+            with open(partial, "wb") as file:
+                file.write(program)
+            os.replace(partial, path)
+        return path
+
+    def _clean(self, key: str, run_dir: str) -> None:
+        """Remove what an earlier start left in the run directory; refuse while a monitor lives there."""
+        if not os.path.isdir(run_dir):
+            return
+        if containers.monitor_is_alive(run_dir):
+            raise Conflict("The instance is already running")
+        containers.remove_leftovers(key, run_dir)
+
+    def _find(self, key: str) -> None:
+        """Take over the container of a run directory that was there before us, or bury it."""
+        run_dir = self._paths.instance_run(key)
+        try:
+            if containers.monitor_is_alive(run_dir):
+                container = containers.reconnect(run_dir)
+                if container is not None:
+                    self._add(key, container)
+                    return
+                containers.await_monitor_end(run_dir, START_SECONDS)
+            ended = containers.read_end(run_dir)
+            containers.remove_leftovers(key, run_dir)
+        except (Internal, OSError):
+            log.exception("Failed taking over the container in %s", run_dir)
+            return
+        if ended is not None:
+            self._report(key, ended)
+
+    def _add(self, key: str, container: Container) -> None:
+        with self._lock:
+            self._containers[key] = container
+        self._watch(container.monitor_fd, lambda: self._ended(key, container))
+
+    def _ended(self, key: str, container: Container) -> None:
+        """The monitor has gone, so the container has: clean up and report (runtime thread)."""
+        self._unwatch(container.monitor_fd)
+        run_dir = container.state["spec"]["run_dir"]
+        ended = containers.read_end(run_dir)
+        try:
+            containers.remove_leftovers(key, run_dir)
+        except Internal:
+            log.exception("Failed cleaning up after instance %s", key)
+        with self._lock:
+            self._containers.pop(key, None)
+        container.exit = ended
+        container.ended.set()
+        container.close()
+        if ended is not None:
+            self._report(key, ended)
+
+    def _report(self, key: str, ended: ContainerExit) -> None:
+        # A thread each: whoever hears of it may wait for locks, for other containers, for the runtime itself.
+        threading.Thread(target=self._on_exit, args=(key, ended), name=f"exit-{key}", daemon=True).start()
+
+    def _watch(self, fd: int, callback: Callable[[], None]) -> None:
+        self._watched[fd] = callback
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def _unwatch(self, fd: int) -> None:
+        self._epoll.unregister(fd)
+        del self._watched[fd]
+
+    def _serve(self) -> None:
+        """Wait for the spawner's messages and the ends of monitors, until `close`."""
+        while True:
+            for fd, _ in self._epoll.poll():
+                if self._closing:
+                    return
+                callback = self._watched.get(fd)
+                if callback is not None:
+                    callback()
+
+    def _watch_spawner(self) -> None:
+        sock = self._spawner.start()
+
+        def hear() -> None:
+            if self._spawner.handle(sock):
+                return
+            self._unwatch(sock.fileno())
+            for child in self._spawner.died():
+                self._watch_orphan(child)
+            self._watch_spawner()
+
+        self._watch(sock.fileno(), hear)
+
+    def _watch_orphan(self, child: Child) -> None:
+        """Wait for the end of a process whose spawner has died."""
+        if child.pidfd < 0:
+            child.ended(None)
+            return
+
+        def end() -> None:
+            self._unwatch(child.pidfd)
+            child.ended(None)
+
+        self._watch(child.pidfd, end)
+
+
+def _expect(child: Child, word: str) -> tuple[dict[str, Any], list[int]]:
+    """Return the monitor's next message, which must have the key `word`.
+
+    Raises:
+        PylxcError: it reports an error, has died or does not answer.
+    """
+    try:
+        received = child.receive(START_SECONDS)
+    except TimeoutError as error:
+        raise Internal("The container's monitor does not answer") from error
+    if received is None:
+        raise Internal("The container's monitor ended unexpectedly", hint="see the instance's log lxc.log")
+    if "error" in received[0]:
+        raise protocol.rebuild_error(received[0])
+    if word not in received[0]:
+        raise Internal(f"Expected {word!r} from the container's monitor")
+    return received
+
+
+def _without_host_powers(confinement: Confinement) -> Confinement:
+    names = dict.fromkeys((*confinement.drop_capabilities, *PRIVILEGED_DROP))
+    return replace(confinement, drop_capabilities=tuple(names))

@@ -1,0 +1,97 @@
+"""What daemon, spawner and monitors say to each other: JSON messages with descriptors over SOCK_SEQPACKET sockets.
+
+A message of more than `_INLINE` bytes travels in a memory file, as the last of its descriptors, and is just `_IN_FILE`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from pylxc.errors import Internal, PylxcError, for_status
+from pylxc.kernel import fds as descriptors
+
+_INLINE = 16000
+_IN_FILE = b"F"
+_MAX_MESSAGE = 64 << 20
+
+Message = dict[str, Any]
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets that keep message boundaries (close-on-exec)."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def adopt(fd: int) -> socket.socket:
+    """Return the socket that an inherited or received descriptor is; it owns `fd` from then on."""
+    return socket.socket(fileno=fd)
+
+
+def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
+    """Send one message with copies of `fds`.
+
+    Raises:
+        OSError: the other side is gone (EPIPE), or the message cannot be sent.
+    """
+    data = json.dumps(message, separators=(",", ":")).encode()
+    if len(data) <= _INLINE:
+        descriptors.send(sock, data, fds)
+        return
+    memory_fd = os.memfd_create("pylxc-message", os.MFD_CLOEXEC)
+    try:
+        with open(memory_fd, "wb", closefd=False) as file:
+            file.write(data)
+        descriptors.send(sock, _IN_FILE, [*fds, memory_fd])
+    finally:
+        os.close(memory_fd)
+
+
+def receive(sock: socket.socket, max_fds: int = descriptors.MAX_FDS) -> tuple[Message, list[int]] | None:
+    """Return the next message and its descriptors (the caller's to close), None when the other side has closed.
+
+    Raises:
+        OSError: see recvmsg(2); TimeoutError when the socket has a timeout.
+        Internal: what came is no message.
+    """
+    try:
+        data, fds = descriptors.receive(sock, _INLINE, max_fds)
+    except ConnectionResetError:
+        return None
+    if not data:
+        return None
+    if data == _IN_FILE and fds:
+        memory_fd = fds.pop()
+        try:
+            size = os.fstat(memory_fd).st_size
+            data = os.pread(memory_fd, min(size, _MAX_MESSAGE), 0)
+        finally:
+            os.close(memory_fd)
+    try:
+        message: Message = json.loads(data)
+    except ValueError:
+        descriptors.close(fds)
+        raise Internal("Received a malformed message") from None
+    return message, fds
+
+
+def describe_error(error: BaseException, step: str = "") -> Message:
+    """Return an error as a message that `rebuild_error` reads."""
+    if isinstance(error, PylxcError):
+        text, status = str(error), error.http_status
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror} ({os.fsdecode(error.filename)!r})" if error.filename else error.strerror
+        status = 500
+    else:
+        text, status = f"{type(error).__name__}: {error}", 500
+    message = f"Failed {step}: {text}" if step else text
+    return {"error": {"step": step, "errno": getattr(error, "errno", None) or 0, "message": message, "status": status}}
+
+
+def rebuild_error(message: Message) -> PylxcError:
+    """Return the error that the other side described; `message` has the key `error`."""
+    error = message["error"]
+    return for_status(error["status"], error["message"])
