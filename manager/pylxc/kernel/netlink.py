@@ -1,0 +1,215 @@
+"""The host's interfaces, addresses and routes by rtnetlink, in the network namespace of the process.
+
+Reading addresses and counters, of any namespace, is `pylxc.kernel.netinfo`'s. pyroute2 keeps an event loop and a socket for every thread that calls it; here one thread owns the only socket and
+everybody's calls go through it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from pylxc.kernel.namespaces import CLONE_NEWNET, setns
+
+T = TypeVar("T")
+
+# See: linux/rtnetlink.h, linux/if.h, linux/if_arp.h
+_IFF_UP = 0x1
+_RTM_NEWLINK = 16
+_NLM_F_REQUEST_ACK = 0x5
+_NLMSG_ERROR = 2
+_IFLA_IFNAME = 3
+_ARPHRD_LOOPBACK = 772
+_RTPROT_STATIC = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """An interface.
+
+    `kind` is the kernel's (veth, bridge, vlan, ...), empty for hardware; `master` is the index of the bridge or bond
+    that it is in, 0 for none.
+    """
+
+    index: int
+    name: str
+    kind: str
+    hwaddr: str
+    mtu: int
+    up: bool
+    master: int
+    loopback: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A route's destination as `10.0.0.0/8` (empty for a default route), its gateway, and its interface's index."""
+
+    family: str
+    destination: str
+    gateway: str
+    index: int
+
+
+class Netlink:
+    """A connection to rtnetlink; thread-safe. Methods raise OSError with the kernel's errno and what it was about."""
+
+    def __init__(self) -> None:
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="netlink")
+        # Another thread enters containers' namespaces, so that the first one is certain to be in the host's.
+        self._visitor = ThreadPoolExecutor(1, thread_name_prefix="netlink-ns")
+        self._ipr: IPRoute = self._worker.submit(IPRoute).result()
+
+    def close(self) -> None:
+        """Close the socket and end the threads."""
+        self._worker.submit(self._ipr.close).result()
+        self._worker.shutdown()
+        self._visitor.shutdown()
+
+    def _do(self, function: Callable[[IPRoute], T], name: str = "") -> T:
+        try:
+            return self._worker.submit(function, self._ipr).result()
+        except NetlinkError as error:
+            raise OSError(error.code, os.strerror(error.code), name) from None
+
+    # Interfaces
+
+    def links(self) -> list[Link]:
+        """Return all interfaces, by index."""
+        return [_link(message) for message in self._do(lambda ipr: tuple(ipr.get_links()))]
+
+    def find(self, name: str) -> Link | None:
+        """Return the interface called `name`, None when there is none."""
+        try:
+            return _link(self._do(lambda ipr: tuple(ipr.link("get", ifname=name)), name)[0])
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return None
+            raise
+
+    def get(self, name: str) -> Link:
+        """Return the interface called `name`.
+
+        Raises:
+            OSError: ENODEV.
+        """
+        return _link(self._do(lambda ipr: tuple(ipr.link("get", ifname=name)), name)[0])
+
+    def add(self, name: str, kind: str, **attributes: Any) -> None:
+        """Make an interface; `attributes` are pyroute2's for `link("add")`."""
+        self._do(lambda ipr: ipr.link("add", ifname=name, kind=kind, **attributes), name)
+
+    def set(self, index: int, **attributes: Any) -> None:
+        """Change an interface; `attributes` are pyroute2's for `link("set")`."""
+        self._do(lambda ipr: ipr.link("set", index=index, **attributes), str(index))
+
+    def delete(self, name: str) -> bool:
+        """Delete an interface; return False when there is none."""
+        try:
+            self._do(lambda ipr: ipr.link("del", ifname=name), name)
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return False
+            raise
+        return True
+
+    def set_up_inside(self, pid: int, name: str) -> None:
+        """Set the interface `name` up in the network namespace of process `pid`.
+
+        The kernel refuses to make both ends of a veth up at once, so this takes a message of its own.
+        """
+        self._visitor.submit(_set_up_inside, pid, name).result()
+
+    # Addresses and routes
+
+    def add_address(self, index: int, address: str, prefix: int) -> None:
+        """Give an interface an address; one that it has is no error. IPv6 addresses are usable at once (no DAD)."""
+        flags = {"flags": 0x02} if ":" in address else {}  # IFA_F_NODAD
+        try:
+            self._do(lambda ipr: ipr.addr("add", index=index, address=address, prefixlen=prefix, **flags), address)
+        except FileExistsError:
+            return
+
+    def delete_address(self, index: int, address: str, prefix: int) -> None:
+        """Take an address from an interface."""
+        self._do(lambda ipr: ipr.addr("del", index=index, address=address, prefixlen=prefix), address)
+
+    def routes(self) -> list[Route]:
+        """Return the routes of all tables."""
+        found = []
+        for message in self._do(
+            lambda ipr: (*ipr.get_routes(family=socket.AF_INET), *ipr.get_routes(family=socket.AF_INET6))
+        ):
+            destination = message.get("dst")
+            found.append(
+                Route(
+                    family="inet" if message["family"] == socket.AF_INET else "inet6",
+                    destination=f"{destination}/{message['dst_len']}" if destination else "",
+                    gateway=message.get("gateway") or "",
+                    index=message.get("oif") or 0,
+                )
+            )
+        return found
+
+    def add_route(self, index: int, destination: str) -> None:
+        """Route a subnet to an interface; one that is there is replaced."""
+        self._do(lambda ipr: ipr.route("replace", dst=destination, oif=index, proto=_RTPROT_STATIC), destination)
+
+    def delete_route(self, index: int, destination: str) -> None:
+        """Remove a route that `add_route` made; none is no error."""
+        try:
+            self._do(lambda ipr: ipr.route("del", dst=destination, oif=index), destination)
+        except ProcessLookupError:
+            return
+
+
+_ABSENT = (6, 19)  # ENXIO, ENODEV
+
+
+def _link(message: Any) -> Link:
+    info = message.get("linkinfo")
+    return Link(
+        index=message["index"],
+        name=message.get("ifname"),
+        kind=(info.get("kind") if info else None) or "",
+        hwaddr=message.get("address") or "",
+        mtu=message.get("mtu") or 0,
+        up=bool(message["flags"] & _IFF_UP),
+        master=message.get("master") or 0,
+        loopback=message["ifi_type"] == _ARPHRD_LOOPBACK,
+    )
+
+
+def _set_up_inside(pid: int, name: str) -> None:
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        theirs = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            setns(theirs, CLONE_NEWNET)
+        finally:
+            os.close(theirs)
+        try:
+            connection = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        finally:
+            setns(own, CLONE_NEWNET)
+    finally:
+        os.close(own)
+    with connection:
+        label = name.encode() + b"\0"
+        attribute = struct.pack("=HH", 4 + len(label), _IFLA_IFNAME) + label + b"\0" * (-len(label) % 4)
+        body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, 0, _IFF_UP, _IFF_UP) + attribute
+        connection.send(struct.pack("=IHHII", 16 + len(body), _RTM_NEWLINK, _NLM_F_REQUEST_ACK, 1, 0) + body)
+        answer = connection.recv(4096)
+    number = struct.unpack_from("=i", answer, 16)[0] if struct.unpack_from("=H", answer, 4)[0] == _NLMSG_ERROR else 0
+    if number:
+        raise OSError(-number, os.strerror(-number), name)
