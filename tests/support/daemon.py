@@ -53,7 +53,7 @@ class Daemon:
         self.env["PYLXC_CONF"] = f"{self.dir}/client"
         self.log_file = f"{self.dir}/pylxcd.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self._leaks = Leaks(self.dir)
+        self.leaks = Leaks(self.dir)
         self._images: dict[str, str] = {}
 
     # The process.
@@ -106,7 +106,9 @@ class Daemon:
 
     def command(self, *args: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run `pylxc ARGS`; stdin is empty unless `input` is given."""
-        return self._client([sys.executable, "-m", "pylxc.cli.main", *args], check, self.env, options)
+        # Inside the namespace too: a command that finds no daemon starts one, which must not meet the host's network.
+        command = [sys.executable, "-m", "pylxc.cli.main", *args]
+        return self._client(self.netns.command(*command) if self.netns else command, check, self.env, options)
 
     def lxc(self, *args: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run Debian's unmodified `lxc ARGS` against this daemon."""
@@ -191,7 +193,7 @@ class Daemon:
                 problems.append("pylxcd did not end within 60 s of SIGPWR")
                 self.process.kill()
                 self.process.wait()
-        problems += self._leaks.clean(self.netns)
+        problems += self.leaks.clean(self.netns)
         if self.netns:
             self.netns.close()
         shutil.rmtree(self.dir)
