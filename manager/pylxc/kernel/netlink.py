@@ -1,6 +1,7 @@
 """The host's interfaces, addresses and routes by rtnetlink, in the network namespace of the process.
 
-Reading addresses and counters, of any namespace, is `pylxc.kernel.netinfo`'s. pyroute2 keeps an event loop and a socket for every thread that calls it; here one thread owns the only socket and
+Reading addresses and counters, of any namespace, is `pylxc.kernel.netinfo`. pyroute2 keeps an event loop and a
+socket for every thread that calls it; here one thread owns the only socket and
 everybody's calls go through it.
 """
 
