@@ -70,6 +70,7 @@ class _Protocol(RequestHandler):
             log.error("Failed handling a request", exc_info=exc)
             response = responses.error(status, "Internal error")
         response.force_close()
+        response.headers["Connection"] = "close"  # aiohttp takes what it cannot parse for HTTP/1.0 and says nothing
         return response
 
 

@@ -19,10 +19,11 @@ MAX_MESSAGE = 64 * 2**20
 
 async def list_operations(call: Call) -> Answer:
     """Answer the operations by lower-case status: URLs, or objects with recursion."""
+    recursion = call.recursion
     found: dict[str, list[object]] = {}
     for operation in call.services.operations.all(None if call.all_projects else call.project):
         data = operation.to_json()
-        item = data if call.recursion else f"/1.0/operations/{operation.id}"
+        item = data if recursion else f"/1.0/operations/{operation.id}"
         found.setdefault(data["status"].lower(), []).append(item)
     return Sync(found)
 
