@@ -10,6 +10,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import yaml
+
 from tests.support.daemon import ROOT, Daemon
 
 CACHE = Path(os.environ.get("PYLXC_TEST_CACHE", "/var/tmp/pylxc-test-cache"))
@@ -26,13 +28,20 @@ def image_files(recipe: str) -> list[str]:
     The first call on a machine builds it (a minute for Debian, from its mirror); a changed recipe is built anew.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256((ROOT / "images" / f"{recipe}.yaml").read_bytes()).hexdigest()[:12]
-    target = CACHE / f"{recipe.replace('/', '-')}-{digest}"
+    slug = recipe.replace("/", "-")
+    target = CACHE / f"{slug}-{hashlib.sha256(_source(slug)).hexdigest()[:12]}"
     with open(f"{target}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
             _build(recipe, target)
     return sorted(str(path) for path in target.iterdir())
+
+
+def _source(slug: str) -> bytes:
+    """Return the text of a recipe and of those that it extends."""
+    text = (ROOT / "images" / f"{slug}.yaml").read_bytes()
+    base = yaml.safe_load(text).get("extends")
+    return text + (_source(base) if base else b"")
 
 
 def _build(recipe: str, target: Path) -> None:
