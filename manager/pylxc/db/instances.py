@@ -62,3 +62,9 @@ def set_profiles(session: Session, instance: Instance, profiles: Iterable[Profil
     instance.profile_links.extend(
         InstanceProfile(position=position, profile=profile) for position, profile in enumerate(profiles)
     )
+
+
+def claimed(session: Session, project: str) -> set[str]:
+    """Return the instance names that are taken in `project`: rows in any state, and what is being renamed to."""
+    query = select(Instance.name, Instance.new_name).join(Instance.project).where(Project.name == project)
+    return {name for names in session.execute(query) for name in names if name}

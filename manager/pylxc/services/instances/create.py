@@ -1,0 +1,261 @@
+"""Making instances: check everything that can be checked, then image, volume and row in an operation."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from pylxc.db import instances, profiles, projects
+from pylxc.db.engine import Database
+from pylxc.db.models import Config, Devices, Instance
+from pylxc.errors import BadRequest, NotSupported, PylxcError
+from pylxc.paths import storage_name
+from pylxc.revert import Reverter
+from pylxc.services.events import EventBus
+from pylxc.services.images.service import Images
+from pylxc.services.instances import checks, idmap, names
+from pylxc.services.instances.devices import DeviceManager
+from pylxc.services.instances.expand import Record, choose_idmap, expand_devices, record, root_disk, url
+from pylxc.services.instances.locks import InstanceLocks
+from pylxc.services.instances.remove import Remover, check_free
+from pylxc.services.operations import Operation, Operations
+from pylxc.services.storage.service import StoragePools
+from pylxc.wire.instances import InstancesPost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """A create that was checked. `profiles` None asks for the image's; `fingerprint` is "" until the image is found."""
+
+    project: str
+    name: str
+    architecture: str | None
+    description: str
+    config: Config
+    devices: Devices
+    profiles: list[str] | None
+    ephemeral: bool
+    source: dict[str, Any]
+    fingerprint: str
+    start: bool
+
+
+class Creator:
+    """Makes instances; thread-safe.
+
+    Args:
+        first_use: called before an instance is made on a server that has no storage pool: sets one up, and a network.
+        start: starts an instance by project and name.
+    """
+
+    def __init__(  # noqa: PLR0913 - one collaborator each
+        self,
+        *,
+        db: Database,
+        storage: StoragePools,
+        images: Images,
+        devices: DeviceManager,
+        operations: Operations,
+        events: EventBus,
+        locks: InstanceLocks,
+        remover: Remover,
+        first_use: Callable[[], None],
+        start: Callable[[str, str], None],
+    ) -> None:
+        self._db = db
+        self._storage = storage
+        self._images = images
+        self._devices = devices
+        self._operations = operations
+        self._events = events
+        self._locks = locks
+        self._remover = remover
+        self._first_use = first_use
+        self._start = start
+
+    def create(self, project: str, body: InstancesPost) -> Operation:
+        """Start making an instance; `resources.instances` of the operation names it.
+
+        Raises:
+            BadRequest: a malformed name, configuration or device; no root disk; an unknown kind of source.
+            NotFound: no such project, profile, image or pool.
+            Conflict: the name is taken.
+            NotSupported: the dialect has this kind of source and this server does not.
+        """
+        if not self._storage.names():
+            self._first_use()
+        request = self._check(project, body)
+        return self._operations.start(
+            "Creating instance",
+            lambda operation: self._run(request, operation),
+            project=project,
+            resources={"instances": [url(project, request.name)]},
+            cancellable=True,
+        )
+
+    def _check(self, project: str, body: InstancesPost) -> _Request:
+        if body.get("type", "container") not in ("", "container"):
+            raise BadRequest(f"Instance type {body['type']!r} is not supported", hint="pylxc runs containers")
+        source = dict(body.get("source") or {})
+        kind = source.get("type")
+        if kind not in ("image", "none"):
+            if kind in ("copy", "migration"):
+                raise NotSupported(f"Instance source type {kind!r} is not supported")
+            raise BadRequest(f"Unknown instance source type {kind or ''!r}", hint="image, none")
+        fingerprint = self._find_local(project, source) if kind == "image" else ""
+        given = body.get("profiles")
+        config = checks.without_empty({**_sizes(body.get("instance_type", "")), **body.get("config", {})})
+        devices = body.get("devices", {})
+        checks.config(config)
+        self._devices.validate(devices, in_profile=False)
+        with self._db.reading() as session:
+            taken = instances.claimed(session, project)
+            scope = projects.scope_name(session, project, "profiles")
+            name = body.get("name") or names.generate(taken)
+            check_free(taken, name)
+            wanted = ["default"] if given is None else given
+            if len(set(wanted)) != len(wanted):
+                raise BadRequest("Duplicate profile found in request")
+            expanded = expand_devices(profiles.named(session, scope, wanted), devices)
+        if given is not None or kind == "none" or not fingerprint:
+            self._storage.get(root_disk(expanded)[1]["pool"])
+        return _Request(
+            project=project,
+            name=name,
+            architecture=checks.architecture(body.get("architecture")),
+            description=body.get("description", ""),
+            config=config,
+            devices=devices,
+            profiles=given,
+            ephemeral=body.get("ephemeral", False),
+            source=source,
+            fingerprint=fingerprint,
+            start=body.get("start", False),
+        )
+
+    def _find_local(self, project: str, source: dict[str, Any]) -> str:
+        """Return the fingerprint of an image that should be here already; "" for one that the operation has to find."""
+        if source.get("protocol") or source.get("server"):
+            return ""
+        if source.get("alias"):
+            return self._images.aliases.get(project, str(source["alias"]))["target"]
+        if source.get("fingerprint"):
+            return self._images.get(project, str(source["fingerprint"]))["fingerprint"]
+        if not source.get("properties"):
+            raise BadRequest("Must specify one of alias, fingerprint or properties for init from image")
+        return ""
+
+    def _run(self, request: _Request, operation: Operation) -> None:
+        key = storage_name(request.project, request.name)
+        with self._locks.hold(key, "create"), Reverter() as revert:
+            if request.source["type"] == "image" and not request.fingerprint:
+                fingerprint = self._images.resolve(request.project, request.source, operation)
+                request = replace(request, fingerprint=fingerprint)
+            operation.check_cancelled()
+            found = self._record(request)
+            revert.add(self._remover.discard, found)
+            self._make_volume(found, request.fingerprint)
+            operation.check_cancelled()
+            with self._db.transaction() as session:
+                instances.get(session, request.project, request.name, state="creating").state = "created"
+            revert.success()
+        if request.fingerprint:
+            self._images.mark_used(request.project, request.fingerprint)
+        self._events.lifecycle(
+            "instance-created",
+            f"/1.0/instances/{request.name}",
+            project=request.project,
+            context={"type": "container", "location": "none", "storage-pool": found.pool},
+        )
+        if request.start:
+            try:
+                self._start(request.project, request.name)
+            except PylxcError as error:
+                raise type(error)(f"Created instance {request.name!r}, and failed starting it: {error}") from error
+
+    def _make_volume(self, found: Record, fingerprint: str) -> None:
+        if fingerprint:
+            self._storage.ensure_image(found.pool, fingerprint, lambda target: self._images.unpack(fingerprint, target))
+        self._storage.create_instance(found.pool, found.project, found.name, fingerprint or None)
+
+    def _record(self, request: _Request) -> Record:
+        """Write the row, not to be seen yet, and return it."""
+        config = dict(request.config)
+        chosen, architecture = request.profiles, request.architecture
+        if request.fingerprint:
+            image = self._images.get(request.project, request.fingerprint)
+            config = {f"image.{key}": value for key, value in image["properties"].items() if value} | config
+            config["volatile.base_image"] = image["fingerprint"]
+            config["volatile.apply_template"] = "create"
+            architecture = architecture or image["architecture"]
+            if chosen is None and image.get("profiles"):
+                chosen = list(image["profiles"])
+        identity = str(uuid.uuid4())
+        config |= {
+            "volatile.uuid": identity,
+            "volatile.cloud-init.instance-id": str(uuid.uuid4()),
+            "volatile.last_state.idmap": "[]",
+        }
+        with self._db.transaction() as session:
+            check_free(instances.claimed(session, request.project), request.name)
+            return self._insert(session, request, config, chosen, architecture)
+
+    def _insert(
+        self, session: Session, request: _Request, config: Config, chosen: list[str] | None, architecture: str | None
+    ) -> Record:
+        project = projects.get(session, request.project)
+        row = Instance(
+            project=project,
+            name=request.name,
+            new_name="",
+            state="creating",
+            type="container",
+            architecture=architecture or _host_architecture(),
+            description=request.description,
+            config=config,
+            devices=request.devices,
+            ephemeral=request.ephemeral,
+            stateful=False,
+            last_used_at=None,
+        )
+        session.add(row)
+        wanted = profiles.named(session, projects.scope(project, "profiles"), ["default"] if chosen is None else chosen)
+        instances.set_profiles(session, row, wanted)
+        session.flush()
+        found = record(row)
+        root_disk(found.expanded_devices)
+        checks.config(found.expanded_config)
+        row.config = {
+            **found.config,
+            **self._devices.volatile(found.name, found.expanded_devices, found.expanded_config),
+            **idmap.volatile(found.expanded_config, choose_idmap(session, found)),
+        }
+        return record(row)
+
+
+def _host_architecture() -> str:
+    return os.uname().machine
+
+
+def _sizes(instance_type: str) -> dict[str, str]:
+    """Return the limits that an instance type in LXD's own form stands for: `c2-m4` is 2 CPUs and 4 GiB."""
+    if not instance_type:
+        return {}
+    parts = re.fullmatch(r"(?:c(\d+(?:\.\d+)?))?-?(?:m(\d+(?:\.\d+)?))?", instance_type)
+    if not parts or not (parts[1] or parts[2]):
+        raise BadRequest(f"Unknown instance type {instance_type!r}", hint="cCPUS-mGIB, such as c2-m4")
+    limits = {}
+    if parts[1]:
+        cpus = float(parts[1])
+        limits["limits.cpu"] = str(max(1, int(cpus)))
+        if cpus < 1:
+            limits["limits.cpu.allowance"] = f"{max(1, int(cpus * 100))}%"
+    if parts[2]:
+        limits["limits.memory"] = f"{int(float(parts[2]) * 1024)}MiB"
+    return limits

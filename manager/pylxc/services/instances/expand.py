@@ -1,0 +1,139 @@
+"""An instance as its services see it: the row with its profiles laid under its own configuration."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from pylxc import paths
+from pylxc.config.instance import INSTANCE
+from pylxc.db import instances
+from pylxc.db.models import Config, Devices, Instance, Profile
+from pylxc.errors import BadRequest
+from pylxc.runtime.spec import IdMap
+from pylxc.services.instances import idmap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """An instance as it was when it was read; nothing of it changes afterwards."""
+
+    id: int
+    project: str
+    name: str
+    type: str
+    architecture: str
+    description: str
+    config: Config
+    devices: Devices
+    profiles: tuple[str, ...]
+    ephemeral: bool
+    stateful: bool
+    created_at: dt.datetime
+    last_used_at: dt.datetime | None
+    expanded_config: Config
+    expanded_devices: Devices
+
+    @property
+    def key(self) -> str:
+        """The name on disk, of the cgroup and of the run directory."""
+        return paths.storage_name(self.project, self.name)
+
+    @property
+    def pool(self) -> str:
+        """The storage pool of the root disk.
+
+        Raises:
+            BadRequest: there is no root disk.
+        """
+        return root_disk(self.expanded_devices)[1]["pool"]
+
+
+def url(project: str, name: str, kind: str = "instances") -> str:
+    """Return an instance's URL as operations and lists have it; `kind` is "containers" for the legacy paths."""
+    suffix = "" if project == "default" else f"?project={project}"
+    return f"/1.0/{kind}/{name}{suffix}"
+
+
+def record(row: Instance) -> Record:
+    """Return the record of a row that was read with its project and profiles."""
+    profiles = row.profiles
+    return Record(
+        id=row.id,
+        project=row.project.name,
+        name=row.name,
+        type=row.type,
+        architecture=row.architecture,
+        description=row.description,
+        config=row.config,
+        devices=row.devices,
+        profiles=tuple(profile.name for profile in profiles),
+        ephemeral=row.ephemeral,
+        stateful=row.stateful,
+        created_at=row.created_at,
+        last_used_at=row.last_used_at,
+        expanded_config=expand_config(profiles, row.config),
+        expanded_devices=expand_devices(profiles, row.devices),
+    )
+
+
+def load(session: Session, project: str, name: str) -> Record:
+    """Return the record of an instance.
+
+    Raises:
+        NotFound: there is none.
+    """
+    return record(instances.get(session, project, name))
+
+
+def choose_idmap(session: Session, found: Record) -> IdMap | None:
+    """Return the id map of an instance's next start, None when it is privileged; see `idmap.choose`."""
+    if INSTANCE.is_true(found.expanded_config, "security.privileged"):
+        return None
+    taken: list[tuple[int, int]] = []
+    if INSTANCE.is_true(found.expanded_config, "security.idmap.isolated"):
+        others = (record(row) for row in instances.of_project(session, None) if row.id != found.id)
+        taken = [used for used in (idmap.isolated_range(other.expanded_config) for other in others) if used]
+    return idmap.choose(found.expanded_config, idmap.host_map(), taken)
+
+
+def expand_config(profiles: Iterable[Profile], config: Mapping[str, str]) -> Config:
+    """Return the profiles' keys in order, later ones winning, with the instance's own on top."""
+    expanded: Config = {}
+    for profile in profiles:
+        expanded.update(profile.config)
+    expanded.update(config)
+    return expanded
+
+
+def expand_devices(profiles: Iterable[Profile], devices: Mapping[str, Mapping[str, str]]) -> Devices:
+    """Return the profiles' devices in order with the instance's own on top; a device is replaced whole, by name."""
+    expanded: Devices = {}
+    for profile in profiles:
+        expanded.update(profile.devices)
+    expanded.update({name: dict(device) for name, device in devices.items()})
+    return expanded
+
+
+def root_disk(devices: Mapping[str, Mapping[str, str]]) -> tuple[str, Mapping[str, str]]:
+    """Return the name and configuration of the root disk among expanded devices.
+
+    Raises:
+        BadRequest: there is none or more than one.
+    """
+    found = [(name, device) for name, device in devices.items() if is_root_disk(device)]
+    if not found:
+        raise BadRequest("No root device could be found", hint="give the default profile a root disk: pylxc admin init")
+    if len(found) > 1:
+        raise BadRequest("Only one root device is allowed")
+    if not found[0][1].get("pool"):
+        raise BadRequest(f"Root disk device {found[0][0]!r} has no storage pool")
+    return found[0]
+
+
+def is_root_disk(device: Mapping[str, str]) -> bool:
+    """Return whether a device is a root disk."""
+    return device.get("type") == "disk" and device.get("path") == "/" and not device.get("source")

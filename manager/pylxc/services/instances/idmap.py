@@ -1,0 +1,164 @@
+"""Which ids of the host an unprivileged instance gets, and how LXD writes that down in volatile keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from pylxc.config.instance import INSTANCE
+from pylxc.errors import BadRequest, Unavailable
+from pylxc.runtime.spec import IdMap, IdRange
+
+WIDTH = 65536
+"""Ids that a container needs at least, and the width of an isolated map that names none."""
+
+_FALLBACK = (1_000_000, 1_000_000_000)
+_KEYS = ("security.privileged", "security.idmap.isolated", "security.idmap.base", "security.idmap.size", "raw.idmap")
+
+
+def host_range(path: str) -> tuple[int, int]:
+    """Return (first id, number) of root's range in a file in the form of /etc/subuid.
+
+    That is root's first entry of `WIDTH` ids or more; without the file or an entry of root's, 1000000 and up.
+
+    Raises:
+        Unavailable: root has entries, all too small.
+
+    See: subuid(5)
+    """
+    entries = []
+    try:
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                fields = line.strip().split(":")
+                if len(fields) == 3 and fields[0] in ("root", "0") and fields[1].isdigit() and fields[2].isdigit():
+                    entries.append((int(fields[1]), int(fields[2])))
+    except FileNotFoundError:
+        return _FALLBACK
+    if not entries:
+        return _FALLBACK
+    for first, count in entries:
+        if count >= WIDTH:
+            return first, count
+    raise Unavailable(
+        f"Root has no range of {WIDTH} ids in {path}", hint=f"add a line root:1000000:1000000000 to {path}"
+    )
+
+
+def host_map(subuid: str = "/etc/subuid", subgid: str = "/etc/subgid") -> IdMap:
+    """Return the map that instances share by default: all of root's range; raises like `host_range`."""
+    (uid, uids), (gid, gids) = host_range(subuid), host_range(subgid)
+    return IdMap((IdRange(0, uid, uids),), (IdRange(0, gid, gids),))
+
+
+def concerns(changed: Iterable[str]) -> bool:
+    """Return whether a change of these keys changes an instance's map."""
+    return not set(_KEYS).isdisjoint(changed)
+
+
+def choose(config: Mapping[str, str], host: IdMap, taken: Iterable[tuple[int, int]]) -> IdMap | None:
+    """Return an instance's map, None when it is privileged.
+
+    Args:
+        config: its expanded configuration with its volatile keys.
+        host: the ids there are to give, from `host_map`.
+        taken: (first id, number) of the other isolated instances' ranges.
+
+    Raises:
+        BadRequest: the ids asked for are not there.
+    """
+    if INSTANCE.is_true(config, "security.privileged"):
+        return None
+    if INSTANCE.is_true(config, "security.idmap.isolated"):
+        size = int(config.get("security.idmap.size") or WIDTH)
+        base = config.get("security.idmap.base")
+        first = int(base) if base else _free_range(host, size, taken, config.get("volatile.idmap.base"))
+        chosen = IdMap.single(first, size)
+    elif config.get("security.idmap.size"):
+        size = int(config["security.idmap.size"])
+        chosen = IdMap(
+            tuple(replace(r, length=min(size, r.length)) for r in host.uids),
+            tuple(replace(r, length=min(size, r.length)) for r in host.gids),
+        )
+    else:
+        chosen = host
+    return _with_raw(chosen, config.get("raw.idmap", ""))
+
+
+def isolated_range(config: Mapping[str, str]) -> tuple[int, int] | None:
+    """Return (first id, number) of an isolated instance's range out of its expanded configuration, None without one."""
+    first = config.get("security.idmap.base") or config.get("volatile.idmap.base") or "0"
+    if not INSTANCE.is_true(config, "security.idmap.isolated") or first == "0":
+        return None
+    return int(first), int(config.get("security.idmap.size") or WIDTH)
+
+
+def volatile(config: Mapping[str, str], idmap: IdMap | None) -> dict[str, str]:
+    """Return the volatile keys that record the map an instance's next start will use."""
+    isolated = idmap is not None and INSTANCE.is_true(config, "security.idmap.isolated")
+    return {
+        "volatile.idmap.base": str(idmap.uids[0].outside) if isolated and idmap is not None else "0",
+        "volatile.idmap.next": to_lxd(idmap),
+    }
+
+
+def to_lxd(idmap: IdMap | None) -> str:
+    """Return LXD's JSON of a map: `[{"Isuid":true,"Isgid":false,"Hostid":…,"Nsid":…,"Maprange":…}]`."""
+    if idmap is None:
+        return "[]"
+    entries = [
+        {"Isuid": is_uid, "Isgid": not is_uid, "Hostid": r.outside, "Nsid": r.inside, "Maprange": r.length}
+        for is_uid, ranges in ((True, idmap.uids), (False, idmap.gids))
+        for r in ranges
+    ]
+    return json.dumps(entries, separators=(",", ":"))
+
+
+def _free_range(host: IdMap, size: int, taken: Iterable[tuple[int, int]], before: str | None) -> int:
+    """Return the first id of a range that nobody has: the one of before when it is still free."""
+    # The first WIDTH ids are left to the instances that are not isolated.
+    low = max(host.uids[0].outside, host.gids[0].outside) + WIDTH
+    high = min(r.outside + r.length for r in (host.uids[0], host.gids[0]))
+    others = sorted(taken)
+    if before and before != "0" and _is_free(int(before), size, others) and low <= int(before) <= high - size:
+        return int(before)
+    for first in sorted([low, *(start + count for start, count in others)]):
+        if low <= first <= high - size and _is_free(first, size, others):
+            return first
+    raise BadRequest(f"Not enough ids of the host for an isolated map of {size}")
+
+
+def _is_free(first: int, size: int, taken: Iterable[tuple[int, int]]) -> bool:
+    return all(first + size <= start or start + count <= first for start, count in taken)
+
+
+def _with_raw(idmap: IdMap, raw: str) -> IdMap:
+    """Lay the lines of `raw.idmap` over a map."""
+    uids, gids = list(idmap.uids), list(idmap.gids)
+    for line in raw.splitlines():
+        if not line.strip():
+            continue
+        kind, host, inside = line.split()
+        first, _, last = host.partition("-")
+        length = int(last or first) - int(first) + 1
+        wanted = IdRange(int(inside.partition("-")[0]), int(first), length)
+        if kind in ("both", "uid"):
+            uids = _overlay(uids, wanted)
+        if kind in ("both", "gid"):
+            gids = _overlay(gids, wanted)
+    return IdMap(tuple(uids), tuple(gids))
+
+
+def _overlay(ranges: list[IdRange], wanted: IdRange) -> list[IdRange]:
+    end = wanted.inside + wanted.length
+    result = [wanted]
+    for r in ranges:
+        if r.inside + r.length <= wanted.inside or end <= r.inside:
+            result.append(r)
+            continue
+        if r.inside < wanted.inside:
+            result.append(IdRange(r.inside, r.outside, wanted.inside - r.inside))
+        if end < r.inside + r.length:
+            result.append(IdRange(end, r.outside + end - r.inside, r.inside + r.length - end))
+    return sorted(result, key=lambda r: r.inside)

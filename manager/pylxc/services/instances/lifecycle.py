@@ -1,0 +1,352 @@
+"""Start, stop, restart, freeze and unfreeze; and what follows when a container ends."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from pylxc.db import instances
+from pylxc.db.engine import Database
+from pylxc.db.models import Devices, now
+from pylxc.errors import BadRequest, Conflict, Internal, NotFound, PylxcError
+from pylxc.paths import Paths, storage_name
+from pylxc.revert import Reverter
+from pylxc.runtime.handle import Runtime
+from pylxc.runtime.spec import ContainerExit, IdMap
+from pylxc.services.events import EventBus
+from pylxc.services.instances import idmap as ids
+from pylxc.services.instances import limits, spec
+from pylxc.services.instances.devices import DeviceManager
+from pylxc.services.instances.expand import Record, choose_idmap, load, record
+from pylxc.services.instances.locks import InstanceLocks
+from pylxc.services.storage.service import StoragePools
+
+log = logging.getLogger(__name__)
+
+_SETTLE_SECONDS = 60.0
+"""How long an operation waits for the clean-up after a container that has ended."""
+
+_REBOOT_SECONDS = 5.0
+"""How long a reboot waits for another operation on the instance."""
+
+POWER = "volatile.last_state.power"
+
+
+@dataclass(slots=True)
+class _Run:
+    """A container from before it starts until everything of it is cleared away.
+
+    Attributes:
+        devices: the expanded devices that it was started with.
+        cpus: the cpuset that it was given, None for all CPUs.
+        stopping: somebody stops it: what it asks for itself (a reboot) is void.
+        gone: set when it has ended and is cleared away.
+    """
+
+    devices: Devices
+    cpus: str | None = None
+    stopping: bool = False
+    gone: threading.Event = field(default_factory=threading.Event)
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """Return (project, name) of a key that `paths.storage_name` made; neither holds an underscore."""
+    project, _, name = key.rpartition("_")
+    return project or "default", name
+
+
+class Lifecycle:
+    """The running side of instances; thread-safe.
+
+    Args:
+        remove: deletes an ephemeral instance that has stopped.
+    """
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        paths: Paths,
+        runtime: Runtime,
+        storage: StoragePools,
+        devices: DeviceManager,
+        events: EventBus,
+        locks: InstanceLocks,
+        remove: Callable[[Record], None],
+    ) -> None:
+        self._db = db
+        self._paths = paths
+        self._runtime = runtime
+        self._storage = storage
+        self._devices = devices
+        self._events = events
+        self._locks = locks
+        self._remove = remove
+        self._runs: dict[str, _Run] = {}
+        self._early: list[tuple[str, ContainerExit]] | None = []
+        self._guard = threading.Lock()
+
+    def status(self, key: str) -> str:
+        """Return Running, Frozen or Stopped."""
+        running = self._runtime.get(key)
+        return running.status if running else "Stopped"
+
+    def start(self, project: str, name: str) -> None:
+        """Start an instance.
+
+        Raises:
+            NotFound: there is none.
+            BadRequest: it runs already, or its configuration cannot be started.
+            Conflict: it is busy.
+        """
+        key = storage_name(project, name)
+        self.settle(key)
+        with self._locks.hold(key, "start"):
+            self._start(project, name)
+        self._tell("started", project, name)
+
+    def stop(self, project: str, name: str, *, force: bool, timeout: float | None) -> None:
+        """Stop an instance; returns when all of it is cleared away, an ephemeral one deleted.
+
+        Args:
+            project: its project.
+            name: its name.
+            force: kill it instead of asking its init.
+            timeout: seconds to wait for a clean stop, None for ever.
+
+        Raises:
+            NotFound: there is none.
+            BadRequest: it does not run, or did not stop in time.
+            Conflict: it is busy; a forced stop goes on beside a clean one that waits.
+        """
+        key = storage_name(project, name)
+        with self._locks.hold(key, "stop", joins=("stop",) if force else ()):
+            self._stop(key, force=force, timeout=timeout)
+        self._tell("stopped" if force else "shutdown", project, name)
+
+    def restart(self, project: str, name: str, *, force: bool, timeout: float | None) -> None:
+        """Stop and start an instance under its present configuration; arguments and errors as `stop` has them."""
+        key = storage_name(project, name)
+        with self._locks.hold(key, "restart"):
+            self._stop(key, force=force, timeout=timeout)
+            self._start(project, name)
+        self._tell("restarted", project, name)
+
+    def freeze(self, project: str, name: str) -> None:
+        """Pause every process of an instance.
+
+        Raises:
+            BadRequest: it does not run, or is frozen already.
+            Conflict: it is busy.
+        """
+        key = storage_name(project, name)
+        with self._locks.hold(key, "freeze"):
+            status = self.status(key)
+            if status == "Stopped":
+                raise BadRequest("The instance is not running")
+            if status == "Frozen":
+                raise BadRequest("The instance is already frozen")
+            self._runtime.freeze(key)
+        self._tell("paused", project, name)
+
+    def unfreeze(self, project: str, name: str) -> None:
+        """Let a frozen instance go on.
+
+        Raises:
+            BadRequest: it is not frozen.
+            Conflict: it is busy.
+        """
+        key = storage_name(project, name)
+        with self._locks.hold(key, "unfreeze"):
+            status = self.status(key)
+            if status != "Frozen":
+                raise BadRequest(
+                    "The instance is already running" if status == "Running" else "The instance is not running"
+                )
+            self._runtime.unfreeze(key)
+        self._tell("resumed", project, name)
+
+    def settle(self, key: str) -> None:
+        """Wait until a container that has ended is cleared away, and restarted if it asked for that."""
+        with self._guard:
+            run = self._runs.get(key)
+        if run is not None and self._runtime.get(key) is None and self._locks.holder(key) is None:
+            run.gone.wait(_SETTLE_SECONDS)
+
+    def require_stopped(self, key: str, complaint: str) -> None:
+        """Return when nothing of a container is left; the caller holds its lock.
+
+        Raises:
+            BadRequest: it runs; `complaint` is the text.
+        """
+        with self._guard:
+            run = self._runs.get(key)
+        if self._runtime.get(key) is not None:
+            raise BadRequest(complaint)
+        if run is not None and not run.gone.wait(_SETTLE_SECONDS):
+            raise Internal("The instance has ended but is not cleared away")
+
+    def mark_running(self, project: str, name: str) -> None:
+        """Have an instance started with the daemon again, although it was stopped."""
+        with self._db.transaction() as session:
+            row = instances.get(session, project, name)
+            row.config = {**row.config, POWER: "RUNNING"}
+
+    def reassign_cpus(self, key: str, wanted: str) -> str | None:
+        """Return the cpuset that a new value of `limits.cpu` gives a running container, and remember it."""
+        with self._guard:
+            run = self._runs.get(key)
+        if run is None:
+            return None
+        run.cpus = None
+        run.cpus = limits.cpuset(wanted, self._used_cpus())
+        return run.cpus
+
+    def adopt(self) -> None:
+        """Take over the containers that run, then deal with the exits that were reported so far; call once at start."""
+        running = self._runtime.keys()
+        for key in running:
+            with self._db.reading() as session:
+                row = instances.find(session, *split_key(key))
+                found = record(row) if row else None
+            if found is None:
+                log.warning("Killing container %s: no instance has that name", key)
+                self._runtime.kill(key)
+                continue
+            with self._guard:
+                self._runs[key] = _Run(found.expanded_devices)
+        with self._guard:
+            early, self._early = self._early or [], None
+        for key, ended in early:
+            self.on_exit(key, ended)
+
+    def on_exit(self, key: str, ended: ContainerExit) -> None:
+        """Clear away after a container; the runtime calls this, from a thread of its own, when PID 1 has ended."""
+        with self._guard:
+            if self._early is not None:
+                self._early.append((key, ended))
+                return
+        self._clear_away(key, ended)
+
+    def _start(self, project: str, name: str) -> None:
+        key = storage_name(project, name)
+        if self._runtime.get(key) is not None:
+            raise BadRequest("The instance is already running")
+        self.require_stopped(key, "The instance is already running")
+        with self._db.reading() as session:
+            found = load(session, project, name)
+            idmap = choose_idmap(session, found)
+        rootfs = f"{self._storage.path(found.pool, project, name)}/rootfs"
+        with Reverter() as revert:
+            cpus = limits.cpuset(found.expanded_config.get("limits.cpu", ""), self._used_cpus())
+            revert.add(self._devices.stop, project, name, found.expanded_devices, found.config)
+            parts = self._devices.start(project, name, found.expanded_devices, found.expanded_config)
+            container = spec.build(found, self._paths, rootfs, idmap, cpus, parts)
+            self._record_start(found, idmap, parts.volatile)
+            revert.add(self._record_stop, project, name)
+            with self._guard:
+                self._runs[key] = _Run(found.expanded_devices, cpus)
+            revert.add(self._forget, key)
+            self._runtime.start(container, lambda pid: self._devices.attach(parts, pid))
+            revert.success()
+
+    def _stop(self, key: str, *, force: bool, timeout: float | None) -> None:
+        running = self._runtime.get(key)
+        with self._guard:
+            run = self._runs.get(key)
+        if running is None or run is None:
+            raise BadRequest("The instance is already stopped")
+        run.stopping = True
+        if force:
+            self._runtime.kill(key)
+        else:
+            if running.status == "Frozen":
+                self._runtime.unfreeze(key)
+            if not self._runtime.shutdown(key, timeout):
+                run.stopping = False
+                raise BadRequest('Failed shutting down instance, status is "Running": context deadline exceeded')
+        if not run.gone.wait(_SETTLE_SECONDS):
+            raise Internal("The instance has stopped but is not cleared away")
+
+    def _clear_away(self, key: str, ended: ContainerExit) -> None:
+        project, name = split_key(key)
+        with self._guard:
+            run = self._runs.get(key)
+        is_expected = run is not None and run.stopping
+        log.info("Container %s has ended: %s, status %s", key, ended.reason, ended.status)
+        try:
+            with self._db.reading() as session:
+                found = load(session, project, name)
+            self._devices.stop(project, name, run.devices if run else found.expanded_devices, found.config)
+            if ended.reason == "reboot" and not is_expected:
+                self._reboot(key)
+                return
+            self._record_stop(project, name)
+            if not is_expected:
+                self._tell("shutdown" if ended.reason == "halt" else "stopped", project, name)
+            if found.ephemeral and not (is_expected and self._locks.holder(key) == "restart"):
+                self._forget(key)
+                self._remove(found)
+        except NotFound:
+            log.warning("Container %s has ended and there is no instance of that name", key)
+        except Exception:
+            log.exception("Failed clearing away after container %s", key)
+        finally:
+            if run is not None:
+                with self._guard:
+                    if self._runs.get(key) is run:
+                        del self._runs[key]
+                run.gone.set()
+
+    def _reboot(self, key: str) -> None:
+        """Start a container again that has asked for it, under the configuration as it is now."""
+        project, name = split_key(key)
+        self._forget(key)
+        try:
+            with self._locks.hold(key, "restart", wait=_REBOOT_SECONDS):
+                self._start(project, name)
+        except Conflict as busy:
+            log.warning("Not rebooting container %s: %s", key, busy)
+        except PylxcError as error:
+            log.error("Failed rebooting container %s: %s", key, error)
+            with suppress(NotFound):
+                self._record_stop(project, name)
+            self._tell("stopped", project, name)
+        else:
+            self._tell("restarted", project, name)
+
+    def _record_start(self, found: Record, idmap: IdMap | None, volatile: dict[str, str]) -> None:
+        """Write what has to survive a crash before anything runs."""
+        keys = {**volatile, **ids.volatile(found.expanded_config, idmap), "volatile.idmap.current": ids.to_lxd(idmap)}
+        with self._db.transaction() as session:
+            row = instances.get(session, found.project, found.name)
+            config = {**row.config, **keys, POWER: "RUNNING"}
+            config.pop("volatile.apply_template", None)
+            row.config = config
+            row.last_used_at = now()
+
+    def _record_stop(self, project: str, name: str) -> None:
+        with self._db.transaction() as session:
+            row = instances.get(session, project, name)
+            row.config = {key: value for key, value in row.config.items() if not _is_of_run(key)} | {POWER: "STOPPED"}
+
+    def _used_cpus(self) -> list[str]:
+        with self._guard:
+            return [run.cpus for run in self._runs.values() if run.cpus]
+
+    def _forget(self, key: str) -> None:
+        with self._guard:
+            self._runs.pop(key, None)
+
+    def _tell(self, verb: str, project: str, name: str) -> None:
+        self._events.lifecycle(f"instance-{verb}", f"/1.0/instances/{name}", project=project)
+
+
+def _is_of_run(key: str) -> bool:
+    """Return whether a volatile key describes a device of the running container."""
+    if not key.startswith("volatile.") or key.startswith("volatile.last_state."):
+        return False
+    return key.endswith(".host_name") or ".last_state." in key

@@ -1,0 +1,54 @@
+"""One operation per instance at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pylxc.errors import Conflict
+
+
+class InstanceLocks:
+    """Who is busy with which instance, by instance key; thread-safe.
+
+    A second operation is refused at once instead of waiting: its user sees what is going on.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, str] = {}
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, key: str, action: str, *, wait: float = 0.0, joins: tuple[str, ...] = ()) -> Iterator[None]:
+        """Hold an instance while the block runs.
+
+        Args:
+            key: the instance's key on disk.
+            action: what is done, for the complaint of others: "start".
+            wait: seconds to wait for whoever holds it.
+            joins: actions of another holder that this one may go on beside, holding nothing (a forced stop beside a
+                clean stop that hangs).
+
+        Raises:
+            Conflict: another operation holds it.
+        """
+        with self._changed:
+            owned = self._held.get(key) not in joins
+            if owned:
+                self._changed.wait_for(lambda: key not in self._held, wait)
+                if key in self._held:
+                    raise Conflict(f'Instance is busy running a "{self._held[key]}" operation')
+                self._held[key] = action
+        try:
+            yield
+        finally:
+            if owned:
+                with self._changed:
+                    del self._held[key]
+                    self._changed.notify_all()
+
+    def holder(self, key: str) -> str | None:
+        """Return what is being done to an instance, None when nothing."""
+        with self._changed:
+            return self._held.get(key)

@@ -1,0 +1,103 @@
+"""Deleting and renaming instances, and what a dead daemon left of either."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+
+from pylxc import validate
+from pylxc.db import instances
+from pylxc.db.engine import Database
+from pylxc.errors import Conflict
+from pylxc.paths import Paths, storage_name
+from pylxc.services.events import EventBus
+from pylxc.services.instances.expand import Record, is_root_disk, record
+from pylxc.services.storage.service import StoragePools
+
+log = logging.getLogger(__name__)
+
+
+class Remover:
+    """Deletes and renames instances that do not run; the caller holds their locks. Thread-safe."""
+
+    def __init__(self, db: Database, paths: Paths, storage: StoragePools, events: EventBus) -> None:
+        self._db = db
+        self._paths = paths
+        self._storage = storage
+        self._events = events
+
+    def delete(self, found: Record) -> None:
+        """Delete an instance with its volume and logs."""
+        with self._db.transaction() as session:
+            instances.get(session, found.project, found.name, state=None).state = "deleting"
+        self._finish_delete(found)
+        self._events.lifecycle("instance-deleted", f"/1.0/instances/{found.name}", project=found.project)
+
+    def discard(self, found: Record) -> None:
+        """Undo a create: remove what there is of an instance that nobody has seen."""
+        self._finish_delete(found)
+
+    def rename(self, project: str, name: str, new: str) -> None:
+        """Rename an instance.
+
+        Raises:
+            NotFound: there is none.
+            Conflict: the new name is taken.
+        """
+        with self._db.transaction() as session:
+            row = instances.get(session, project, name)
+            check_free(instances.claimed(session, project), new)
+            row.new_name = new
+            found = record(row)
+        self._finish_rename(found, new)
+        self._events.lifecycle("instance-renamed", f"/1.0/instances/{new}", project=project, context={"old_name": name})
+
+    def reconcile(self) -> None:
+        """Finish the deletes and renames, and undo the creates, that a dead daemon left; call once at start."""
+        with self._db.reading() as session:
+            left = [(record(row), row.state, row.new_name) for row in instances.unsettled(session)]
+        for found, state, new_name in left:
+            what = state if state != "created" else "renaming"
+            log.warning("Clearing up instance %s, left %s by a daemon that died", found.key, what)
+            if state != "created":
+                self._finish_delete(found)
+            else:
+                self._finish_rename(found, new_name)
+
+    def _finish_delete(self, found: Record) -> None:
+        pools = {
+            device["pool"] for device in found.expanded_devices.values() if is_root_disk(device) and device.get("pool")
+        }
+        for pool in pools:
+            self._storage.delete_instance(pool, found.project, found.name)
+        shutil.rmtree(self._paths.instance_logs(found.key), ignore_errors=True)
+        with self._db.transaction() as session:
+            session.delete(instances.get(session, found.project, found.name, state=None))
+
+    def _finish_rename(self, found: Record, new: str) -> None:
+        self._storage.rename_instance(found.pool, found.project, found.name, new)
+        logs = self._paths.instance_logs(found.key)
+        if os.path.isdir(logs):
+            target = self._paths.instance_logs(storage_name(found.project, new))
+            shutil.rmtree(target, ignore_errors=True)
+            os.rename(logs, target)
+        with self._db.transaction() as session:
+            row = instances.get(session, found.project, found.name)
+            row.name, row.new_name = new, ""
+
+
+def check_free(claimed: set[str], name: str) -> None:
+    """Check that an instance may be called `name`.
+
+    Args:
+        claimed: the names that are taken in its project.
+        name: the wanted one.
+
+    Raises:
+        BadRequest: it is no name.
+        Conflict: it is taken.
+    """
+    validate.instance_name(name)
+    if name in claimed:
+        raise Conflict(f'Instance "{name}" already exists')

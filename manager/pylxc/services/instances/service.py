@@ -1,0 +1,365 @@
+"""Instances: the one door to everything that is done with them, except exec, console and files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pylxc.config.instance import INSTANCE
+from pylxc.db import instances
+from pylxc.db.engine import Database
+from pylxc.errors import BadRequest, NotSupported, PylxcError
+from pylxc.paths import Paths, storage_name
+from pylxc.runtime.handle import Running, Runtime
+from pylxc.runtime.spec import ContainerExit
+from pylxc.services import etag, filters
+from pylxc.services.events import EventBus
+from pylxc.services.images.service import Images
+from pylxc.services.instances import limits
+from pylxc.services.instances.boot import Boot
+from pylxc.services.instances.create import Creator
+from pylxc.services.instances.devices import DeviceManager
+from pylxc.services.instances.expand import Record, load, record, url
+from pylxc.services.instances.lifecycle import Lifecycle
+from pylxc.services.instances.locks import InstanceLocks
+from pylxc.services.instances.logs import Logs
+from pylxc.services.instances.remove import Remover, check_free
+from pylxc.services.instances.render import etag_fields, full, render
+from pylxc.services.instances.state import States
+from pylxc.services.instances.update import Updater, changed_keys
+from pylxc.services.operations import Operation, Operations
+from pylxc.services.storage.service import StoragePools
+from pylxc.wire.instances import InstancePost, InstancePut, InstancesPost, InstanceState, InstanceStatePut
+
+log = logging.getLogger(__name__)
+
+_ACTIONS = {
+    "start": "Starting",
+    "stop": "Stopping",
+    "restart": "Restarting",
+    "freeze": "Freezing",
+    "unfreeze": "Unfreezing",
+}
+_BULK_WORKERS = 8
+
+
+class Instances:
+    """The instances of this server; thread-safe, synchronous."""
+
+    def __init__(  # noqa: PLR0913 - one collaborator each
+        self,
+        *,
+        db: Database,
+        paths: Paths,
+        runtime: Runtime,
+        storage: StoragePools,
+        images: Images,
+        devices: DeviceManager,
+        operations: Operations,
+        events: EventBus,
+        first_use: Callable[[], None],
+    ) -> None:
+        """`first_use` sets up storage and network on a server that has no pool; called before its first instance."""
+        self._db = db
+        self._runtime = runtime
+        self._operations = operations
+        self._locks = InstanceLocks()
+        self._logs = Logs(paths)
+        self._states = States(runtime, storage)
+        self._remover = Remover(db, paths, storage, events)
+        self._lifecycle = Lifecycle(
+            db=db,
+            paths=paths,
+            runtime=runtime,
+            storage=storage,
+            devices=devices,
+            events=events,
+            locks=self._locks,
+            remove=self._remover.delete,
+        )
+        self._boot = Boot(db, runtime, self._lifecycle)
+        self.updater = Updater(db, devices, events, self._locks, self._apply_live)
+        self._creator = Creator(
+            db=db,
+            storage=storage,
+            images=images,
+            devices=devices,
+            operations=operations,
+            events=events,
+            locks=self._locks,
+            remover=self._remover,
+            first_use=first_use,
+            start=self._lifecycle.start,
+        )
+
+    # Reading
+
+    def list(
+        self,
+        project: str | None,
+        *,
+        recursion: int = 0,
+        filter_text: str | None = None,
+        type_: str | None = None,
+        kind: str = "instances",
+    ) -> list[Any]:
+        """Return a project's instances by name.
+
+        Args:
+            project: None for all projects.
+            recursion: 0 for URLs, 1 for objects, 2 for objects with their state.
+            filter_text: LXD's filter language.
+            type_: "container" or "virtual-machine"; None for both.
+            kind: first segment of the URLs, "containers" for the legacy path.
+
+        Raises:
+            BadRequest: a malformed filter or type.
+        """
+        if type_ not in (None, "", "container", "virtual-machine"):
+            raise BadRequest(f"Invalid instance type {type_!r}")
+        if type_ == "virtual-machine" or kind == "virtual-machines":
+            return []
+        if not recursion and not filter_text:
+            with self._db.reading() as session:
+                return [url(p, name, kind) for p, name, _type in instances.names(session, project)]
+        with self._db.reading() as session:
+            records = [record(row) for row in instances.of_project(session, project)]
+        running = self._running(records)
+        by_key = {found.key: found for found in records}
+        rendered = {key: render(found, _status(running.get(key))) for key, found in by_key.items()}
+        chosen = filters.select(rendered.values(), filter_text)
+        if not recursion:
+            return [url(item["project"], item["name"], kind) for item in chosen]
+        if recursion == 1:
+            return list(chosen)
+        keys = [storage_name(item["project"], item["name"]) for item in chosen]
+        wanted = {key: running[key] for key in keys if key in running}
+        states = self._states.read((by_key[key] for key in keys), wanted)
+        return [full(rendered[key], states[key]) for key in keys]
+
+    def get(self, project: str, name: str, recursion: int = 0) -> tuple[Any, str]:
+        """Return an instance and its entity tag; recursion adds state, snapshots and backups.
+
+        Raises:
+            NotFound: there is none.
+        """
+        found = self.record(project, name)
+        running = self._running([found])
+        instance = render(found, _status(running.get(found.key)))
+        tag = etag.etag(*etag_fields(found))
+        if not recursion:
+            return instance, tag
+        return full(instance, self._states.read([found], running)[found.key]), tag
+
+    def state(self, project: str, name: str) -> InstanceState:
+        """Return what an instance uses now; raises NotFound."""
+        found = self.record(project, name)
+        return self._states.read([found], self._running([found]))[found.key]
+
+    def record(self, project: str, name: str) -> Record:
+        """Return an instance as services see it; raises NotFound."""
+        with self._db.reading() as session:
+            return load(session, project, name)
+
+    def logs(self, project: str, name: str) -> Sequence[str]:
+        """Return the URLs of an instance's logs; raises NotFound."""
+        self.record(project, name)
+        return self._logs.list(project, name)
+
+    def log_path(self, project: str, name: str, file: str) -> str:
+        """Return the path of one log.
+
+        Raises:
+            NotFound: no such instance or log.
+            BadRequest: no log has such a name.
+        """
+        self.record(project, name)
+        return self._logs.path(project, name, file)
+
+    def delete_log(self, project: str, name: str, file: str) -> None:
+        """Delete one log; raises like `log_path`."""
+        self.record(project, name)
+        self._logs.delete(project, name, file)
+
+    # Changing
+
+    def create(self, project: str, body: InstancesPost) -> Operation:
+        """Start making an instance; see `Creator.create`."""
+        return self._creator.create(project, body)
+
+    def update(self, project: str, name: str, body: InstancePut, if_match: str | None) -> Operation:
+        """Start replacing an instance's configuration, as PUT does; see `Updater.check` for what is refused at once."""
+        self.updater.check(project, name, body, if_match)
+        return self._operation("Updating instance", project, name, lambda: self.updater.replace(project, name, body))
+
+    def patch(self, project: str, name: str, body: InstancePut, if_match: str | None) -> None:
+        """Merge changes into an instance at once, as PATCH does; see `Updater.merge`."""
+        self.updater.merge(project, name, body, if_match)
+
+    def rename(self, project: str, name: str, body: InstancePost) -> Operation:
+        """Start renaming an instance.
+
+        Raises:
+            NotFound: there is none.
+            BadRequest: it runs, or the new name is no name.
+            Conflict: the new name is taken.
+            NotSupported: a move to another pool, project or server.
+        """
+        if body.get("migration") or body.get("pool") or body.get("project"):
+            raise NotSupported("Moving instances is not supported")
+        new = body.get("name", "")
+        found = self.record(project, name)
+        with self._db.reading() as session:
+            check_free(instances.claimed(session, project), new)
+        self._refuse_running(found, "Renaming of running instance not allowed")
+
+        def run() -> None:
+            with self._locks.hold(found.key, "rename"), self._locks.hold(storage_name(project, new), "rename"):
+                self._lifecycle.require_stopped(found.key, "Renaming of running instance not allowed")
+                self._remover.rename(project, name, new)
+
+        return self._operation("Renaming instance", project, name, run)
+
+    def delete(self, project: str, name: str) -> Operation:
+        """Start deleting an instance.
+
+        Raises:
+            NotFound: there is none.
+            BadRequest: it runs, or is protected.
+        """
+        found = self.record(project, name)
+        self._refuse_running(found, "Instance is running")
+        _refuse_protected(found)
+
+        def run() -> None:
+            with self._locks.hold(found.key, "delete"):
+                self._lifecycle.require_stopped(found.key, "Instance is running")
+                current = self.record(project, name)
+                _refuse_protected(current)
+                self._remover.delete(current)
+
+        return self._operation("Deleting instance", project, name, run)
+
+    def change_state(self, project: str, name: str, body: InstanceStatePut) -> Operation:
+        """Begin to start, stop, restart, freeze or unfreeze an instance; what is wrong shows in the operation.
+
+        Raises:
+            NotFound: there is none.
+            BadRequest: an unknown action.
+        """
+        action = _action(body)
+        self.record(project, name)
+        return self._operation(
+            f"{_ACTIONS[action]} instance", project, name, lambda: self._act(project, name, action, body)
+        )
+
+    def change_states(self, project: str, body: InstanceStatePut) -> Operation:
+        """Start changing the state of all instances of a project that are not in it yet; raises BadRequest."""
+        action = _action(body)
+        with self._db.reading() as session:
+            found = [name for _project, name, _type in instances.names(session, project)]
+        wanted = {"start": ("Stopped",), "stop": ("Running", "Frozen"), "unfreeze": ("Frozen",)}.get(
+            action, ("Running",)
+        )
+        concerned = [n for n in found if self._lifecycle.status(storage_name(project, n)) in wanted]
+
+        def run(_operation: Operation) -> None:
+            def attempt(name: str) -> str:
+                try:
+                    self._act(project, name, action, body)
+                except PylxcError as error:
+                    return f" - Instance: {name}: {error}"
+                return ""
+
+            with ThreadPoolExecutor(_BULK_WORKERS) as pool:
+                failures = [text for text in pool.map(attempt, concerned) if text]
+            if failures:
+                raise BadRequest("\n".join(["The following instances failed to update state:", *failures]))
+
+        return self._operations.start(
+            f"{_ACTIONS[action]} instances",
+            run,
+            project=project,
+            resources={"instances": [url(project, name) for name in concerned]},
+        )
+
+    # The daemon's
+
+    def on_exit(self, key: str, ended: ContainerExit) -> None:
+        """Clear away after a container that has ended; the runtime calls this."""
+        self._lifecycle.on_exit(key, ended)
+
+    def reconcile(self) -> None:
+        """Make rows and what runs agree; call once, after the runtime has opened and networks and pools are up."""
+        self._remover.reconcile()
+        self._lifecycle.adopt()
+
+    def autostart(self) -> None:
+        """Start what is to run with the daemon; see `Boot.start_all`."""
+        self._boot.start_all()
+
+    def stop_all(self) -> None:
+        """Stop every container for the host to go down; see `Boot.stop_all`."""
+        self._boot.stop_all()
+
+    # Helpers
+
+    def _operation(self, description: str, project: str, name: str, run: Callable[[], None]) -> Operation:
+        return self._operations.start(
+            description,
+            lambda _operation: run(),
+            project=project,
+            resources={"instances": [url(project, name)]},
+        )
+
+    def _act(self, project: str, name: str, action: str, body: InstanceStatePut) -> None:
+        timeout = body.get("timeout", 0)
+        # As LXD has it: no time to stop means a forced stop, a negative one waits for ever.
+        force = body.get("force", False) or timeout == 0
+        patience = float(timeout) if timeout > 0 else None
+        if action == "start":
+            self._lifecycle.start(project, name)
+        elif action == "stop":
+            self._lifecycle.stop(project, name, force=force, timeout=patience)
+        elif action == "restart":
+            self._lifecycle.restart(project, name, force=force, timeout=patience)
+        elif action == "freeze":
+            self._lifecycle.freeze(project, name)
+        else:
+            self._lifecycle.unfreeze(project, name)
+
+    def _running(self, records: Sequence[Record]) -> dict[str, Running]:
+        found = ((item.key, self._runtime.get(item.key)) for item in records)
+        return {key: running for key, running in found if running is not None}
+
+    def _refuse_running(self, found: Record, complaint: str) -> None:
+        self._lifecycle.settle(found.key)
+        if self._runtime.get(found.key) is not None:
+            raise BadRequest(complaint)
+
+    def _apply_live(self, before: Record, after: Record) -> None:
+        changed = changed_keys(before.expanded_config, after.expanded_config)
+        if not any(key.startswith("limits.") for key in changed) or self._runtime.get(after.key) is None:
+            return
+        cpus = self._lifecycle.reassign_cpus(after.key, after.expanded_config.get("limits.cpu", ""))
+        self._runtime.set_limits(after.key, limits.compute(after.expanded_config, cpus))
+
+
+def _status(running: Running | None) -> str:
+    return running.status if running else "Stopped"
+
+
+def _action(body: InstanceStatePut) -> str:
+    action = body.get("action", "")
+    if action not in _ACTIONS:
+        raise BadRequest(f"Unknown state action {action!r}", hint=", ".join(_ACTIONS))
+    if body.get("stateful"):
+        raise NotSupported("Stateful stop and start are not supported")
+    return action
+
+
+def _refuse_protected(found: Record) -> None:
+    if INSTANCE.is_true(found.expanded_config, "security.protection.delete"):
+        raise BadRequest("Instance is protected", hint="unset security.protection.delete first")

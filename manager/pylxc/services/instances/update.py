@@ -1,0 +1,168 @@
+"""Changing an instance's configuration, devices and profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from pylxc.db import instances, profiles, projects
+from pylxc.db.engine import Database
+from pylxc.db.models import Config, Devices, Instance
+from pylxc.errors import BadRequest, NotFound
+from pylxc.paths import storage_name
+from pylxc.services import etag
+from pylxc.services.events import EventBus
+from pylxc.services.instances import checks, idmap
+from pylxc.services.instances.devices import DeviceManager
+from pylxc.services.instances.expand import Record, choose_idmap, load, record, root_disk
+from pylxc.services.instances.locks import InstanceLocks
+from pylxc.services.instances.render import etag_fields
+from pylxc.wire.instances import InstancePut
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """The whole of an instance's changeable fields as they shall be."""
+
+    architecture: str
+    config: Config
+    devices: Devices
+    profiles: list[str]
+    ephemeral: bool
+    description: str
+
+
+class Updater:
+    """Changes of instances; thread-safe.
+
+    Args:
+        apply_live: brings a running instance in line with its new record: (before, after).
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        devices: DeviceManager,
+        events: EventBus,
+        locks: InstanceLocks,
+        apply_live: Callable[[Record, Record], None],
+    ) -> None:
+        self._db = db
+        self._devices = devices
+        self._events = events
+        self._locks = locks
+        self._apply_live = apply_live
+
+    def check(self, project: str, name: str, body: InstancePut, if_match: str | None) -> None:
+        """Check a PUT before it becomes an operation.
+
+        Raises:
+            NotFound: no such instance, profile or snapshot.
+            BadRequest: the body's values are invalid.
+            PreconditionFailed: `if_match` names another state.
+        """
+        with self._db.reading() as session:
+            found = load(session, project, name)
+            etag.check(if_match, *etag_fields(found))
+            if body.get("restore"):
+                raise NotFound("Snapshot not found")
+            self._validate(session, found, _replaced(found, body))
+
+    def replace(self, project: str, name: str, body: InstancePut) -> None:
+        """Make an instance what a PUT says, empty where it is silent; raises like `check`, and Conflict when busy."""
+        self._change(project, name, None, lambda found: _replaced(found, body))
+
+    def merge(self, project: str, name: str, body: InstancePut, if_match: str | None) -> None:
+        """Change what a PATCH has, configuration key by key and devices by name; raises like `replace`."""
+        self._change(project, name, if_match, lambda found: _merged(found, body))
+
+    def reexpand(self, session: Session, rows: Iterable[Instance]) -> None:
+        """Check instances whose profiles have changed in this transaction, and keep up what follows from them.
+
+        Raises:
+            BadRequest: an instance would be invalid.
+        """
+        for row in rows:
+            found = record(row)
+            self._check_expanded(found)
+            row.config = self._with_volatile(session, found)
+
+    def _change(self, project: str, name: str, if_match: str | None, want: Callable[[Record], _Wanted]) -> None:
+        with self._locks.hold(storage_name(project, name), "update"):
+            with self._db.transaction() as session:
+                row = instances.get(session, project, name)
+                before = record(row)
+                etag.check(if_match, *etag_fields(before))
+                wanted = want(before)
+                self._validate(session, before, wanted)
+                row.architecture = wanted.architecture
+                row.config = wanted.config
+                row.devices = wanted.devices
+                row.ephemeral = wanted.ephemeral
+                row.description = wanted.description
+                if tuple(wanted.profiles) != before.profiles:
+                    scope = projects.scope(row.project, "profiles")
+                    instances.set_profiles(session, row, profiles.named(session, scope, wanted.profiles))
+                after = record(row)
+                self._check_root(before, after)
+                row.config = self._with_volatile(session, after)
+                after = record(row)
+            self._apply_live(before, after)
+        self._events.lifecycle("instance-updated", f"/1.0/instances/{name}", project=project)
+
+    def _validate(self, session: Session, before: Record, wanted: _Wanted) -> None:
+        checks.config(wanted.config)
+        for key in before.config:
+            if key.startswith("volatile.idmap.") and key not in wanted.config:
+                raise BadRequest("Volatile idmap keys can't be deleted by the user")
+        self._devices.validate(wanted.devices, in_profile=False)
+        if tuple(wanted.profiles) != before.profiles:
+            if len(set(wanted.profiles)) != len(wanted.profiles):
+                raise BadRequest("Duplicate profile found in request")
+            scope = projects.scope_name(session, before.project, "profiles")
+            profiles.named(session, scope, wanted.profiles)
+
+    def _check_root(self, before: Record, after: Record) -> None:
+        self._check_expanded(after)
+        pool = after.pool
+        if pool != before.pool:
+            raise BadRequest(f'Cannot update root disk device pool name to "{pool}"')
+
+    def _check_expanded(self, after: Record) -> None:
+        root_disk(after.expanded_devices)
+        checks.config(after.expanded_config)
+
+    def _with_volatile(self, session: Session, after: Record) -> Config:
+        """Return the instance's own configuration with the volatile keys that its devices and id map need."""
+        devices = self._devices.volatile(after.name, after.expanded_devices, after.expanded_config)
+        return {**after.config, **devices, **idmap.volatile(after.expanded_config, choose_idmap(session, after))}
+
+
+def _replaced(found: Record, body: InstancePut) -> _Wanted:
+    return _Wanted(
+        architecture=checks.architecture(body.get("architecture")) or found.architecture,
+        config=checks.without_empty(body.get("config", {})),
+        devices=body.get("devices", {}),
+        profiles=body.get("profiles") or [],
+        ephemeral=body.get("ephemeral", False),
+        description=body.get("description", ""),
+    )
+
+
+def _merged(found: Record, body: InstancePut) -> _Wanted:
+    given = body.get("profiles")
+    return _Wanted(
+        architecture=checks.architecture(body.get("architecture")) or found.architecture,
+        config=checks.without_empty({**found.config, **body.get("config", {})}),
+        devices={**found.devices, **body.get("devices", {})},
+        profiles=list(found.profiles) if given is None else given,
+        ephemeral=body.get("ephemeral", found.ephemeral),
+        description=body.get("description", found.description),
+    )
+
+
+def changed_keys(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
+    """Return the keys whose values differ, absent ones included."""
+    return {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
