@@ -216,8 +216,6 @@ class Parser:
         """
         least, most = self.command.words
         count = len(self.args.words)
-        if self.command.run is None:
-            raise UsageError("A command is missing", self.command)
         if count < least:
             raise UsageError("Too few arguments", self.command)
         if most is not None and count > most:

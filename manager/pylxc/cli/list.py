@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pylxc.cli.grammar import FORMAT, Args, Command, Option, UsageError
-from pylxc.cli.output import format_time, show, sort_rows
-from pylxc.units import format_bytes
+from pylxc.cli.output import binary_size, format_time, show, sort_rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +47,17 @@ def _root_disk(instance: dict[str, Any]) -> tuple[str, dict[str, str]]:
 
 def _disk_usage(instance: dict[str, Any]) -> str:
     usage = _state(instance, "disk", _root_disk(instance)[0], "usage") or 0
-    return format_bytes(usage) if usage > 0 else ""
+    return binary_size(usage) if usage > 0 else ""
+
+
+def _memory_usage(instance: dict[str, Any]) -> str:
+    usage = _state(instance, "memory", "usage") or 0
+    return binary_size(usage) if usage > 0 else ""
+
+
+def _cpu_usage(instance: dict[str, Any]) -> str:
+    usage = _state(instance, "cpu", "usage") or 0
+    return f"{usage // 10**9}s" if usage > 0 else ""
 
 
 def _memory_percent(instance: dict[str, Any]) -> str:
@@ -83,7 +92,7 @@ COLUMNS: dict[str, tuple[str, Cell, bool]] = {
     "F": ("BASE IMAGE", lambda i: _config(i, "volatile.base_image"), False),
     "l": ("LAST USED AT", lambda i: format_time(i["last_used_at"]), False),
     "L": ("LOCATION", lambda i: str(i.get("location", "")), False),
-    "m": ("MEMORY USAGE", lambda i: format_bytes(_state(i, "memory", "usage") or 0) if _state(i, "memory", "usage") else "", True),
+    "m": ("MEMORY USAGE", _memory_usage, True),
     "M": ("MEMORY USAGE%", _memory_percent, True),
     "n": ("NAME", lambda i: str(i["name"]), False),
     "N": ("PROCESSES", lambda i: _active(i, _state(i, "processes")), True),
@@ -92,7 +101,7 @@ COLUMNS: dict[str, tuple[str, Cell, bool]] = {
     "s": ("STATE", lambda i: str(i["status"]).upper(), False),
     "S": ("SNAPSHOTS", lambda i: str(len(i.get("snapshots") or [])), True),
     "t": ("TYPE", _kind, False),
-    "u": ("CPU USAGE", lambda i: f"{(_state(i, 'cpu', 'usage') or 0) // 10**9}s" if _state(i, "cpu", "usage") else "", True),
+    "u": ("CPU USAGE", _cpu_usage, True),
 }
 
 

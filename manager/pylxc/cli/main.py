@@ -79,7 +79,7 @@ def run(argv: Sequence[str]) -> int:
 
         print(__version__)
         return 0
-    if args.help or parser.command is ROOT:
+    if args.help or parser.command.run is None:
         from pylxc.cli.help import show
 
         show(parser.command)

@@ -123,13 +123,6 @@ class Session:
 
         return wait(self, operation, label)
 
-    def edit_source(self) -> str | None:
-        """Return what stdin holds when it is no terminal, None when it is one or closed."""
-        try:
-            return None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read()
-        except (OSError, ValueError):
-            return None
-
 
 def _print_answer(method: str, target: str, status: int) -> None:
     print(f"{method} {target}: {status}", file=sys.stderr)

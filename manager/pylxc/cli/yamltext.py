@@ -19,6 +19,8 @@ class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mi
 
 
 def _text(dumper: Any, value: str) -> Any:
+    if len(value) > 19 and value[10] == "T" and value[4] == value[7] == "-" and (value[-1] == "Z" or value[-6] in "+-"):
+        return dumper.represent_scalar("tag:yaml.org,2002:timestamp", value)
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else _quote(value))
 
 

@@ -1,0 +1,177 @@
+"""`pylxc config`: of an instance, or of the server when no instance is named."""
+
+from __future__ import annotations
+
+import sys
+
+from pylxc.cli.devices import Devices
+from pylxc.cli.edit import assignments, edit
+from pylxc.cli.grammar import Args, Command, Option, UsageError
+from pylxc.cli.profile import INSTANCE
+from pylxc.errors import NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pylxc.cli.session import Session
+
+SERVER = "/1.0"
+
+
+def _change(session: Session, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Let `change` work on the configuration of instance `name`, of the server when it is empty."""
+    if name:
+        INSTANCE.change(session, name, lambda fields: change(fields["config"]))
+        return
+    reply = session.client.request("GET", SERVER)
+    config = dict(reply.metadata["config"])
+    change(config)
+    session.client.request("PUT", SERVER, {"config": config}, if_match=reply.etag)
+
+
+def _name_and_rest(session: Session, args: Args) -> tuple[str, list[str]]:
+    """Split the words into an instance (or "") and the KEY=VALUE words, the form `KEY VALUE` allowed."""
+    words = list(args.words)
+    first = words[0]
+    if first.endswith(":"):
+        return session.name(first), words[1:]
+    if "=" in first.partition(":")[2] or "=" in first:
+        return "", words
+    if len(words) == 2 and "=" not in words[1]:
+        return "", words  # `config set KEY VALUE` of the server
+    return session.name(first), words[1:]
+
+
+def _show(session: Session, args: Args) -> None:
+    from pylxc.cli import yamltext
+
+    name = session.name(args.words[0]) if args.words else ""
+    if not name:
+        sys.stdout.write(yamltext.dump({"config": session.client.server["config"]}))
+        return
+    reply = session.client.instances.read(name)
+    fields = INSTANCE.changeable(reply)
+    if args.expanded:
+        fields |= {"config": reply.metadata["expanded_config"], "devices": reply.metadata["expanded_devices"]}
+    sys.stdout.write(yamltext.dump(fields))
+
+
+def _get(session: Session, args: Args) -> None:
+    name = session.name(args.words[0]) if len(args.words) == 2 else ""
+    key = args.words[-1]
+    if not name:
+        value = session.client.server["config"].get(key, "")
+    else:
+        instance = session.client.instances.get(name)
+        value = instance["expanded_config" if args.expanded else "config"].get(key, "")
+    print(str(value).lower() if isinstance(value, bool) else value)
+
+
+def _set(session: Session, args: Args) -> None:
+    name, rest = _name_and_rest(session, args)
+    if not rest:
+        raise UsageError("Too few arguments", _command("set"))
+    values = assignments(rest, legacy=True)
+
+    def change(config: dict[str, Any]) -> None:
+        config.update(values)
+        for key in [key for key, value in config.items() if value == ""]:
+            del config[key]
+
+    _change(session, name, change)
+
+
+def _unset(session: Session, args: Args) -> None:
+    name = session.name(args.words[0]) if len(args.words) == 2 else ""
+    key = args.words[-1]
+
+    def change(config: dict[str, Any]) -> None:
+        if key not in config:
+            raise NotFound(f"Can't unset key {key!r}, it's not currently set")
+        del config[key]
+
+    _change(session, name, change)
+
+
+def _edit(session: Session, args: Args) -> None:
+    name = session.name(args.words[0]) if args.words else ""
+    if name:
+        INSTANCE.edit(session, args)
+        return
+    reply = session.client.request("GET", SERVER)
+
+    def apply(fields: dict[str, Any]) -> None:
+        session.client.request("PUT", SERVER, {"config": fields.get("config") or {}}, if_match=reply.etag)
+
+    edit("server configuration", {"config": reply.metadata["config"]}, apply)
+
+
+def _command(name: str) -> Command:
+    command = COMMANDS[0].child(name)
+    assert command is not None
+    command.path = f"config {name}"
+    return command
+
+
+_ONE = "[<remote>:][<instance>]"
+_EXPANDED = Option("-e", "--expanded", help="Use the expanded configuration")
+_COMPLETE = ("instance", "")
+
+COMMANDS = (
+    Command(
+        "config",
+        "Manage instance and server configuration options",
+        sub=(
+            Devices(INSTANCE).group(override=True),
+            Command(
+                "edit",
+                "Edit instance or server configurations as YAML",
+                _ONE,
+                _edit,
+                words=(0, 1),
+                details="Reads the YAML from stdin when that is no terminal, and opens $EDITOR otherwise.",
+                complete=_COMPLETE,
+            ),
+            Command(
+                "get",
+                "Get values for instance or server configuration keys",
+                f"{_ONE} <key>",
+                _get,
+                words=(1, 2),
+                options=(_EXPANDED,),
+                complete=_COMPLETE,
+            ),
+            Command(
+                "set",
+                "Set instance or server configuration keys",
+                f"{_ONE} <key>=<value>...",
+                _set,
+                words=(1, None),
+                complete=_COMPLETE,
+                examples=(
+                    ("config set c01 limits.cpu=2", 'Limit "c01" to two CPUs.'),
+                    ("config set core.https_address=[::]:8443", "Listen on all addresses."),
+                ),
+            ),
+            Command(
+                "show",
+                "Show instance or server configurations",
+                _ONE,
+                _show,
+                words=(0, 1),
+                options=(_EXPANDED,),
+                complete=_COMPLETE,
+            ),
+            Command(
+                "unset",
+                "Unset instance or server configuration keys",
+                f"{_ONE} <key>",
+                _unset,
+                words=(1, 2),
+                complete=_COMPLETE,
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,195 @@
+"""`pylxc launch` and `pylxc init`."""
+
+from __future__ import annotations
+
+from pylxc.cli.edit import assignments, stdin_text
+from pylxc.cli.grammar import Args, Command, Option, UsageError
+from pylxc.client.http import quote
+from pylxc.errors import BadRequest, NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pylxc.cli.session import Session
+
+
+def _source(session: Session, image: str) -> dict[str, Any]:
+    """Return the source of the create request for `[remote:]image`."""
+    remote, name = session.split(image)
+    if remote.protocol != "lxd":
+        if not name:
+            raise BadRequest(f"The name of the image is missing in {image!r}")
+        return {"type": "image", "mode": "pull", "server": remote.url, "protocol": remote.protocol, "alias": name}
+    try:
+        target = session.client.get(f"/1.0/images/aliases/{quote(name)}")["target"]
+        return {"type": "image", "alias": name, "fingerprint": target}
+    except NotFound:
+        pass
+    try:
+        return {"type": "image", "fingerprint": session.client.images.get(name)["fingerprint"]}
+    except NotFound:
+        hint = f"pylxc image list shows those that are here; is it recipe:{name}?"
+        raise NotFound(f"Image {name!r} not found", hint=hint) from None
+
+
+def _add_devices(session: Session, args: Args, body: dict[str, Any], command: Command) -> None:
+    devices: dict[str, dict[str, str]] = dict(body.get("devices") or {})
+    for entry in args.device:
+        name, comma, setting = entry.partition(",")
+        if not comma:
+            raise UsageError(f"Bad device {entry!r}, it must be DEVICE,KEY=VALUE", command)
+        if name not in devices:
+            devices[name] = _profile_device(session, body.get("profiles"), name)
+        devices[name] = devices[name] | assignments([setting])
+    if args.network:
+        network = session.client.networks.get(args.network)
+        if network["managed"]:
+            nic = {"type": "nic", "name": "eth0", "network": args.network}
+        else:
+            nictype = "bridged" if network["type"] == "bridge" else "macvlan"
+            nic = {"type": "nic", "name": "eth0", "nictype": nictype, "parent": args.network}
+        devices["eth0"] = nic
+    if args.storage:
+        session.client.storage_pools.get(args.storage)
+        devices["root"] = devices.get("root", {}) | {"type": "disk", "path": "/", "pool": args.storage}
+    if devices:
+        body["devices"] = devices
+
+
+def _profile_device(session: Session, profiles: list[str] | None, name: str) -> dict[str, str]:
+    """Return the device that the profiles give, so that a setting of it can be changed for this instance."""
+    found: dict[str, str] = {}
+    for profile in ["default"] if profiles is None else profiles:
+        found = session.client.profiles.get(profile)["devices"].get(name, found)
+    return dict(found)
+
+
+def _body(session: Session, args: Args, command: Command) -> dict[str, Any]:
+    from_stdin = stdin_text()
+    body: dict[str, Any] = {}
+    if from_stdin:
+        from pylxc.cli import yamltext
+
+        body = yamltext.load(from_stdin, "instance configuration")
+    if args.config:
+        body["config"] = {**(body.get("config") or {}), **assignments(args.config)}
+    if args.no_profiles:
+        body["profiles"] = []
+    elif args.profile:
+        body["profiles"] = args.profile
+    if args.ephemeral:
+        body["ephemeral"] = True
+    if args.type:
+        body["instance_type"] = args.type
+    if args.vm:
+        body["type"] = "virtual-machine"
+    _add_devices(session, args, body, command)
+    return body
+
+
+def _create(session: Session, args: Args, command: Command) -> str:
+    """Create the instance and return its name."""
+    words = list(args.words)
+    source: dict[str, Any] = {"type": "none"}
+    if not args.empty:
+        if not words:
+            raise UsageError("Too few arguments", command)
+        source = _source(session, words.pop(0))
+    elif len(words) > 1:
+        raise UsageError("--empty takes no image", command)
+    name = session.name(words[0]) if words else ""
+    body = _body(session, args, command)
+    if not session.quiet:
+        print(f"Creating {name}" if name else "Creating the instance", flush=True)
+    operation = session.client.start("POST", "/1.0/instances", {**body, "name": name, "source": source})
+    session.wait(operation, f"Creating {name or 'the instance'}")
+    if not name:
+        name = operation.first("instances")
+        print(f"Instance name is: {name}", flush=True)
+    _check_network(session, name)
+    return name
+
+
+def _check_network(session: Session, name: str) -> None:
+    if session.quiet:
+        return
+    devices = session.client.instances.get(name)["expanded_devices"]
+    if not any(device.get("type") == "nic" for device in devices.values()):
+        print(
+            "\nThe instance you are starting doesn't have any network attached to it.\n"
+            "  To create a new network, use: pylxc network create\n"
+            "  To attach a network to an instance, use: pylxc network attach\n"
+        )
+
+
+def _init(session: Session, args: Args) -> None:
+    _create(session, args, COMMANDS[0])
+
+
+def _launch(session: Session, args: Args) -> None:
+    name = _create(session, args, COMMANDS[1])
+    if not session.quiet:
+        print(f"Starting {name}", flush=True)
+    session.wait(session.client.instances.start(name), f"Starting {name}")
+    if args.console:
+        from pylxc.cli.console import attach
+
+        attach(session, name)
+
+
+_OPTIONS = (
+    Option("-c", "--config", help="Config key/value to apply to the new instance", kind="list"),
+    Option("-d", "--device", help="New key/value to apply to a specific device", kind="list"),
+    Option("--empty", help="Create an empty instance"),
+    Option("-e", "--ephemeral", help="Ephemeral instance"),
+    Option("-n", "--network", help="Network name", kind="value", complete="network"),
+    Option("--no-profiles", help="Create the instance with no profiles applied"),
+    Option("-p", "--profile", help="Profile to apply to the new instance", kind="list", complete="profile"),
+    Option("-s", "--storage", help="Storage pool name", kind="value", complete="pool"),
+    Option("-t", "--type", help="Instance type", kind="value"),
+    Option("--vm", help="Create a virtual machine"),
+)
+_USAGE = "[<remote>:]<image> [<remote>:][<name>]"
+_DETAILS = """
+Configuration in YAML (config, devices, profiles, ...) is read from stdin when that is no terminal.
+"""
+
+COMMANDS = (
+    Command(
+        "init",
+        "Create instances from images",
+        _USAGE,
+        _init,
+        words=(0, 2),
+        aliases=("create",),
+        options=_OPTIONS,
+        details=_DETAILS,
+        examples=(("init recipe:debian/12 c01", "Create an instance."),),
+        complete=("image", ""),
+    ),
+    Command(
+        "launch",
+        "Create and start instances from images",
+        _USAGE,
+        _launch,
+        words=(0, 2),
+        options=(
+            *_OPTIONS,
+            Option(
+                "--console",
+                help="Immediately attach to the console",
+                kind="value",
+                implied="console",
+                choices=("console", "vga"),
+            ),
+        ),
+        details=_DETAILS,
+        examples=(
+            ("launch recipe:debian/12 c01", "Create and start an instance; the image is built on first use."),
+            ("launch recipe:debian/12 c01 < config.yaml", "The same, configured by config.yaml."),
+            ("launch recipe:debian/12 c01 -c limits.memory=1GiB -d root,size=10GiB", "The same, with limits."),
+        ),
+        complete=("image", ""),
+    ),
+)
