@@ -239,6 +239,6 @@ def _start(argv: Sequence[str], stdin: int, stdout: int, stderr: int) -> int:
     try:
         for number, fd in enumerate((stdin, stdout, stderr)):
             os.dup2(fd, number)
-        os.execvpe(argv[0], argv, _ENVIRONMENT)
+        os.execvpe(argv[0], [*argv], _ENVIRONMENT)  # noqa: S606 - a fixed program in the cell, no shell wanted
     finally:
         os._exit(127)

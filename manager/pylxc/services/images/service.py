@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -161,9 +161,7 @@ class Images:
 
         self._change(project, fingerprint, if_match, change)
 
-    def _change(
-        self, project: str, fingerprint: str, if_match: str | None, change: Callable[[Image], None]
-    ) -> None:
+    def _change(self, project: str, fingerprint: str, if_match: str | None, change: Callable[[Image], None]) -> None:
         with self._db.transaction() as session:
             image = rows.get(session, projects.scope_name(session, project, "images"), fingerprint)
             etag.check(if_match, *etag_fields(render(image, [])))
@@ -220,7 +218,7 @@ class Images:
             NotSupported: a kind of source that this server does not do.
             NotFound: the source does not know the image.
         """
-        source = dict(body.get("source") or {})
+        source = {key: str(value) for key, value in (body.get("source") or {}).items()}
         kind, mode = source.get("type") or "", source.get("mode") or "pull"
         if not kind:
             raise BadRequest("An image needs a source type")
@@ -263,7 +261,9 @@ class Images:
             raise BadRequest("The image has no source to be refreshed from")
 
         def run(operation: Operation) -> dict[str, Any]:
-            new = self._puller.pull(project, self._puller.find(image.source), operation, cached=image.cached, fresh=True)
+            new = self._puller.pull(
+                project, self._puller.find(image.source), operation, cached=image.cached, fresh=True
+            )
             if new != image.fingerprint:
                 self._replace(project, image.fingerprint, new)
             return {"refreshed": new != image.fingerprint, "fingerprint": new}
@@ -287,7 +287,7 @@ class Images:
         self._delete(project, old)
         self._events.lifecycle("image-refreshed", f"/1.0/images/{new}", project=project)
 
-    def export(self, project: str, fingerprint: str) -> list[ExportFile]:
+    def export(self, project: str, fingerprint: str) -> Sequence[ExportFile]:
         """Return the files of an image: one for a unified image, metadata and rootfs for a split one.
 
         Raises:
@@ -305,7 +305,7 @@ class Images:
             ExportFile(part="rootfs", path=rootfs, filename=f"{full}{self._unpacker.suffix(rootfs)}"),
         ]
 
-    def offers(self) -> list[dict[str, Any]]:
+    def offers(self) -> Sequence[dict[str, Any]]:
         """Return the images that recipes can make, as GET /1.0/images would list them."""
         return self._puller.offers()
 

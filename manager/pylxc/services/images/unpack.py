@@ -133,9 +133,7 @@ class Unpacker:
                 "uids": [(r.inside, r.outside, r.length) for r in idmap.uids],
                 "gids": [(r.inside, r.outside, r.length) for r in idmap.gids],
             }
-            child = self._runtime.spawn(
-                "unpack", {"parts": parts, "timeout": TIMEOUT_SECONDS, **maps, **bounds}, fds
-            )
+            child = self._runtime.spawn("unpack", {"parts": parts, "timeout": TIMEOUT_SECONDS, **maps, **bounds}, fds)
         finally:
             for fd in fds:
                 os.close(fd)

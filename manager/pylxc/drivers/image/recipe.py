@@ -1,0 +1,309 @@
+"""Images built on this host by mmdebstrap, as a recipe says: the remote `recipe:`.
+
+The build runs in mount, pid, ipc and uts namespaces of its own and dies with the daemon's thread that watches it, so
+that neither a cancel nor a crash leaves a mount or a process behind; its tree is in memory where there is enough.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import platform
+import select
+import shlex
+import shutil
+import tarfile
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from pylxc.drivers.image.apt import Source, host_options, host_sources, mirror
+from pylxc.drivers.image.base import Area, Cancelled, Offer, Progress
+from pylxc.drivers.image.recipe_file import Recipe, RecipeBook
+from pylxc.errors import BadRequest, Internal, NotSupported
+from pylxc.kernel import command
+
+log = logging.getLogger(__name__)
+
+_MIRRORS = {
+    "debian": "http://deb.debian.org/debian",
+    "debian-security": "http://deb.debian.org/debian-security",
+    "ubuntu": "http://archive.ubuntu.com/ubuntu",
+}
+"""Where an archive is fetched from when the host itself does not use it."""
+
+_DEBIAN_ARCHITECTURES = {
+    "x86_64": "amd64",
+    "i686": "i386",
+    "aarch64": "arm64",
+    "armv7l": "armhf",
+    "ppc64le": "ppc64el",
+    "mips64": "mips64el",
+}
+_KEYRINGS = "/usr/share/keyrings"
+_MEMORY_NEEDED = 2 << 30
+"""Bytes of memory that must be free for the tree to be built there; a Debian tree takes about 0.7 GB while built."""
+_CHECK_MILLISECONDS = 250
+_LAST_LINES = 30
+
+# $1 scratch directory, $2 size of the tree's tmpfs or 0; then mmdebstrap's arguments, "--", its sources.
+_BUILD = """
+set -eu
+scratch=$1 size=$2
+shift 2
+mkdir "$scratch/tree"
+if [ "$size" != 0 ]; then mount -t tmpfs -o "mode=0755,size=$size" tmpfs "$scratch/tree"; fi
+mmdebstrap "$@"
+if [ -x "$scratch/afterwards" ]; then "$scratch/afterwards" "$scratch/tree/rootfs"; fi
+echo "I: packing the image..." >&2
+mksquashfs "$scratch/tree/rootfs" "$scratch/rootfs.squashfs" -comp zstd -Xcompression-level 6 -b 256K \\
+    -noappend -no-progress -quiet >/dev/null
+"""
+
+# Run outside the chroot with the tree as $1; everything that could follow a link of the tree runs inside it.
+_CUSTOMIZE = """#!/bin/sh
+set -eu
+tree=$1
+if [ -x "$tree/bin/tar" ]; then tar=/bin/tar; else tar="/bin/busybox tar"; fi
+if [ -x "$tree/bin/sh" ]; then sh=/bin/sh; else sh="/bin/busybox sh"; fi
+tar --create --owner=0 --group=0 --file=- --directory={overlay} . | chroot "$tree" $tar -x -p -f - -C /
+chroot "$tree" $sh -eu < {commands}
+"""
+
+# The sources and options of the build are the host's business, those of the image are its own.
+_TIDY = "rm -f /etc/apt/sources.list /etc/apt/apt.conf.d/99mmdebstrap /etc/dpkg/dpkg.cfg.d/99mmdebstrap"
+
+
+class RecipeDriver:
+    """Builds images from recipes.
+
+    Args:
+        directories: where recipe files are, the user's own first.
+    """
+
+    def __init__(self, *directories: str) -> None:
+        self._book = RecipeBook(*directories)
+
+    def find(self, source: Mapping[str, str]) -> Offer:
+        """Return what the recipe that `source["alias"]` names makes; see `ImageDriver`."""
+        alias = source.get("alias") or ""
+        if not alias:
+            raise BadRequest("A recipe is asked for by its alias", hint="pylxc image list recipe:")
+        return self._offer(self._book.find(alias))
+
+    def offers(self, source: Mapping[str, str]) -> list[Offer]:
+        """Return what the recipes make that can be built on this host, by name."""
+        own = platform.machine()
+        return [self._offer(r) for r in self._book.all() if not r.architectures or own in r.architectures]
+
+    def fetch(self, offer: Offer, area: Area, progress: Progress, check_cancelled: Cancelled) -> None:
+        """Build the image; see `ImageDriver`."""
+        recipe = self._book.find(offer.source["alias"])
+        for program in ("mmdebstrap", "mksquashfs"):
+            if shutil.which(program) is None:
+                raise command.missing(program)
+        sources = _sources(recipe)
+        arguments = _prepare(recipe, sources, area.directory)
+        _build(recipe.name, arguments, area.directory, progress, check_cancelled)
+        _write_metadata(recipe, f"{area.directory}/metadata.tar.xz")
+        area.add("metadata", f"{area.directory}/metadata.tar.xz")
+        area.add("rootfs", f"{area.directory}/rootfs.squashfs")
+
+    def _offer(self, recipe: Recipe) -> Offer:
+        own = platform.machine()
+        if recipe.architectures and own not in recipe.architectures:
+            raise NotSupported(f"The recipe {recipe.name!r} cannot be built on {own}")
+        return Offer(
+            source={"protocol": "recipe", "alias": recipe.aliases[0], "version": recipe.version},
+            version=recipe.version,
+            architecture=own,
+            aliases=recipe.aliases,
+            properties=_properties(recipe),
+        )
+
+
+def _properties(recipe: Recipe, serial: str = "") -> dict[str, str]:
+    architecture = _debian_architecture()
+    return {
+        "architecture": architecture,
+        "description": f"{recipe.description} {architecture}" + (f" ({serial})" if serial else ""),
+        "os": recipe.os,
+        "release": recipe.release,
+        "variant": recipe.variant,
+        **({"serial": serial} if serial else {}),
+        **recipe.properties,
+    }
+
+
+def _debian_architecture() -> str:
+    return _DEBIAN_ARCHITECTURES.get(platform.machine(), platform.machine())
+
+
+def _sources(recipe: Recipe) -> list[Source]:
+    host = host_sources()
+    keyring = ""
+    if recipe.keyring:
+        keyring = f"{_KEYRINGS}/{recipe.keyring}.gpg"
+        if not os.path.exists(keyring):
+            raise Internal(f"The key ring {keyring} is missing", hint=f"apt-get install {recipe.keyring}")
+
+    def place(archive: str) -> str:
+        chosen = mirror(host, archive) if recipe.mirror == "host" else None
+        if chosen is None and recipe.mirror != "host" and archive == recipe.archive:
+            chosen = recipe.mirror
+        if chosen is None and archive not in _MIRRORS:
+            raise BadRequest(f"Recipe {recipe.name!r}: no mirror of {archive!r} is known", hint="give it as 'mirror'")
+        return chosen or _MIRRORS[archive]
+
+    found = [Source(place(recipe.archive), suite, recipe.components, keyring) for suite in recipe.suites]
+    if recipe.security:
+        found.append(Source(place(f"{recipe.archive}-security"), recipe.security, recipe.components, keyring))
+    return found
+
+
+def _prepare(recipe: Recipe, sources: list[Source], scratch: str) -> list[str]:
+    """Write what the build needs into `scratch` and return mmdebstrap's arguments."""
+    overlay = f"{scratch}/overlay"
+    os.mkdir(overlay, 0o755)
+    has_apt = recipe.base != "extract"
+    files = {path: (file.content, file.mode) for path, file in recipe.files.items()}
+    if has_apt:
+        files["/etc/apt/sources.list.d/debian.sources"] = (_deb822(sources), 0o644)
+        if rules := _path_rules(recipe):
+            files["/etc/dpkg/dpkg.cfg.d/small"] = ("".join(f"{rule}\n" for rule in rules), 0o644)
+    for path, (content, mode) in files.items():
+        os.makedirs(os.path.dirname(overlay + path), mode=0o755, exist_ok=True)
+        with open(overlay + path, "w", encoding="utf-8") as file:
+            file.write(content)
+            os.fchmod(file.fileno(), mode)
+    with open(f"{scratch}/commands", "w", encoding="utf-8") as file:
+        file.write("".join(f"{line}\n" for line in (*recipe.commands, *([_TIDY] if has_apt else []))))
+    # mmdebstrap runs its hooks only where it has installed packages; it mounts /proc and /dev for them.
+    hook = f"{scratch}/{'customize' if has_apt else 'afterwards'}"
+    with open(hook, "w", encoding="utf-8") as file:
+        file.write(_CUSTOMIZE.format(overlay=shlex.quote(overlay), commands=shlex.quote(f"{scratch}/commands")))
+        os.fchmod(file.fileno(), 0o755)
+    options = [f"--aptopt={option}" for option in host_options()]
+    options += [f"--dpkgopt={rule}" for rule in (*_path_rules(recipe), "force-unsafe-io")]
+    packages = [f"--include={','.join(recipe.packages)}"] if recipe.packages else []
+    return [
+        "--mode=unshare",
+        f"--variant={recipe.base}",
+        "--format=directory",
+        f"--architectures={_debian_architecture()}",
+        *options,
+        *packages,
+        *([f"--customize-hook={hook}"] if has_apt else []),
+        recipe.suites[0],
+        f"{scratch}/tree/rootfs",
+        *(_one_line(source) for source in sources),
+    ]
+
+
+def _path_rules(recipe: Recipe) -> list[str]:
+    return [f"path-exclude={path}" for path in recipe.exclude] + [f"path-include={path}" for path in recipe.include]
+
+
+def _one_line(source: Source) -> str:
+    options = f"[signed-by={source.signed_by}] " if source.signed_by else ""
+    return f"deb {options}{source.uri} {source.suite} {' '.join(source.components)}"
+
+
+def _deb822(sources: list[Source]) -> str:
+    """Return the sources as the guest will use them: where the host's mirror is the host itself, the public one."""
+    stanzas = []
+    for source in sources:
+        uri = source.uri
+        if urlsplit(uri).hostname in ("localhost", "127.0.0.1", "::1"):
+            uri = _MIRRORS.get(uri.rpartition("/")[2], uri)
+        fields = {"Types": "deb", "URIs": uri, "Suites": source.suite, "Components": " ".join(source.components)}
+        fields |= {"Signed-By": source.signed_by} if source.signed_by else {}
+        stanzas.append("".join(f"{key}: {value}\n" for key, value in fields.items()))
+    return "\n".join(stanzas)
+
+
+def _build(name: str, arguments: list[str], scratch: str, progress: Progress, check_cancelled: Cancelled) -> None:
+    free = _free_memory()
+    size = str(free // 2) if free >= _MEMORY_NEEDED else "0"
+    # The build ends when unshare does, which ends when this thread does, however that comes about.
+    argv = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    argv += ["--ipc", "--uts", "sh", "-c", _BUILD, "build", scratch, size, *arguments]
+    output, output_write = os.pipe()
+    process = command.start(argv, stdout=output_write, stderr=output_write, env={"TMPDIR": scratch})
+    os.close(output_write)
+    with open(output, "rb", buffering=0) as pipe:
+        try:
+            lines = _follow(pipe, progress, check_cancelled)
+        except BaseException:
+            process.kill()
+            while pipe.read(1 << 16):
+                pass  # its descendants hold the pipe until the last of them is gone; then the scratch space may go
+            raise
+        finally:
+            process.wait()
+    if process.returncode:
+        log.warning("Building %s failed:\n%s", name, "\n".join(lines))
+        raise Internal(f"Failed building the recipe {name!r}: {_reason(lines)}")
+
+
+def _follow(pipe: io.FileIO, progress: Progress, check_cancelled: Cancelled) -> list[str]:
+    """Read what the build says until its end; return the last lines."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    lines: list[str] = []
+    rest = ""
+    while True:
+        check_cancelled()
+        if not poll.poll(_CHECK_MILLISECONDS):
+            continue
+        chunk = pipe.read(1 << 16)
+        if not chunk:
+            return lines
+        *complete, rest = (rest + chunk.decode(errors="replace")).split("\n")
+        for line in complete:
+            if line.startswith("I: ") and line.endswith("..."):
+                progress("build_progress", line[3:-3].capitalize())
+        lines = [*lines, *complete][-_LAST_LINES:]
+
+
+def _reason(lines: list[str]) -> str:
+    errors = [line for line in lines if line.startswith(("E: ", "W: Failed", "FATAL ERROR", "dpkg: error"))]
+    text = " ".join((errors or [line for line in lines if line.strip()] or ["it ended"])[0].split())
+    return text.removeprefix("E: ")[:300]
+
+
+def _free_memory() -> int:
+    with open("/proc/meminfo", encoding="ascii") as file:
+        fields = dict(line.split(":", 1) for line in file)
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def _write_metadata(recipe: Recipe, path: str) -> None:
+    built_at = int(time.time())
+    serial = time.strftime("%Y%m%d_%H:%M", time.gmtime(built_at))
+    templates: dict[str, dict[str, Any]] = {}
+    contents: dict[str, str] = {}
+    for target, template in recipe.templates.items():
+        file = f"{target.strip('/').replace('/', '-')}.tpl"
+        contents[f"templates/{file}"] = template.content
+        templates[target] = {"when": list(template.when), "create_only": template.create_only, "template": file}
+    metadata = {
+        "architecture": platform.machine(),
+        "creation_date": built_at,
+        "properties": _properties(recipe, serial),
+        "templates": templates,
+    }
+    contents["metadata.yaml"] = yaml.safe_dump(metadata, sort_keys=False)
+    with tarfile.open(path, "w:xz") as archive:
+        directory = tarfile.TarInfo("templates")
+        directory.type, directory.mode, directory.mtime = tarfile.DIRTYPE, 0o755, built_at
+        archive.addfile(directory)
+        for name in sorted(contents):
+            data = contents[name].encode()
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode, entry.mtime = len(data), 0o644, built_at
+            archive.addfile(entry, io.BytesIO(data))
