@@ -49,6 +49,12 @@ def names(session: Session, project: str | None) -> list[tuple[str, str, str]]:
     return [(p, n, t) for p, n, t in session.execute(query.order_by(Project.name, Instance.name))]
 
 
+def with_profile(session: Session, profile_id: int) -> list[Instance]:
+    """Return the created instances that have a profile."""
+    having = select(InstanceProfile.instance_id).where(InstanceProfile.profile_id == profile_id)
+    return list(session.scalars(select(Instance).where(Instance.state == "created", Instance.id.in_(having))))
+
+
 def unsettled(session: Session) -> list[Instance]:
     """Return what a dead daemon left half made, half deleted or half renamed."""
     return list(session.scalars(select(Instance).where((Instance.state != "created") | (Instance.new_name != ""))))

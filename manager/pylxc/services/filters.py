@@ -84,7 +84,7 @@ def _compile(value: str) -> re.Pattern[str]:
         raise BadRequest(f"Invalid filter value {value!r}: {error}") from error
 
 
-def _look_up(item: object, path: str) -> object | None:
+def _look_up(item: object, path: str) -> Any:
     """Return what a dotted path leads to; keys may hold dots themselves (`config.limits.cpu`)."""
     if not isinstance(item, Mapping):
         return None

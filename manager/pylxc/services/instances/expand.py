@@ -52,10 +52,10 @@ class Record:
         return root_disk(self.expanded_devices)[1]["pool"]
 
 
-def url(project: str, name: str, kind: str = "instances") -> str:
-    """Return an instance's URL as operations and lists have it; `kind` is "containers" for the legacy paths."""
+def url(project: str, name: str) -> str:
+    """Return an instance's URL as operations and lists have it."""
     suffix = "" if project == "default" else f"?project={project}"
-    return f"/1.0/{kind}/{name}{suffix}"
+    return f"/1.0/instances/{name}{suffix}"
 
 
 def record(row: Instance) -> Record:

@@ -103,7 +103,6 @@ class Instances:
         recursion: int = 0,
         filter_text: str | None = None,
         type_: str | None = None,
-        kind: str = "instances",
     ) -> list[Any]:
         """Return a project's instances by name.
 
@@ -112,18 +111,17 @@ class Instances:
             recursion: 0 for URLs, 1 for objects, 2 for objects with their state.
             filter_text: LXD's filter language.
             type_: "container" or "virtual-machine"; None for both.
-            kind: first segment of the URLs, "containers" for the legacy path.
 
         Raises:
             BadRequest: a malformed filter or type.
         """
         if type_ not in (None, "", "container", "virtual-machine"):
             raise BadRequest(f"Invalid instance type {type_!r}")
-        if type_ == "virtual-machine" or kind == "virtual-machines":
+        if type_ == "virtual-machine":
             return []
         if not recursion and not filter_text:
             with self._db.reading() as session:
-                return [url(p, name, kind) for p, name, _type in instances.names(session, project)]
+                return [url(p, name) for p, name, _type in instances.names(session, project)]
         with self._db.reading() as session:
             records = [record(row) for row in instances.of_project(session, project)]
         running = self._running(records)
@@ -131,7 +129,7 @@ class Instances:
         rendered = {key: render(found, _status(running.get(key))) for key, found in by_key.items()}
         chosen = filters.select(rendered.values(), filter_text)
         if not recursion:
-            return [url(item["project"], item["name"], kind) for item in chosen]
+            return [url(item["project"], item["name"]) for item in chosen]
         if recursion == 1:
             return list(chosen)
         keys = [storage_name(item["project"], item["name"]) for item in chosen]

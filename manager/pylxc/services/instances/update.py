@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -78,16 +78,36 @@ class Updater:
         """Change what a PATCH has, configuration key by key and devices by name; raises like `replace`."""
         self._change(project, name, if_match, lambda found: _merged(found, body))
 
-    def reexpand(self, session: Session, rows: Iterable[Instance]) -> None:
-        """Check instances whose profiles have changed in this transaction, and keep up what follows from them.
+    def reexpand(self, session: Session, rows: Sequence[Instance], change: Callable[[], None]) -> Callable[[], None]:
+        """Change profiles of instances within a transaction, and keep up what follows from that.
+
+        Args:
+            session: the transaction.
+            rows: the instances that have the profiles.
+            change: alters the profiles.
+
+        Returns:
+            To be called after the transaction: brings the instances that run in line.
 
         Raises:
             BadRequest: an instance would be invalid.
         """
-        for row in rows:
-            found = record(row)
-            self._check_expanded(found)
-            row.config = self._with_volatile(session, found)
+        before = [record(row) for row in rows]
+        change()
+        after = []
+        for old, row in zip(before, rows, strict=True):
+            try:
+                self._check_root(old, record(row))
+            except BadRequest as error:
+                raise BadRequest(f"Instance {old.name!r}: {error.message}", hint=error.hint) from error
+            row.config = self._with_volatile(session, record(row))
+            after.append(record(row))
+
+        def apply_live() -> None:
+            for old, new in zip(before, after, strict=True):
+                self._apply_live(old, new)
+
+        return apply_live
 
     def _change(self, project: str, name: str, if_match: str | None, want: Callable[[Record], _Wanted]) -> None:
         with self._locks.hold(storage_name(project, name), "update"):

@@ -1,0 +1,21 @@
+"""/1.0/instances/NAME/state."""
+
+from __future__ import annotations
+
+from pylxc.api.call import Call, Endpoint
+from pylxc.api.responses import Answer, Async, Sync
+from pylxc.wire.instances import InstanceStatePut
+
+
+async def get(call: Call) -> Answer:
+    """Answer what an instance uses now."""
+    return Sync(await call.run(call.services.instances.state, call.project, call.params["name"]))
+
+
+async def put(call: Call) -> Answer:
+    """Start, stop, restart, freeze or unfreeze an instance."""
+    body = await call.body(InstanceStatePut)
+    return Async(await call.run(call.services.instances.change_state, call.project, call.params["name"], body))
+
+
+ENDPOINTS = (Endpoint(path="/1.0/instances/{name}/state", get=get, put=put),)
