@@ -11,7 +11,7 @@ import select
 import time
 from collections.abc import Iterable, Mapping
 
-from pylxc.kernel import procfs
+from pylxc.kernel import bpf, procfs
 
 PARENT = "pylxc"
 
@@ -50,6 +50,10 @@ class Cgroup:
         os.chown(self.path, uid, gid)
         for name in DELEGATED:
             os.chown(f"{self.path}/{name}", uid, gid)
+
+    def allow_devices(self, rules: Iterable[str]) -> None:
+        """Deny every device but those of `rules` ("c 1:3 rwm", `*` for any number)."""
+        raise NotImplementedError
 
     def open_entrances(self) -> list[int]:
         """Return descriptors of the v1 groups' `tasks`; a process that writes `0` to them joins.
@@ -160,6 +164,10 @@ class UnifiedCgroup(Cgroup):
         self._limit("cpu.weight", limits["cpu_weight"], "100", optional=True)
         self._limit("io.weight", limits["io_weight"], "default 100", optional=True)
 
+    def allow_devices(self, rules: Iterable[str]) -> None:
+        """See `Cgroup.allow_devices`."""
+        bpf.restrict_devices(self.path, rules)
+
     def _limit(self, file: str, value: int | str | None, unlimited: str, *, optional: bool = False) -> None:
         path = f"{self.path}/{file}"
         if value is None or optional:
@@ -228,7 +236,7 @@ class HybridCgroup(Cgroup):
             self._limit("blkio", file, blkio, "500", optional=True)
 
     def allow_devices(self, rules: Iterable[str]) -> None:
-        """Deny every device but those of `rules` ("c 1:3 rwm"). See: the kernel's cgroup-v1/devices.rst."""
+        """See `Cgroup.allow_devices`, and the kernel's cgroup-v1/devices.rst."""
         if devices := self._controllers.get("devices"):
             _write(f"{devices}/devices.deny", "a")
             for rule in rules:

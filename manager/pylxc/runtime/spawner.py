@@ -29,7 +29,7 @@ KINDS = {
 }
 """What can be spawned: `function(payload, fds) -> None`, where fds[0] is a socket for results to the daemon."""
 
-_WARM = ("exec",)
+_WARM = ("monitor", "exec")
 
 
 def main(fd: int) -> None:

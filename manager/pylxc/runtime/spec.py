@@ -131,7 +131,8 @@ class ContainerSpec:
     `key` is `paths.storage_name(project, name)`: unique on the host, the name of its cgroup and run directory.
     `rootfs` is the tree on the host. With `idmap` set the container is unprivileged; `shift_rootfs` mounts the tree
     idmapped (on-disk ids are the container's own), otherwise the tree carries the host's ids already.
-    `init_user` and `init_group` are ids inside. `time_namespace` adds a time namespace.
+    `init_user` and `init_group` are ids inside. `time_namespace` adds a time namespace. `console_buffer` is how many
+    bytes of the console's output are kept.
     """
 
     key: str
@@ -150,6 +151,9 @@ class ContainerSpec:
     sysctls: dict[str, str] = field(default_factory=dict)
     nesting: bool = False
     time_namespace: bool = False
+    init_user: int = 0
+    init_group: int = 0
+    console_buffer: int = 1 << 20
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready data that `from_json` reads."""

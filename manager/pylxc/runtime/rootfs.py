@@ -1,0 +1,284 @@
+"""The container's tree of mounts: prepared as descriptors by the monitor, put together inside by PID 1-to-be.
+
+`prepare` runs in the monitor, with the host's root: it opens what lies behind directories that the container's root
+cannot pass, and maps ids. `enter` runs in the container's own namespaces: a mount attached from outside would be
+locked there. Every target is resolved with the container's root as root, so a link in a hostile tree leads nowhere
+else.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from fcntl import ioctl
+
+from pylxc.kernel import mount
+from pylxc.kernel.fds import close
+from pylxc.kernel.openat2 import make_path
+from pylxc.runtime.spec import ContainerSpec, Mount
+
+LXCFS = "/var/lib/lxcfs"
+
+_TIOCGPTN = 0x80045430
+_TIOCSPTLCK = 0x40045431
+
+_PROTECTED = mount.ATTR_NOSUID | mount.ATTR_NODEV | mount.ATTR_NOEXEC
+_HOST_DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "fuse", "net/tun")
+_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
+# systemd wants file systems here that a user namespace may not mount; with anything mounted it is content.
+_ALREADY_MOUNTED = ("fs/fuse/connections", "kernel/config", "kernel/debug", "kernel/tracing")
+
+_ATTRIBUTES = {
+    "ro": mount.ATTR_RDONLY,
+    "nosuid": mount.ATTR_NOSUID,
+    "nodev": mount.ATTR_NODEV,
+    "noexec": mount.ATTR_NOEXEC,
+    "noatime": mount.ATTR_NOATIME,
+    "nodiratime": mount.ATTR_NODIRATIME,
+    "strictatime": mount.ATTR_STRICTATIME,
+    "nosymfollow": mount.ATTR_NOSYMFOLLOW,
+}
+_NO_ATTRIBUTE = {"", "rw", "bind", "rbind", "defaults", "relatime", "suid", "dev", "exec"}
+
+Trees = dict[str, int]
+"""Detached mounts by name: "rootfs", "mount:N", "device:N" with N the position in the spec."""
+
+
+def prepare(spec: ContainerSpec, userns_fd: int) -> Trees:
+    """Open everything that comes from the host as detached mounts (close-on-exec, the caller's to close).
+
+    Args:
+        spec: the container.
+        userns_fd: its user namespace, whose maps are set; -1 for a privileged container.
+
+    Raises:
+        OSError: a source is missing or its file system cannot be mounted idmapped.
+    """
+    trees: Trees = {}
+    try:
+        trees["rootfs"] = mount.open_tree(spec.rootfs)
+        if spec.shift_rootfs and userns_fd >= 0:
+            _shift(trees["rootfs"], userns_fd, spec.rootfs)
+        for index, entry in enumerate(spec.mounts):
+            if entry.fstype:
+                continue
+            try:
+                trees[f"mount:{index}"] = _open_bind(entry, userns_fd)
+            except OSError:
+                if not entry.optional:
+                    raise
+        for index, device in enumerate(spec.devices):
+            trees[f"device:{index}"] = mount.open_tree(device.source)
+    except BaseException:
+        close(trees.values())
+        raise
+    return trees
+
+
+def _open_bind(entry: Mount, userns_fd: int) -> int:
+    recursive = "rbind" in entry.options
+    tree = mount.open_tree(entry.source, recursive=recursive)
+    try:
+        if entry.shift and userns_fd >= 0:
+            _shift(tree, userns_fd, entry.source)
+        add, _ = _split_options(entry.options)
+        if add:
+            clear = mount.ATTR__ATIME if add & (mount.ATTR_NOATIME | mount.ATTR_STRICTATIME) else 0
+            mount.set_attributes(tree, add=add, clear=clear, recursive=recursive)
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
+
+
+def _shift(tree: int, userns_fd: int, path: str) -> None:
+    try:
+        mount.set_idmap(tree, userns_fd)
+    except OSError as error:
+        raise OSError(error.errno, "its file system cannot be mounted with shifted ids", path) from error
+
+
+def _split_options(options: tuple[str, ...]) -> tuple[int, tuple[tuple[str, str], ...]]:
+    """Return the mount attributes among mount(8)'s words, and the rest as options of the file system."""
+    attributes = 0
+    rest = []
+    for word in options:
+        if word in _ATTRIBUTES:
+            attributes |= _ATTRIBUTES[word]
+        elif word not in _NO_ATTRIBUTE:
+            name, _, value = word.partition("=")
+            rest.append((name, value))
+    return attributes, tuple(rest)
+
+
+class Builder:
+    """Puts the tree together, in the container's namespaces. Order: `open_host`, `pivot`, `fill`."""
+
+    def __init__(self, spec: ContainerSpec, trees: Trees) -> None:
+        self._spec = spec
+        self._trees = trees
+        self._root_fd = -1
+        self.console_fd = -1
+        """The console's slave, for PID 1's standard streams."""
+
+    def open_host(self) -> None:
+        """Make what needs the host's tree in view.
+
+        The kernel lets a user namespace mount proc and sysfs only while it sees whole ones elsewhere, that is before
+        the host's are out of sight.
+        """
+        self._proc = mount.new("proc", attributes=_PROTECTED)
+        # Read-only, but for its network part: so systemd knows that there is no udev here and waits for none.
+        self._sys = mount.new("sysfs", attributes=_PROTECTED | mount.ATTR_RDONLY)
+        self._cgroup = mount.new("cgroup2", attributes=_PROTECTED)
+        self._whole = {}
+        if self._spec.nesting:
+            self._whole = {name: mount.new(kind, attributes=_PROTECTED) for name, kind in _WHOLE}
+        self._devices = {}
+        for name in _HOST_DEVICES:
+            path = f"/dev/{name}"
+            if os.path.exists(path) and stat.S_ISCHR(os.stat(path).st_mode):
+                self._devices[name] = mount.open_tree(path)
+        self._lxcfs = {}
+        if os.path.exists(f"{LXCFS}/proc/meminfo"):
+            names = [name for name in os.listdir(f"{LXCFS}/proc") if not os.path.isdir(f"{LXCFS}/proc/{name}")]
+            self._lxcfs = {name: mount.open_tree(f"{LXCFS}/proc/{name}") for name in names}
+
+    def pivot(self) -> None:
+        """Make the container's tree the root and let go of the host's."""
+        mount.set_propagation("/", mount.MS_REC | mount.MS_PRIVATE)
+        root = self._trees.pop("rootfs")
+        # On top of the host's root: the one directory that is always there and can be reached.
+        mount.attach_at(root, "/")
+        os.fchdir(root)
+        mount.pivot_root(".", ".")
+        mount.unmount(".")
+        os.chdir("/")
+        os.close(root)
+        self._root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def fill(self) -> int:
+        """Mount /dev, /proc, /sys and what the spec names; return the console's pty master (the caller's)."""
+        self._attach(self._proc, "/proc", "dir")
+        self._attach(self._sys, "/sys", "dir")
+        master = self._fill_dev()
+        self._fill_sys()
+        self._fill_proc()
+        for index, entry in enumerate(self._spec.mounts):
+            self._mount(entry, self._trees.pop(f"mount:{index}", -1))
+        for index, device in enumerate(self._spec.devices):
+            self._attach(self._trees.pop(f"device:{index}"), device.path, "file", done=True)
+        return master
+
+    def protect_proc(self) -> None:
+        """Take the kernel's switches from a container that has no user namespace of its own."""
+        for path in ("sys", "sysrq-trigger"):
+            self._rebind(self._proc, path, add=mount.ATTR_RDONLY)
+        self._rebind(self._proc, "sys/net", clear=mount.ATTR_RDONLY)
+
+    def write_sysctl(self, name: str, value: str) -> None:
+        """Set a sysctl of the container's namespaces (`net.ipv4.ip_forward`, or with slashes)."""
+        path = name if "/" in name else name.replace(".", "/")
+        target = make_path(self._proc, f"sys/{path}", "")
+        try:
+            with open(f"/proc/self/fd/{target}", "w") as file:
+                file.write(value)
+        finally:
+            os.close(target)
+
+    def _fill_dev(self) -> int:
+        dev = mount.new("tmpfs", (("mode", "0755"), ("size", "512k")), attributes=mount.ATTR_NOSUID, source="none")
+        self._attach(dev, "/dev", "dir")
+        for name in ("pts", "shm", "mqueue", "net"):
+            os.mkdir(name, 0o755, dir_fd=dev)
+        for name, target in _LINKS.items():
+            os.symlink(target, name, dir_fd=dev)
+        for name, tree in self._devices.items():
+            self._attach_below(dev, tree, name)
+        shm = mount.new("tmpfs", (("mode", "1777"),), attributes=mount.ATTR_NOSUID | mount.ATTR_NODEV, source="tmpfs")
+        self._attach_below(dev, shm, "shm")
+        self._attach_below(dev, mount.new("mqueue", attributes=_PROTECTED), "mqueue")
+        options = (("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5"), ("max", "1024"))
+        pts = mount.new("devpts", options, attributes=mount.ATTR_NOSUID | mount.ATTR_NOEXEC)
+        pts_dir = make_path(dev, "pts", "")
+        mount.attach(pts, pts_dir)
+        os.close(pts_dir)
+        master = self._open_console(dev, pts)
+        if self._whole:
+            # A nested container may mount its own proc and sysfs only if a whole one of each is in view.
+            os.mkdir(".lxc", 0o100, dir_fd=dev)
+            for name, tree in self._whole.items():
+                os.mkdir(f".lxc/{name}", 0o100, dir_fd=dev)
+                self._attach_below(dev, tree, f".lxc/{name}")
+        close([pts, dev])
+        return master
+
+    def _open_console(self, dev: int, pts: int) -> int:
+        """Make the console's pty in the container's own devpts and mount its slave on /dev/console."""
+        master = os.open("ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=pts)
+        ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+        number = struct.unpack("i", ioctl(master, _TIOCGPTN, bytes(4)))[0]
+        self.console_fd = os.open(str(number), os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=pts)
+        os.fchmod(self.console_fd, 0o620)
+        self._attach_below(dev, mount.open_tree(str(number), dir_fd=pts), "console")
+        return master
+
+    def _fill_sys(self) -> None:
+        self._rebind(self._sys, "devices/virtual/net", clear=mount.ATTR_RDONLY)
+        for path in _ALREADY_MOUNTED:
+            try:
+                self._rebind(self._sys, path)
+            except FileNotFoundError:
+                continue
+        self._attach_below(self._sys, self._cgroup, "fs/cgroup")
+
+    def _fill_proc(self) -> None:
+        for name, tree in self._lxcfs.items():
+            try:
+                self._attach_below(self._proc, tree, name)
+            except FileNotFoundError:
+                os.close(tree)
+
+    def _mount(self, entry: Mount, tree: int) -> None:
+        try:
+            if entry.fstype:
+                attributes, options = _split_options(entry.options)
+                tree = mount.new(entry.fstype, options, attributes=attributes, source=entry.source)
+            elif tree < 0:
+                return
+            self._attach(tree, entry.target, entry.create, done=True)
+        except OSError:
+            if not entry.optional:
+                raise
+
+    def _attach(self, tree: int, path: str, create: str, *, done: bool = False) -> None:
+        """Attach at a path inside the container; `done` closes the descriptor."""
+        target = make_path(self._root_fd, path, create)
+        try:
+            mount.attach(tree, target, path=path)
+        finally:
+            os.close(target)
+            if done:
+                os.close(tree)
+
+    def _attach_below(self, directory: int, tree: int, name: str) -> None:
+        """Attach on `name` below a directory of ours (made as a file when missing), close the descriptor."""
+        target = make_path(directory, name, "file")
+        mount.attach(tree, target, path=name)
+        close([target, tree])
+
+    def _rebind(self, directory: int, path: str, *, add: int = 0, clear: int = 0) -> None:
+        """Mount a part of a mount of ours on itself, with other attributes."""
+        tree = mount.open_tree(path, dir_fd=directory)
+        mount.set_attributes(tree, add=add, clear=clear)
+        self._attach_below(directory, tree, path)
+
+
+_WHOLE = (("proc", "proc"), ("sys", "sysfs"))
