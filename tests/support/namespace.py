@@ -14,6 +14,7 @@ class NetworkNamespace:
     def __init__(self, name: str) -> None:
         self.name = name
         self.path = f"/run/netns/{name}"
+        self._outside: NetworkNamespace | None = None
         subprocess.run(["ip", "netns", "add", name], check=True)
         subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
         self.inode = os.stat(self.path).st_ino
@@ -39,6 +40,23 @@ class NetworkNamespace:
                     continue
         return found
 
+    def add_outside(self) -> str:
+        """Connect it to an `outside` namespace, its default route, and return the address there.
+
+        The outside knows no route back to networks made here: what gets an answer has been translated (NAT).
+        """
+        self._outside = NetworkNamespace(f"{self.name}-o")
+        ip = ["ip", "-n", self.name]
+        peer = ["peer", "name", "up0", "netns", self._outside.name]
+        subprocess.run([*ip, "link", "add", "up0", "type", "veth", *peer], check=True)
+        for namespace, address in ((self, "198.51.100.2/24"), (self._outside, "198.51.100.1/24")):
+            subprocess.run(["ip", "-n", namespace.name, "address", "add", address, "dev", "up0"], check=True)
+            subprocess.run(["ip", "-n", namespace.name, "link", "set", "up0", "up"], check=True)
+        subprocess.run([*ip, "route", "add", "default", "via", "198.51.100.1"], check=True)
+        return "198.51.100.1"
+
     def close(self) -> None:
         """Delete it."""
+        if self._outside:
+            self._outside.close()
         subprocess.run(["ip", "netns", "delete", self.name], check=True)
