@@ -7,10 +7,12 @@ everybody's calls go through it.
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -52,12 +54,17 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A route's destination as `10.0.0.0/8` (empty for a default route), its gateway, and its interface's index."""
+    """A route.
+
+    `destination` as `10.0.0.0/8`, empty for a default route; `index` is its interface's; `is_static` tells that an
+    administrator (or `add_route`) made it, not the kernel.
+    """
 
     family: str
     destination: str
     gateway: str
     index: int
+    is_static: bool
 
 
 class Netlink:
@@ -105,6 +112,16 @@ class Netlink:
             OSError: ENODEV.
         """
         return _link(self._do(lambda ipr: tuple(ipr.link("get", ifname=name)), name)[0])
+
+    def bridge_data(self, name: str) -> Mapping[str, Any]:
+        """Return a bridge's attributes by the kernel's names in lower case: br_stp_state, br_forward_delay, ...
+
+        Raises:
+            OSError: ENODEV.
+        """
+        info = self._do(lambda ipr: tuple(ipr.link("get", ifname=name)), name)[0].get("linkinfo")
+        data = info.get("data") if info else None
+        return {key.removeprefix("IFLA_").lower(): value for key, value in data["attrs"]} if data else {}
 
     def add(self, name: str, kind: str, **attributes: Any) -> None:
         """Make an interface; `attributes` are pyroute2's for `link("add")`."""
@@ -158,6 +175,7 @@ class Netlink:
                     destination=f"{destination}/{message['dst_len']}" if destination else "",
                     gateway=message.get("gateway") or "",
                     index=message.get("oif") or 0,
+                    is_static=message["proto"] == _RTPROT_STATIC,
                 )
             )
         return found
@@ -174,7 +192,12 @@ class Netlink:
             return
 
 
-_ABSENT = (6, 19)  # ENXIO, ENODEV
+_ABSENT = (errno.ENXIO, errno.ENODEV)
+
+
+def random_hwaddr() -> str:
+    """Return a MAC address out of those that LXD gives to instances, 00:16:3e:*."""
+    return f"00:16:3e:{secrets.token_bytes(3).hex(':')}"
 
 
 def _link(message: Any) -> Link:

@@ -1,0 +1,393 @@
+"""Networks: rows, the drivers behind them, and the host's own interfaces beside them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from sqlalchemy.exc import IntegrityError
+
+from pylxc import validate
+from pylxc.db import models, networks, projects
+from pylxc.db.engine import Database
+from pylxc.drivers.network import registry, subnet
+from pylxc.drivers.network.driver import Host, NetworkDriver
+from pylxc.errors import BadRequest, Conflict, NotFound, PylxcError
+from pylxc.kernel.netlink import Netlink
+from pylxc.paths import Paths, storage_name
+from pylxc.revert import Reverter
+from pylxc.services import etag
+from pylxc.services.events import EventBus
+from pylxc.services.networks.interfaces import Interfaces
+from pylxc.services.networks.keeper import Keeper
+from pylxc.wire.networks import Network, NetworkLease, NetworkState
+
+log = logging.getLogger(__name__)
+
+Users = list[tuple[str, str, str]]
+NetworkList = list[Network]  # inside the class `list` is its method
+Names = list[str]
+Leases = list[NetworkLease]
+
+
+class Networks:
+    """Managed networks, and the host's interfaces as networks that are not managed."""
+
+    def __init__(self, db: Database, paths: Paths, events: EventBus) -> None:
+        self._db = db
+        self._paths = paths
+        self._events = events
+        self.netlink = Netlink()
+        self._interfaces = Interfaces(self.netlink)
+        self._drivers: dict[str, NetworkDriver] = {}
+        self._broken: dict[str, str] = {}
+        self._changing = threading.RLock()
+        self._keeper: Keeper | None = None
+
+    # Life of the service
+
+    def start(self) -> None:
+        """Bring the networks up, finish or undo what was cut off; a network that fails is shown as unavailable."""
+        os.makedirs(self._paths.networks, mode=0o711, exist_ok=True)
+        os.chmod(self._paths.networks, 0o711)  # noqa: S103 - dnsmasq's user passes through
+        self._keeper = Keeper(self._restart)
+        with self._db.reading() as session:
+            unsettled = networks.unsettled(session)
+            rows = networks.everything(session)
+            known = {_host_key(*nic) for nic in networks.nics(session)}
+        with self._changing:
+            for row in unsettled:
+                log.info("Removing network %s that was left half made or half deleted", row.name)
+                self._remove(row)
+            for row in rows:
+                try:
+                    self._bring_up(row)
+                except PylxcError as error:
+                    log.warning("Network %s cannot be used: %s", row.name, error)
+                    self._broken[row.name] = str(error)
+                    continue
+                self._forget_strangers(self._driver(row), known)
+
+    def _forget_strangers(self, driver: NetworkDriver, known: set[str]) -> None:
+        for key, host in driver.hosts().items():
+            if key not in known:
+                driver.release(host.hwaddr)
+                driver.forget_host(key)
+
+    def close(self) -> None:
+        """End what the daemon holds; the networks stay up."""
+        if self._keeper is not None:
+            self._keeper.close()
+        self.netlink.close()
+
+    def _restart(self, name: str) -> int | None:
+        with self._changing:
+            with self._db.reading() as session:
+                row = networks.find(session, name)
+            if row is None:
+                return None
+            driver = self._driver(row)
+            driver.start(row.config)
+            return driver.pidfd()
+
+    def _bring_up(self, row: models.Network) -> None:
+        driver = self._driver(row)
+        driver.start(row.config)
+        self._broken.pop(row.name, None)
+        if self._keeper is not None:
+            self._keeper.watch(row.name, driver.pidfd())
+
+    def _driver(self, row: models.Network) -> NetworkDriver:
+        driver = self._drivers.get(row.name)
+        if driver is None:
+            driver = registry.load(row.type, row.name, self._paths.network(row.name), self.netlink)
+            self._drivers[row.name] = driver
+        return driver
+
+    # Reading
+
+    def list(self) -> NetworkList:
+        """Return managed networks and unmanaged interfaces, by name."""
+        with self._db.reading() as session:
+            rows = networks.everything(session)
+            users = networks.users(session)
+        found = [self._render(row, users.get(row.name, [])) for row in rows]
+        managed = {row.name for row in rows}
+        for name, kind in self._interfaces.unmanaged():
+            if name not in managed:
+                found.append(_unmanaged(name, kind, users.get(name, [])))
+        return sorted(found, key=lambda network: network["name"])
+
+    def names(self) -> Names:
+        """Return the names of what `list` returns."""
+        with self._db.reading() as session:
+            managed = {row.name for row in networks.everything(session)}
+        return sorted(managed | {name for name, _ in self._interfaces.unmanaged()})
+
+    def get(self, name: str) -> Network:
+        """Return a managed network or an unmanaged interface; raises NotFound."""
+        with self._db.reading() as session:
+            row = networks.find(session, name)
+            users = networks.users(session).get(name, [])
+        if row is not None:
+            return self._render(row, users)
+        for interface, kind in self._interfaces.unmanaged():
+            if interface == name:
+                return _unmanaged(name, kind, users)
+        raise NotFound("Network not found")
+
+    def etag(self, network: Network) -> str:
+        """Return the tag of a network as it was read."""
+        return etag.etag(*_tagged(network))
+
+    def _render(self, row: models.Network, users: Users) -> Network:
+        return {
+            "name": row.name,
+            "description": row.description,
+            "type": row.type,
+            "managed": True,
+            "status": "Unavailable" if row.name in self._broken else "Created",
+            "config": row.config,
+            "used_by": _urls(users),
+            "locations": [],
+        }
+
+    def state(self, name: str) -> NetworkState:
+        """Return how an interface or a managed network's bridge is now; raises NotFound."""
+        return self._interfaces.state(name)
+
+    def leases(self, name: str) -> Leases:
+        """Return the addresses that are in use on a managed network: static, dynamic, and the gateway's own."""
+        with self._db.reading() as session:
+            row = networks.get(session, name)
+        driver = self._driver(row)
+        hosts = driver.hosts().values()
+        static = {address for host in hosts for address in (host.ipv4, host.ipv6) if address}
+        found: Leases = []
+        hwaddr = row.config.get("bridge.hwaddr") or row.config.get("volatile.bridge.hwaddr", "")
+        for family in ("ipv4", "ipv6"):
+            address = row.config.get(f"{family}.address", "none")
+            if address != "none":
+                found.append(_lease(f"{name}.gw", hwaddr, address.partition("/")[0], "gateway"))
+        for host in hosts:
+            found += [_lease(host.name, host.hwaddr, a, "static") for a in (host.ipv4, host.ipv6) if a]
+        for lease in driver.leases():
+            if lease.address not in static:
+                found.append(_lease(lease.hostname, lease.hwaddr, lease.address, "dynamic"))
+        return found
+
+    # Changing
+
+    def create(
+        self, name: str, kind: str = "bridge", config: Mapping[str, str] | None = None, description: str = ""
+    ) -> Network:
+        """Make a managed network and bring it up.
+
+        Raises:
+            BadRequest: a malformed name, an unknown type or key, a subnet that is in use.
+            Conflict: the name is taken, by a network or by an interface.
+            Unavailable: nft or dnsmasq is missing, or the kernel refuses.
+        """
+        validate.interface_name(name)
+        driver = registry.load(kind or "bridge", name, self._paths.network(name), self.netlink)
+        with self._changing, Reverter() as revert:
+            with self._db.reading() as session:
+                if networks.find(session, name):
+                    raise Conflict("The network already exists")
+            if self.netlink.find(name):
+                raise Conflict(f"An interface named {name!r} exists already")
+            complete = driver.complete(config or {}, self._taken(name))
+            row = self._add(name, kind or "bridge", complete, description)
+            revert.add(self._remove, row)
+            self._bring_up(row)
+            with self._db.transaction() as session:
+                session.get_one(models.Network, row.id).state = "created"
+            revert.success()
+        self._events.lifecycle("network-created", f"/1.0/networks/{quote(name)}", project="default")
+        return self.get(name)
+
+    def _add(self, name: str, kind: str, config: dict[str, str], description: str) -> models.Network:
+        try:
+            with self._db.transaction() as session:
+                project = projects.get(session, "default")
+                row = models.Network(
+                    project_id=project.id, name=name, type=kind, config=config, description=description
+                )
+                session.add(row)
+        except IntegrityError:
+            raise Conflict("The network already exists") from None
+        return row
+
+    def _taken(self, name: str) -> Names:
+        """Return the subnets that network `name` must keep clear of."""
+        with self._db.reading() as session:
+            others = [row.config for row in networks.everything(session) if row.name != name]
+        configured = [
+            config[key] for config in others for key in ("ipv4.address", "ipv6.address") if "/" in config.get(key, "")
+        ]
+        return configured + subnet.in_use(self.netlink, but_for=name)
+
+    def update(
+        self,
+        name: str,
+        config: Mapping[str, str] | None,
+        description: str | None,
+        *,
+        patch: bool = False,
+        if_match: str | None = None,
+    ) -> None:
+        """Replace a network's configuration and description, with `patch` only what is given; acts at once.
+
+        Raises:
+            BadRequest: an unknown or malformed key, a subnet that is in use.
+            PreconditionFailed: `if_match` is of another state.
+            Unavailable: the change cannot be made; the network is as it was.
+        """
+        with self._changing:
+            with self._db.reading() as session:
+                row = networks.get(session, name)
+            etag.check(if_match, *_tagged(self._render(row, [])))
+            wanted = {**(row.config if patch else {}), **(config or {})}
+            hwaddr = row.config.get("volatile.bridge.hwaddr", "")
+            if hwaddr:
+                wanted["volatile.bridge.hwaddr"] = hwaddr
+            driver = self._driver(row)
+            new = driver.complete(wanted, self._taken(name))
+            with Reverter() as revert:
+                revert.add(self._bring_up, row)
+                changed = models.Network(name=name, type=row.type, config=new)
+                self._bring_up(changed)
+                with self._db.transaction() as session:
+                    stored = networks.get(session, name)
+                    stored.config = new
+                    if description is not None or not patch:
+                        stored.description = description or ""
+                revert.success()
+        self._events.lifecycle("network-updated", f"/1.0/networks/{quote(name)}", project="default")
+
+    def rename(self, name: str, new: str) -> None:
+        """Give a network that nothing uses another name.
+
+        Raises:
+            BadRequest: a malformed name, or the network is used.
+            Conflict: the new name is taken.
+        """
+        validate.interface_name(new)
+        with self._changing, Reverter() as revert:
+            with self._db.reading() as session:
+                row = networks.get(session, name)
+                if networks.users(session).get(name):
+                    raise BadRequest("The network is currently in use")
+                taken = networks.find(session, new) is not None
+            if taken or self.netlink.find(new):
+                raise Conflict(f"A network or interface named {new!r} exists already")
+            revert.add(self._bring_up, row)
+            self._stop(row)
+            with self._db.transaction() as session:
+                session.get_one(models.Network, row.id).name = new
+            revert.success()
+            with self._db.reading() as session:
+                self._bring_up(networks.get(session, new))
+        self._events.lifecycle(
+            "network-renamed", f"/1.0/networks/{quote(new)}", project="default", context={"old_name": name}
+        )
+
+    def delete(self, name: str) -> None:
+        """Take a network down and forget it.
+
+        Raises:
+            NotFound: there is no such managed network.
+            BadRequest: an instance or a profile uses it.
+        """
+        with self._changing:
+            with self._db.transaction() as session:
+                row = networks.get(session, name)
+                if networks.users(session).get(name):
+                    raise BadRequest("The network is currently in use")
+                row.state = "deleting"
+            self._remove(row)
+        self._events.lifecycle("network-deleted", f"/1.0/networks/{quote(name)}", project="default")
+
+    def _stop(self, row: models.Network) -> None:
+        if self._keeper is not None:
+            self._keeper.watch(row.name, None)
+        driver = self._driver(row)
+        self._drivers.pop(row.name, None)
+        self._broken.pop(row.name, None)
+        driver.delete()
+
+    def _remove(self, row: models.Network) -> None:
+        self._stop(row)
+        with self._db.transaction() as session:
+            found = session.get(models.Network, row.id)
+            if found is not None:
+                session.delete(found)
+
+    # For instances' NICs
+
+    def attachable(self, name: str) -> Network:
+        """Return a managed network that a NIC may be put on.
+
+        Raises:
+            NotFound: there is no such managed network.
+            Unavailable: it could not be brought up; it is tried once more.
+        """
+        with self._db.reading() as session:
+            row = networks.find(session, name)
+        if row is None:
+            raise NotFound(f"Network {name!r} not found")
+        if name in self._broken:
+            with self._changing:
+                self._bring_up(row)
+        return self._render(row, [])
+
+    def set_host(self, network: str, nic: tuple[str, str, str], host: Host) -> None:
+        """Make an instance's NIC known to a network's DHCP and DNS; `nic` is (project, instance, device)."""
+        with self._db.reading() as session:
+            row = networks.get(session, network)
+        self._driver(row).set_host(_host_key(*nic), host)
+
+    def forget_host(self, network: str, nic: tuple[str, str, str], hwaddr: str) -> None:
+        """Forget an instance's NIC and end its leases; one that is not known, or no such network, is no error."""
+        with self._db.reading() as session:
+            row = networks.find(session, network)
+        if row is not None:
+            driver = self._driver(row)
+            driver.forget_host(_host_key(*nic))
+            if hwaddr:
+                driver.release(hwaddr)
+
+
+def _host_key(project: str, instance: str, device: str) -> str:
+    return f"{storage_name(project, instance)}.{device}"
+
+
+def _lease(hostname: str, hwaddr: str, address: str, kind: str) -> NetworkLease:
+    return {"hostname": hostname, "hwaddr": hwaddr, "address": address, "type": kind, "location": "none"}
+
+
+def _tagged(network: Network) -> tuple[object, ...]:
+    return network["name"], network["managed"], network["type"], network["description"], network["config"]
+
+
+def _unmanaged(name: str, kind: str, users: Users) -> Network:
+    return {
+        "name": name,
+        "description": "",
+        "type": kind,
+        "managed": False,
+        "status": "",
+        "config": {},
+        "used_by": _urls(users),
+        "locations": [],
+    }
+
+
+def _urls(users: Users) -> Names:
+    return [
+        f"/1.0/{kind}s/{quote(name)}" + ("" if project == "default" else f"?project={quote(project)}")
+        for kind, project, name in users
+    ]
