@@ -15,11 +15,20 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from pylxc.api import (
     events,
+    images,
+    instance_exec,
+    instance_logs,
+    instance_state,
+    instances,
     internal,
     operations,
+    profiles,
+    projects,
     resources,
     responses,
     server,
+    storage_pools,
+    storage_volumes,
 )
 from pylxc.api.call import Call, Endpoint, Handler
 from pylxc.api.http import HttpServer, peer
@@ -31,7 +40,22 @@ from pylxc.services.services import Services
 
 log = logging.getLogger(__name__)
 
-MODULES = (server, events, operations, resources, internal)
+MODULES = (
+    server,
+    events,
+    operations,
+    resources,
+    internal,
+    instances,
+    instance_state,
+    instance_exec,
+    instance_logs,
+    images,
+    profiles,
+    projects,
+    storage_pools,
+    storage_volumes,
+)
 THREADS = 128
 """Requests that wait for a service at the same time, at most; long work has threads of its own."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -48,25 +49,34 @@ class Daemon:
         """
         begin = time.monotonic()
         self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPWR):
+            self._loop.add_signal_handler(number, self._signalled, number)
         passed = systemd.listening_socket()
+        # Bound before everything is up: who connects meanwhile is served as soon as it is, instead of being refused.
+        listener = passed or access.listen(self._paths.socket, self._gid)
+        try:
+            await self._serve(listener, begin)
+        finally:
+            listener.close()
+            if passed is None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._paths.socket)
+
+    async def _serve(self, listener: socket.socket, begin: float) -> None:
         assembly = Assembly(self._paths, self._shutdown)
         try:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPWR):
-                self._loop.add_signal_handler(number, self._signalled, number)
             await asyncio.to_thread(assembly.start)
             app = App(assembly.services)
             http = app.server()
-            listener = passed or access.listen(self._paths.socket, self._gid)
             server = await self._loop.create_unix_server(http, sock=listener)
             log.info("Ready after %.2f s", time.monotonic() - begin)
             systemd.notify("READY=1")
+            assembly.autostart()
             await self._stop_wanted.wait()
 
             log.info("Stopping")
             systemd.notify("STOPPING=1")
             app.stopping.set()
-            if passed is None:
-                _remove_socket(self._paths.socket, listener)
             await asyncio.to_thread(self._stop_services, assembly)
             self._stopped.set()
             server.close()
@@ -94,12 +104,4 @@ class Daemon:
         if left := services.operations.close(seconds):
             log.warning("%d operations are still running and are cut off", left)
         if self._with_containers:
-            services.instances.shutdown_all()
-
-
-def _remove_socket(path: str, listener: socket.socket) -> None:
-    """Remove the socket's file: nobody shall find a daemon that goes. The listener itself serves on."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        log.warning("The socket %s was removed by somebody else", listener.getsockname())
+            services.instances.stop_all()

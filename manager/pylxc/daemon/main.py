@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"Error: {error}\n")
         log.debug("Failed starting", exc_info=error)
         status = 1
+    except Exception:
+        log.exception("Failed")
+        status = 1
     logging.shutdown()
     sys.stderr.flush()
     # Threads that still wait for something must not hold up the end; everything that matters is closed.
@@ -69,3 +72,7 @@ def _run(options: argparse.Namespace) -> int:
     finally:
         lock.release()
     return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -21,6 +21,6 @@ LXD = """
     instance_file_head operation_wait metadata_configuration
 """
 
-PYLXC = ("pylxc_version", "pylxc_init", "pylxc_exec_upgrade")
+PYLXC = ("pylxc_exec_upgrade", "pylxc_init", "pylxc_recipes", "pylxc_version")
 
 NAMES: tuple[str, ...] = (*LXD.split(), *PYLXC)

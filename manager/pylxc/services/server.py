@@ -109,6 +109,11 @@ class Server:
         """Set the keys in `values`; an empty value unsets its key. Raises like `replace`."""
         self._write(values, if_match, keep=True)
 
+    def restore(self, config: Mapping[str, str]) -> None:
+        """Put back what `config` has returned, hidden values included."""
+        with self._database.transaction() as session:
+            server_config.write(session, dict(config))
+
     def shutdown(self, *, force: bool) -> None:
         """Stop every container and then the daemon; return when the containers are stopped.
 

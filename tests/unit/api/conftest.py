@@ -82,7 +82,12 @@ class Api:
 
     def stop_accepting(self) -> None:
         done = threading.Event()
-        self._loop.call_soon_threadsafe(lambda: (self.app.stopping.set(), done.set()))
+
+        def stop() -> None:
+            self.app.stopping.set()
+            done.set()
+
+        self._loop.call_soon_threadsafe(stop)
         assert done.wait(5)
 
     def request(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Answer:

@@ -52,13 +52,13 @@ def test_a_slow_listener_is_dropped_and_nobody_waits() -> None:
 
 def test_log_records_become_events() -> None:
     bus = EventBus()
-    logger = logging.Logger("pylxc.test")
+    logger = logging.getLogger(f"pylxc.test.{id(bus)}")
     logger.addHandler(LogEvents(bus))
     listener = bus.subscribe({"logging"}, None)
     logger.warning("Low on %s", "luck")
     event = listener.get(1)
     assert event is not None
-    assert event["metadata"] == {"message": "Low on luck", "level": "warning", "context": {"logger": "pylxc.test"}}
+    assert event["metadata"] == {"message": "Low on luck", "level": "warning", "context": {"logger": logger.name}}
 
 
 def test_the_websocket_sends_what_was_asked_for(api: Api, services: Services) -> None:

@@ -1,0 +1,119 @@
+"""The one place that knows how the services are put together, and in which order they come and go."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from pylxc.db.migrate import open_database
+from pylxc.paths import Paths
+from pylxc.runtime.handle import Runtime
+from pylxc.runtime.spec import ContainerExit
+from pylxc.services.certificate import ServerCertificate
+from pylxc.services.events import EventBus, LogEvents
+from pylxc.services.images.service import Images
+from pylxc.services.initialise import Initialise
+from pylxc.services.instances.console import InstanceConsole
+from pylxc.services.instances.devices import DeviceManager
+from pylxc.services.instances.exec import InstanceExec
+from pylxc.services.instances.files import InstanceFiles
+from pylxc.services.instances.service import Instances
+from pylxc.services.networks.service import Networks
+from pylxc.services.operations import Operations
+from pylxc.services.profiles import Profiles
+from pylxc.services.projects import Projects
+from pylxc.services.server import Server
+from pylxc.services.services import Services
+from pylxc.services.storage.service import StoragePools
+
+log = logging.getLogger(__name__)
+
+
+class Assembly:
+    """The services of one state directory.
+
+    Args:
+        paths: the directory.
+        shutdown: `Server`'s `stop`.
+
+    Attributes:
+        services: what the API calls.
+    """
+
+    def __init__(self, paths: Paths, shutdown: Callable[[bool], None]) -> None:
+        self._database = open_database(paths.database)
+        events = EventBus()
+        self._log_events = LogEvents(events)
+        logging.getLogger("pylxc").addHandler(self._log_events)
+        operations = Operations(events)
+        self._runtime = Runtime(paths, self._on_exit)
+        storage = StoragePools(self._database, paths, events)
+        networks = Networks(self._database, paths, events)
+        images = Images(self._database, paths, self._runtime, storage, operations, events)
+        devices = DeviceManager(networks, storage, paths)
+        projects = Projects(self._database, operations, events)
+        server = Server(self._database, ServerCertificate(paths), storage, events, shutdown)
+        instances = Instances(
+            db=self._database,
+            paths=paths,
+            runtime=self._runtime,
+            storage=storage,
+            images=images,
+            devices=devices,
+            operations=operations,
+            events=events,
+            first_use=lambda: self.services.initialise.auto(),
+        )
+        profiles = Profiles(self._database, devices, events, instances.updater)
+        initialise = Initialise(server, storage, networks, profiles, projects)
+        self.services = Services(
+            events=events,
+            operations=operations,
+            server=server,
+            initialise=Initialise(server, storage, networks, profiles, projects),
+            projects=projects,
+            profiles=profiles,
+            instances=instances,
+            exec=InstanceExec(self._database, self._runtime, operations, events, paths),
+            console=InstanceConsole(self._database, self._runtime, operations, events, paths),
+            files=InstanceFiles(self._database, self._runtime, storage, events, paths),
+            images=images,
+            networks=networks,
+            storage=storage,
+        )
+
+    def start(self) -> None:
+        """Bring every room up, and make what is stored and what runs agree.
+
+        Damage in one room is logged and does not keep the others from working. The runtime comes after networks and
+        storage: it tells of containers that have ended or ask for a reboot, and these need both.
+        """
+        services = self.services
+        for name, start in (
+            ("storage", services.storage.start),
+            ("networks", services.networks.start),
+            ("images", services.images.start),
+            ("runtime", self._runtime.open),
+            ("instances", services.instances.reconcile),
+        ):
+            begin = time.monotonic()
+            try:
+                start()
+            except Exception:
+                log.exception("Failed starting %s", name)
+            log.debug("Started %s in %.3f s", name, time.monotonic() - begin)
+
+    def autostart(self) -> None:
+        """Start the instances that are to run with the daemon, beside everything else."""
+        threading.Thread(target=self.services.instances.autostart, name="autostart", daemon=True).start()
+
+    def close(self) -> None:
+        """Let go of everything; containers and networks stay."""
+        logging.getLogger("pylxc").removeHandler(self._log_events)
+        self._runtime.close()
+        self._database.close()
+
+    def _on_exit(self, key: str, ended: ContainerExit) -> None:
+        self.services.instances.on_exit(key, ended)

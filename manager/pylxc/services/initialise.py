@@ -1,0 +1,166 @@
+"""Set a server up: storage, network and default profile, in one step that happens whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from pylxc.errors import BadRequest, NotFound
+from pylxc.revert import Reverter
+from pylxc.services.networks.service import Networks
+from pylxc.services.profiles import Profiles
+from pylxc.services.projects import Projects
+from pylxc.services.server import Server
+from pylxc.services.storage.service import StoragePools
+from pylxc.wire.server import (
+    InitPost,
+    Preseed,
+    PreseedNetwork,
+    PreseedProfile,
+    PreseedProject,
+    PreseedStoragePool,
+)
+
+log = logging.getLogger(__name__)
+
+POOL = "default"
+BRIDGE = "pylxcbr0"
+
+
+class Initialise:
+    """`pylxc admin init`, and what happens by itself when the first instance is made. Thread-safe."""
+
+    def __init__(
+        self, server: Server, storage: StoragePools, networks: Networks, profiles: Profiles, projects: Projects
+    ) -> None:
+        self._server = server
+        self._storage = storage
+        self._networks = networks
+        self._profiles = profiles
+        self._projects = projects
+        self._lock = threading.Lock()
+
+    def run(self, body: InitPost) -> None:
+        """Do what a POST of /1.0/pylxc/init asks for.
+
+        Raises:
+            BadRequest: it asks for none of the three ways, or for more than one.
+            PylxcError: as `auto`, `minimal` and `preseed`.
+        """
+        wanted = [way for way in ("auto", "minimal") if body.get(way)] + (["preseed"] if "preseed" in body else [])
+        if len(wanted) != 1:
+            raise BadRequest("One of auto, minimal and preseed is wanted")
+        if wanted == ["auto"]:
+            self.auto()
+        elif wanted == ["minimal"]:
+            self.minimal()
+        else:
+            self.preseed(body["preseed"])
+
+    def auto(self) -> None:
+        """Make what a server without a storage pool lacks: pool, bridge, default profile. Otherwise do nothing.
+
+        Raises:
+            PylxcError: one of them cannot be made; then none is.
+        """
+        self._first_use(network=True)
+
+    def minimal(self) -> None:
+        """Like `auto`, without the bridge."""
+        self._first_use(network=False)
+
+    def preseed(self, preseed: Preseed) -> None:
+        """Bring everything that `preseed` names into being, or change it where it is there already.
+
+        Configuration is merged key by key and devices by name, as LXD has it.
+
+        Raises:
+            PylxcError: one of them is refused; then everything is as it was before.
+        """
+        with self._lock, Reverter() as revert:
+            self._apply(preseed, revert)
+            revert.success()
+
+    def _first_use(self, *, network: bool) -> None:
+        with self._lock:
+            if self._storage.names():
+                return
+            devices = {"root": {"type": "disk", "path": "/", "pool": POOL}}
+            preseed: Preseed = {"storage_pools": [{"name": POOL, "driver": "dir"}]}
+            if network:
+                preseed["networks"] = [{"name": BRIDGE, "type": "bridge", "config": {"ipv4.address": "auto"}}]
+                devices["eth0"] = {"type": "nic", "name": "eth0", "network": BRIDGE}
+            there = self._profiles.get("default", "default")[0]["devices"]
+            missing = {name: device for name, device in devices.items() if name not in there}
+            preseed["profiles"] = [{"name": "default", "devices": missing}]
+            log.info("Setting up storage%s and the default profile", " and network" if network else "")
+            with Reverter() as revert:
+                self._apply(preseed, revert)
+                revert.success()
+
+    def _apply(self, preseed: Preseed, revert: Reverter) -> None:
+        if config := preseed.get("config"):
+            before = self._server.config()
+            self._server.merge(config)
+            revert.add(self._server.restore, before)
+        for project in preseed.get("projects", []):
+            self._project(project, revert)
+        for pool in preseed.get("storage_pools", []):
+            self._pool(pool, revert)
+        for network in preseed.get("networks", []):
+            self._network(network, revert)
+        for profile in preseed.get("profiles", []):
+            self._profile(profile, revert)
+
+    def _project(self, wanted: PreseedProject, revert: Reverter) -> None:
+        name = _name(wanted, "project")
+        body = {"config": wanted.get("config", {})} | _description(wanted)
+        try:
+            before, _ = self._projects.get(name)
+        except NotFound:
+            self._projects.create({**body, "name": name})
+            revert.add(self._projects.delete, name)
+            return
+        self._projects.merge(name, body, None)
+        revert.add(self._projects.replace, name, {k: before[k] for k in ("config", "description")}, None)
+
+    def _pool(self, wanted: PreseedStoragePool, revert: Reverter) -> None:
+        name = _name(wanted, "storage pool")
+        config, description = wanted.get("config", {}), wanted.get("description")
+        try:
+            before = self._storage.get(name)
+        except NotFound:
+            self._storage.create(name, wanted.get("driver", ""), config, description or "")
+            revert.add(self._storage.delete, name)
+            return
+        if wanted.get("driver", before["driver"]) != before["driver"]:
+            raise BadRequest(f"Storage pool {name!r} is of another driver: {before['driver']}")
+        self._storage.update(name, config, description, patch=True)
+        revert.add(self._storage.update, name, before["config"], before["description"])
+
+    def _network(self, wanted: PreseedNetwork, revert: Reverter) -> None:
+        name = _name(wanted, "network")
+        config, description = wanted.get("config", {}), wanted.get("description")
+        try:
+            before = self._networks.get(name)
+        except NotFound:
+            self._networks.create(name, wanted.get("type") or "bridge", config, description or "")
+            revert.add(self._networks.delete, name)
+            return
+        self._networks.update(name, config, description, patch=True)
+        revert.add(self._networks.update, name, before["config"], before["description"])
+
+    def _profile(self, wanted: PreseedProfile, revert: Reverter) -> None:
+        name, project = _name(wanted, "profile"), wanted.get("project") or "default"
+        body = {"config": wanted.get("config", {}), "devices": wanted.get("devices", {})} | _description(wanted)
+        try:
+            before, _ = self._profiles.get(project, name)
+        except NotFound:
+            self._projects.require(project)
+            self._profiles.create(project, {**body, "name": name})
+            revert.add(self._profiles.delete, project, name)
+            return
+        self._profiles.merge(project, name, body, None)
+        revert.add(
+            self._profiles.replace, project, name, {k: before[k] for k in ("config", "description", "devices")}, None
+        )

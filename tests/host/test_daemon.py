@@ -1,0 +1,235 @@
+"""The daemon's process: start, refusals, signals, socket, systemd."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon import ROOT, Daemon
+
+PROFILE = """
+storage_pools: [{name: default, driver: dir}]
+profiles: [{name: default, devices: {root: {type: disk, path: /, pool: default}}}]
+"""
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    daemon = Daemon()
+    try:
+        yield daemon
+    finally:
+        assert daemon.close() == []
+
+
+def run(directory: str, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run a pylxcd that is expected to end by itself."""
+    environment = {**os.environ, "PYLXC_DIR": directory, "PYTHONPATH": str(ROOT / "manager")}
+    return subprocess.run(
+        [sys.executable, "-m", "pylxc.daemon.main", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def refused(result: subprocess.CompletedProcess[str], text: str) -> None:
+    """Assert that it ended with 1 and one line that says why."""
+    assert result.returncode == 1
+    assert text in result.stderr
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+
+
+def test_it_starts_fast_and_writes_its_pid(daemon: Daemon) -> None:
+    begin = time.monotonic()
+    daemon.start()
+    assert time.monotonic() - begin < 5
+    assert daemon.process is not None
+    assert Path(f"{daemon.dir}/pylxcd.pid").read_text().strip() == str(daemon.process.pid)
+    status = os.stat(f"{daemon.dir}/unix.socket")
+    assert stat.S_ISSOCK(status.st_mode)
+    assert stat.S_IMODE(status.st_mode) == 0o660
+    assert (status.st_uid, status.st_gid) == (0, 0)
+    assert daemon.request("GET", "/internal/ready") == {}
+    assert daemon.request("GET", "/1.0")["environment"]["server_pid"] == daemon.process.pid
+    assert stat.S_IMODE(os.stat(f"{daemon.dir}/database/pylxc.db").st_mode) == 0o600
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGPWR])
+def test_signals_end_it_cleanly(daemon: Daemon, number: int) -> None:
+    daemon.start()
+    assert daemon.signal(number) == 0
+    assert not os.path.lexists(f"{daemon.dir}/unix.socket")
+    assert not os.path.lexists(f"{daemon.dir}/pylxcd.pid")
+    daemon.start()
+    assert daemon.request("GET", "/internal/ready") == {}
+
+
+def test_a_second_daemon_is_refused_and_disturbs_nothing(daemon: Daemon) -> None:
+    daemon.start()
+    assert daemon.process is not None
+    refused(run(daemon.dir), f"Another pylxcd (pid {daemon.process.pid}) is running on {daemon.dir}")
+    assert daemon.request("GET", "/internal/ready") == {}
+    assert Path(f"{daemon.dir}/pylxcd.pid").read_text().strip() == str(daemon.process.pid)
+
+
+def test_what_a_killed_daemon_left_is_no_obstacle(daemon: Daemon) -> None:
+    daemon.start()
+    daemon.signal(signal.SIGKILL)
+    assert os.path.lexists(f"{daemon.dir}/unix.socket")
+    daemon.start()
+    assert daemon.request("GET", "/internal/ready") == {}
+
+
+def test_a_directory_that_others_could_change_is_refused(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    os.chown(foreign, 65534, 0)
+    refused(run(str(foreign)), "is not owned by root")
+    for mode in (0o777, 0o775):
+        loose = tmp_path / f"loose{mode:o}"
+        loose.mkdir()
+        loose.chmod(mode)
+        refused(run(str(loose)), "writable by others")
+    assert list(foreign.iterdir()) == []
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "file").write_text("")
+    refused(run(str(tmp_path / "file" / "below")), "cannot be used")
+    state = tmp_path / "state"
+    state.mkdir(0o711)
+    (state / "unix.socket").write_text("precious")
+    refused(run(str(state)), "in the way")
+    assert (state / "unix.socket").read_text() == "precious"
+
+
+def test_bad_arguments_are_refused(tmp_path: Path) -> None:
+    refused(run(str(tmp_path), "--group", "no-such-group"), "Unknown group")
+    refused(run(str(tmp_path), "--logfile", "/nonexistent/log"), "/nonexistent/log")
+    refused(run(str(tmp_path / ("x" * 100))), "too long")
+    assert run(str(tmp_path), "--nonsense").returncode == 2
+
+
+def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "database").mkdir()
+    (tmp_path / "database" / "pylxc.db").write_bytes(b"rubbish" * 1000)
+    refused(run(str(tmp_path)), "cannot be used")
+    assert not os.path.lexists(tmp_path / "pylxcd.pid")
+
+
+def test_the_group_may_use_the_socket_and_is_named_in_events(daemon: Daemon) -> None:
+    nogroup = grp.getgrnam("nogroup").gr_gid
+    daemon.start("--group", "nogroup")
+    assert os.stat(f"{daemon.dir}/unix.socket").st_gid == nogroup
+    client = (
+        "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
+        "s.sendall(b'GET /internal/ready HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n');"
+        "sys.exit(b'200 OK' not in s.recv(100))"
+    )
+    for group, status in ((nogroup, 0), (grp.getgrnam("games").gr_gid, 1)):
+        result = subprocess.run(
+            [sys.executable, "-c", client, f"{daemon.dir}/unix.socket"],
+            user=65534,
+            group=group,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == status, result.stderr
+        assert ("PermissionError" in result.stderr) == (status == 1)
+
+
+def test_systemd_hands_the_socket_and_hears_when_it_is_ready(tmp_path: Path) -> None:
+    tmp_path.chmod(0o711)
+    path = str(tmp_path / "unix.socket")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        listener.bind(path)
+        listener.listen()
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        # LISTEN_PID is the daemon's own pid: a shell sets it and becomes the daemon
+        script = f"export LISTEN_PID=$$ LISTEN_FDS=1; exec {sys.executable} -m pylxc.daemon.main 3<&{listener.fileno()}"
+        environment = {**os.environ, "PYLXC_DIR": str(tmp_path), "PYTHONPATH": str(ROOT / "manager")}
+        environment["NOTIFY_SOCKET"] = str(tmp_path / "notify")
+        inode = os.stat(path).st_ino
+        process = subprocess.Popen(["sh", "-c", script], env=environment, pass_fds=[listener.fileno()])
+        try:
+            assert manager.recv(100) == b"READY=1"
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(path)
+                client.sendall(b"GET /internal/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                assert client.recv(100).startswith(b"HTTP/1.1 200 OK")
+            process.terminate()
+            assert manager.recv(100) == b"STOPPING=1"
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            process.wait()
+    assert os.stat(path).st_ino == inode  # systemd's, and it stays for the next start
+
+
+def test_requests_that_are_waiting_are_let_go_when_it_stops(daemon: Daemon) -> None:
+    daemon.start()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.connect(f"{daemon.dir}/unix.socket")
+        listener.sendall(
+            b"GET /1.0/events HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        assert listener.recv(1000).startswith(b"HTTP/1.1 101")
+        begin = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - begin < 4
+
+
+def test_shutdown_answers_and_ends(daemon: Daemon) -> None:
+    daemon.start()
+    assert daemon.process is not None
+    assert daemon.request("PUT", "/internal/shutdown") == {}
+    assert daemon.process.wait(20) == 0
+
+
+def test_no_descriptor_leaks_into_the_spawner(daemon: Daemon) -> None:
+    daemon.start()
+    assert daemon.process is not None
+    children = Path(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children").read_text().split()
+    threads = Path(f"/proc/{daemon.process.pid}/task").iterdir()
+    children += [pid for task in threads for pid in (task / "children").read_text().split()]
+    assert children
+    for pid in set(children):
+        held = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+        assert not {name for name in held if daemon.dir in name and not name.endswith((".log", ".out"))}
+
+
+def test_the_unmodified_lxc_talks_to_it(daemon: Daemon, need: object) -> None:
+    need("lxc")  # type: ignore[operator]
+    daemon.start()
+    info = daemon.lxc("info").stdout
+    assert "server_version: 5.0.2" in info
+    assert "auth: trusted" in info
+    resources = daemon.lxc("info", "--resources").stdout
+    assert "CPU" in resources
+    assert json.loads(daemon.lxc("query", "/1.0/cluster").stdout)["enabled"] is False
+    daemon.lxc("config", "set", "user.note", "hello")
+    assert daemon.lxc("config", "get", "user.note").stdout.strip() == "hello"
+    failed = daemon.lxc("config", "set", "core.nonsense", "x", check=False)
+    assert failed.returncode == 1
+    assert "core.nonsense" in failed.stderr
+    assert daemon.lxc("operation", "list", "-f", "json").stdout.strip() == "[]"
+    assert daemon.lxc("warning", "list", "-f", "json").stdout.strip() == "[]"
