@@ -45,6 +45,8 @@ _DEBIAN_ARCHITECTURES = {
     "mips64": "mips64el",
 }
 _KEYRINGS = "/usr/share/keyrings"
+_MERGED_USR = "/usr/share/mmdebstrap/hooks/maybe-merged-usr"
+"""Merges /usr before packages come, so that none has to be installed (with all of Perl) to do it afterwards."""
 _MEMORY_NEEDED = 2 << 30
 """Bytes of memory that must be free for the tree to be built there; a Debian tree takes about 0.7 GB while built."""
 _CHECK_MILLISECONDS = 250
@@ -198,6 +200,7 @@ def _prepare(recipe: Recipe, sources: list[Source], scratch: str) -> list[str]:
         *options,
         *packages,
         *([f"--customize-hook={hook}"] if has_apt else []),
+        *([f"--hook-dir={_MERGED_USR}"] if has_apt and os.path.isdir(_MERGED_USR) else []),
         recipe.suites[0],
         f"{scratch}/tree/rootfs",
         *(_one_line(source) for source in sources),
