@@ -34,6 +34,16 @@ START_SECONDS = 60.0
 KILL_SECONDS = 30.0
 
 
+_PRIVILEGED_DROP = ("sys_time", "sys_module", "sys_rawio", "mac_admin", "mac_override")
+"""Capabilities that a container without a user namespace of its own never has: they act on the host."""
+
+_HOST_SYSCALLS = (("syslog", "errno:1"),)
+"""Denied to every container unless its policy names them: the kernel's log is the host's (dmesg_restrict may be off)."""
+
+_KEY_SYSCALLS = (("add_key", "errno:38"), ("keyctl", "errno:38"), ("request_key", "errno:38"))
+"""Denied to privileged containers: root's keyrings are per user namespace, theirs would be the host's."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
     """A container that runs: its facts at this moment. `pid` is PID 1's on the host, `started_at` a Unix time."""
@@ -57,10 +67,6 @@ class Stats:
     memory_peak: int | None
     swap: int | None
     swap_peak: int | None
-
-
-PRIVILEGED_DROP = ("sys_time", "sys_module", "sys_rawio", "mac_admin", "mac_override")
-"""Capabilities that a container without a user namespace of its own never has: they act on the host."""
 
 
 class Runtime:
@@ -134,8 +140,7 @@ class Runtime:
             self._clean(spec.key, spec.run_dir)
             os.makedirs(spec.run_dir, mode=0o700)
             os.makedirs(spec.log_dir, mode=0o700, exist_ok=True)
-            if spec.idmap is None:
-                spec = replace(spec, confinement=_without_host_powers(spec.confinement))
+            spec = replace(spec, confinement=_hardened(spec.confinement, privileged=spec.idmap is None))
             payload = {"spec": spec.to_json(), "seccomp": self._seccomp_file(spec.confinement)}
             child = self._spawner.spawn("monitor", payload, ())
             try:
@@ -422,6 +427,15 @@ def _expect(child: Child, word: str) -> tuple[dict[str, Any], list[int]]:
     return received
 
 
-def _without_host_powers(confinement: Confinement) -> Confinement:
-    names = dict.fromkeys((*confinement.drop_capabilities, *PRIVILEGED_DROP))
-    return replace(confinement, drop_capabilities=tuple(names))
+def _hardened(confinement: Confinement, *, privileged: bool) -> Confinement:
+    """Return the confinement with what no container may do to its host."""
+    names = confinement.drop_capabilities
+    rules = confinement.seccomp
+    denied = _HOST_SYSCALLS
+    if privileged:
+        names = tuple(dict.fromkeys((*names, *_PRIVILEGED_DROP)))
+        denied += _KEY_SYSCALLS
+    if confinement.seccomp_default == "allow":
+        named = {name for name, _ in rules}
+        rules += tuple(rule for rule in denied if rule[0] not in named)
+    return replace(confinement, drop_capabilities=names, seccomp=rules)

@@ -233,10 +233,7 @@ class Builder:
     def _fill_sys(self) -> None:
         self._rebind(self._sys, "devices/virtual/net", clear=mount.ATTR_RDONLY)
         for path in _ALREADY_MOUNTED:
-            try:
-                self._rebind(self._sys, path)
-            except FileNotFoundError:
-                continue
+            self._rebind(self._sys, path)
         self._attach_below(self._sys, self._cgroup, "fs/cgroup")
 
     def _fill_proc(self) -> None:
@@ -275,8 +272,11 @@ class Builder:
         close([target, tree])
 
     def _rebind(self, directory: int, path: str, *, add: int = 0, clear: int = 0) -> None:
-        """Mount a part of a mount of ours on itself, with other attributes."""
-        tree = mount.open_tree(path, dir_fd=directory)
+        """Mount a part of a mount of ours on itself, with other attributes; no such part is no error."""
+        try:
+            tree = mount.open_tree(path, dir_fd=directory)
+        except FileNotFoundError:
+            return
         mount.set_attributes(tree, add=add, clear=clear)
         self._attach_below(directory, tree, path)
 
