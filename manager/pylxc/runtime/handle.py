@@ -37,8 +37,8 @@ KILL_SECONDS = 30.0
 _PRIVILEGED_DROP = ("sys_time", "sys_module", "sys_rawio", "mac_admin", "mac_override")
 """Capabilities that a container without a user namespace of its own never has: they act on the host."""
 
-_HOST_SYSCALLS = (("syslog", "errno:1"),)
-"""Denied to every container unless its policy names them: the kernel's log is the host's (dmesg_restrict may be off)."""
+_HOST_SYSCALLS: tuple[tuple[str, str], ...] = (("syslog", "errno:1"),)
+"""Denied to every container unless its policy names them: the kernel's log is the host's, whoever may read it."""
 
 _KEY_SYSCALLS = (("add_key", "errno:38"), ("keyctl", "errno:38"), ("request_key", "errno:38"))
 """Denied to privileged containers: root's keyrings are per user namespace, theirs would be the host's."""
