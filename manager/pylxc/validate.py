@@ -100,7 +100,7 @@ def integer(low: int | None = None, high: int | None = None) -> Check:
     """Return the check of a whole number from `low` to `high`."""
 
     def check(value: str) -> None:
-        if not re.fullmatch(r"[+-]?\d{1,19}", value):
+        if not re.fullmatch(r"[+-]?[0-9]{1,19}", value):
             raise BadRequest(f"Invalid value for an integer {value!r}")
         if (low is not None and int(value) < low) or (high is not None and int(value) > high):
             raise BadRequest(f"Invalid value {value!r}: not within {low if low is not None else ''}..{high or ''}")
@@ -158,7 +158,7 @@ def size_or_percent(value: str) -> None:
 
 def rate(value: str) -> None:
     """Check a network rate such as 100Mbit."""
-    if not re.fullmatch(r"\d+([kMGTPE]i?)?bit|\d+", value):
+    if not re.fullmatch(r"[0-9]+([kMGTPE]i?)?bit|[0-9]+", value):
         raise BadRequest(f"Invalid rate {value!r}: a number with bit, kbit, Mbit, Gbit, Kibit, ...")
 
 
@@ -222,7 +222,7 @@ def cpuset(value: str) -> None:
     """Check `limits.cpu`: a number of CPUs, or a set such as 0-3,6."""
     if value == "":
         return
-    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", value):
+    if not re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", value):
         raise BadRequest(f"Invalid CPU limit {value!r}: a number such as 2, or a set such as 0-3,6")
     for part in value.split(","):
         first, _, last = part.partition("-")
@@ -232,17 +232,17 @@ def cpuset(value: str) -> None:
 
 def cpu_allowance(value: str) -> None:
     """Check `limits.cpu.allowance`: a share such as 50%, or time slices such as 25ms/100ms."""
-    if re.fullmatch(r"\d+%", value):
+    if re.fullmatch(r"[0-9]+%", value):
         integer(1, 100)(value[:-1])
         return
-    slices = re.fullmatch(r"(\d+)ms/(\d+)ms", value)
+    slices = re.fullmatch(r"([0-9]+)ms/([0-9]+)ms", value)
     if not slices or not int(slices[1]) or not int(slices[2]):
         raise BadRequest(f"Invalid CPU allowance {value!r}: a share such as 50%, or time such as 25ms/100ms")
 
 
 def rlimit(value: str) -> None:
     """Check `limits.kernel.*`: soft, or soft:hard; numbers or `unlimited`."""
-    if not re.fullmatch(r"(\d+|unlimited)(:(\d+|unlimited))?", value):
+    if not re.fullmatch(r"([0-9]+|unlimited)(:([0-9]+|unlimited))?", value):
         raise BadRequest(f"Invalid resource limit {value!r}: soft, or soft:hard")
 
 
@@ -258,7 +258,7 @@ def raw_idmap(value: str) -> None:
     for line in value.splitlines():
         if not line.strip():
             continue
-        fields = re.fullmatch(r"(both|uid|gid) (\d+)(?:-(\d+))? (\d+)(?:-(\d+))?", line.strip())
+        fields = re.fullmatch(r"(both|uid|gid) ([0-9]+)(?:-([0-9]+))? ([0-9]+)(?:-([0-9]+))?", line.strip())
         if not fields:
             raise BadRequest(f"Invalid raw.idmap line {line.strip()!r}: 'both|uid|gid HOST CONTAINER' is needed")
         host, host_last, inside, inside_last = (int(f) if f else None for f in fields.groups()[1:])
@@ -268,7 +268,7 @@ def raw_idmap(value: str) -> None:
 
 def expiry(value: str) -> None:
     """Check an expiry such as `1M 2H 3d 4w 5m 6y`, each unit once."""
-    units = [part[-1] for part in value.split() if re.fullmatch(r"\d+[SMHdwmy]", part)]
+    units = [part[-1] for part in value.split() if re.fullmatch(r"[0-9]+[SMHdwmy]", part)]
     if len(units) != len(value.split()) or len(set(units)) != len(units):
         raise BadRequest(f"Invalid expiry {value!r}: numbers with S, M, H, d, w, m or y are needed, each once")
 
