@@ -13,16 +13,18 @@ import socket
 import struct
 import termios
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
 from pylxc.api import descriptors
+from pylxc.errors import PylxcError
 
 _PIPE_BYTES = 1 << 20
 _MAX_LINE = 4096
+_MAX_SIZE = 1 << 16
 
 
 class ExecRelay:
@@ -160,14 +162,12 @@ class ExecRelay:
 
     async def _obey(self, websocket: web.WebSocketResponse) -> None:
         async for message in websocket:
-            try:
-                order = json.loads(message.data)
-                if order["command"] == "window-resize":
+            order = _order(message.data)
+            with suppress(ValueError, KeyError, TypeError, struct.error):
+                if order.get("command") == "window-resize":
                     self._resize(int(order["args"]["width"]), int(order["args"]["height"]))
-                elif order["command"] == "signal":
+                elif order.get("command") == "signal":
                     self._signal(int(order["signal"]))
-            except (ValueError, KeyError, TypeError, struct.error):
-                continue  # what an order is not is not obeyed; LXD does the same
         if not self._exited.is_set():
             self._kill()
 
@@ -185,3 +185,83 @@ class ExecRelay:
         if self._control is not None:
             with suppress(OSError):
                 self._control.shutdown(socket.SHUT_RDWR)
+
+
+class ConsoleRelay:
+    """The `Relay` of `services.instances.console` for websockets. Closing either of them detaches."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sockets: dict[str, web.WebSocketResponse] = {}
+        self._connected = threading.Event()
+        self._begun = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._console: socket.socket | None = None
+        self._resize: Callable[[int, int], None] | None = None
+
+    async def connect(self, name: str, websocket: web.WebSocketResponse) -> None:
+        """Carry one websocket until its end."""
+        self._sockets[name] = websocket
+        if self._sockets.keys() >= {"0", "control"}:
+            self._connected.set()
+        await self._begun.wait()
+        if self._console is not None:
+            task = asyncio.create_task(self._input(websocket) if name == "0" else self._obey(websocket))
+            ended = asyncio.create_task(self._ended.wait())
+            await asyncio.wait({task, ended}, return_when="FIRST_COMPLETED")
+            for left in (task, ended):
+                left.cancel()
+            with suppress(asyncio.CancelledError, ConnectionError):
+                await task
+            self._ended.set()
+
+    def wait_connected(self, timeout: float) -> bool:
+        """Block until both sockets are there; False when they are not in `timeout` seconds."""
+        return self._connected.wait(timeout)
+
+    def carry(self, console: socket.socket, resize: Callable[[int, int], None]) -> None:
+        """Carry until the client detaches or the console ends."""
+        asyncio.run_coroutine_threadsafe(self._carry(console, resize), self._loop).result()
+
+    def finish(self) -> None:
+        """End the carrying."""
+        self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        self._ended.set()
+        self._begun.set()
+
+    async def _carry(self, console: socket.socket, resize: Callable[[int, int], None]) -> None:
+        console.setblocking(False)
+        self._console, self._resize = console, resize
+        self._begun.set()
+        websocket = self._sockets["0"]
+        with console, suppress(ConnectionError):
+            while data := await descriptors.read(console.fileno(), stop=self._ended):
+                await websocket.send_bytes(data)
+            await websocket.send_bytes(b"\n\r")
+        self._ended.set()
+
+    async def _input(self, websocket: web.WebSocketResponse) -> None:
+        async for message in websocket:
+            data = message.data.encode() if message.type is WSMsgType.TEXT else message.data
+            if self._console is None or not await descriptors.write(self._console.fileno(), data, stop=self._ended):
+                return
+
+    async def _obey(self, websocket: web.WebSocketResponse) -> None:
+        async for message in websocket:
+            order = _order(message.data)
+            if order.get("command") == "window-resize" and self._resize is not None:
+                with suppress(ValueError, KeyError, TypeError, PylxcError):
+                    width, height = int(order["args"]["width"]), int(order["args"]["height"])
+                    if 0 < width < _MAX_SIZE and 0 < height < _MAX_SIZE:
+                        await asyncio.to_thread(self._resize, width, height)
+
+
+def _order(text: str | bytes) -> dict[str, Any]:
+    """Return what a control message says, {} when it is none."""
+    try:
+        order = json.loads(text)
+    except ValueError:
+        return {}
+    return order if isinstance(order, dict) else {}

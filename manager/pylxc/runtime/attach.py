@@ -20,6 +20,7 @@ import sys
 import termios
 from typing import Any, NoReturn
 
+from pylxc.errors import BadRequest
 from pylxc.kernel import caps, fds, namespaces, procfs, seccomp
 
 NOT_EXECUTABLE = 126
@@ -33,8 +34,35 @@ _MAX_FD = 2**31 - 1
 _EXECUTING = "executing the command"
 
 
-class Refused(Exception):
-    """What was asked for cannot be done safely; one line for the user."""
+def read_state(run_dir: str) -> dict[str, Any]:
+    """Return what the monitor of the container that runs in `run_dir` has written down.
+
+    Raises:
+        BadRequest: none runs there.
+    """
+    try:
+        with open(f"{run_dir}/state.json", encoding="utf-8") as file:
+            state: dict[str, Any] = json.load(file)
+    except FileNotFoundError:
+        raise BadRequest("Instance is not running") from None
+    return state
+
+
+def open_init(state: dict[str, Any]) -> int:
+    """Return a pidfd of a container's PID 1.
+
+    Raises:
+        BadRequest: it has ended.
+    """
+    try:
+        fd = os.pidfd_open(state["init_pid"])
+        # The descriptor holds the process: if it is still the one that was started, its number was not used again.
+        if procfs.start_time(state["init_pid"]) == state["init_start_time"]:
+            return fd
+        os.close(fd)
+    except (ProcessLookupError, FileNotFoundError):
+        pass
+    raise BadRequest("Instance is not running")
 
 
 class Entry:
@@ -50,21 +78,13 @@ class Entry:
         """Open the container that runs in `run_dir`.
 
         Raises:
-            Refused: it does not run (any more).
+            BadRequest: it does not run (any more).
             OSError: it has just gone.
         """
         caps.set_dumpable(False)
-        try:
-            with open(f"{run_dir}/state.json", encoding="utf-8") as file:
-                state = json.load(file)
-        except FileNotFoundError:
-            raise Refused("Instance is not running") from None
+        state = read_state(run_dir)
         self.spec: dict[str, Any] = state["spec"]
-        pid = state["init_pid"]
-        self.pidfd = os.pidfd_open(pid)
-        # The pidfd holds the process; if it is still the one that was started, its number was not used again.
-        if procfs.start_time(pid) != state["init_start_time"]:
-            raise Refused("Instance is not running")
+        self.pidfd = open_init(state)
         self.cgroup_fd = os.open(state["cgroups"]["unified"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         # A task that moves itself takes no lock; moving a process from outside waits for an RCU grace period.
         self.entrances = [os.open(f"{path}/tasks", os.O_WRONLY | os.O_CLOEXEC) for path in state["cgroups"]["v1"]]
@@ -135,6 +155,8 @@ def _join(entry: Entry) -> None:
     # As the host's root still: the container's may not raise hard limits.
     for name, soft, hard in entry.spec["confinement"]["rlimits"]:
         resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
+    if profile := entry.spec["confinement"]["apparmor"]:
+        _write(os.open("self/attr/apparmor/exec", os.O_WRONLY, dir_fd=entry.proc_fd), f"exec {profile}")
     namespaces.setns(entry.pidfd, entry.flags)
     os.setgroups([])
     os.setresgid(0, 0, 0)
@@ -143,12 +165,17 @@ def _join(entry: Entry) -> None:
     caps.join_new_session_keyring()
 
 
+def _write(fd: int, text: str) -> None:
+    os.write(fd, text.encode())
+    os.close(fd)
+
+
 def _terminal(spec: dict[str, Any], report: socket.socket) -> list[int]:
     """Make a terminal in the container's own devpts, pass its master on, return the slave three times."""
     master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     status = os.fstat(master)
     if not stat.S_ISCHR(status.st_mode) or status.st_rdev != _PTMX:
-        raise Refused("the container's /dev/pts/ptmx is no terminal multiplexer")
+        raise BadRequest("the container's /dev/pts/ptmx is no terminal multiplexer")
     os.set_blocking(master, True)
     fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
     # By the master, not by its path: what the path leads to is for the guest to choose.
@@ -185,10 +212,14 @@ def _place_descriptors(stdio: list[int], report_fd: int) -> None:
 def _confine(entry: Entry, spec: dict[str, Any]) -> None:
     """Give up what PID 1 has not either, and become the user that was asked for."""
     confinement = entry.spec["confinement"]
-    caps.drop(tuple(confinement["drop_capabilities"]))
+    dropped = tuple(confinement["drop_capabilities"])
+    # Loading a filter needs CAP_SYS_ADMIN, which goes with the change of user at the latest.
+    early = "sys_admin" in dropped
+    if entry.seccomp and early:
+        seccomp.load(entry.seccomp)
+    caps.drop(dropped)
     os.setresgid(spec["gid"], spec["gid"], spec["gid"])
-    # Loading a filter needs CAP_SYS_ADMIN, which goes with the change of user.
-    if entry.seccomp:
+    if entry.seccomp and not early:
         seccomp.load(entry.seccomp)
     os.setresuid(spec["uid"], spec["uid"], spec["uid"])
     caps.set_dumpable(False)

@@ -16,6 +16,7 @@ import socket
 import stat
 from typing import Any
 
+from pylxc.errors import BadRequest
 from pylxc.kernel import fds as descriptors
 from pylxc.kernel import namespaces, pidfd
 from pylxc.runtime import attach, protocol
@@ -37,7 +38,7 @@ def main(payload: dict[str, Any], fds: list[int]) -> None:
     supervisor = Supervisor(payload, socket.socket(fileno=fds[1]))
     try:
         outcome = supervisor.run(fds[2:5])
-    except (OSError, attach.Refused) as error:
+    except (OSError, BadRequest) as error:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         outcome = {"return": 1, "error": f"Failed entering the container: {text}"}
     supervisor.tell(outcome)
@@ -173,7 +174,7 @@ class Supervisor:
             self.buffer += data
         _, self.buffer = self.buffer.split(b"\n", 1)
         if len(stdio) != 3:
-            raise attach.Refused("three file descriptors were expected")
+            raise BadRequest("three file descriptors were expected")
         return stdio
 
     def _record(self) -> list[int]:
@@ -201,7 +202,7 @@ class Supervisor:
         if stat.S_ISCHR(status.st_mode) and status.st_rdev == attach.DEV_NULL:
             return fd
         if not stat.S_ISFIFO(status.st_mode):
-            raise attach.Refused("only pipes and /dev/null can be passed to a container")
+            raise BadRequest("only pipes and /dev/null can be passed to a container")
         inside = fd
         if status.st_dev != pipe_device:
             source, sink = os.pipe()

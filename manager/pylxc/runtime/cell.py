@@ -1,0 +1,93 @@
+"""Where the files of a container are touched: inside its user and mount namespace, as its root.
+
+Of a running container that is its own view, mounts and all. A stopped one gets namespaces of the same kind around its
+tree. Nothing that a guest puts into its tree (links, mounts, devices) leads out of there.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pylxc.kernel import caps, idmap, mount, namespaces
+from pylxc.runtime import attach
+
+_KEPT = ("chown", "dac_override", "dac_read_search", "fowner", "fsetid", "setfcap")
+
+
+def enter(payload: dict[str, Any]) -> int:
+    """Move this single-threaded process into a container's files, for good; its root directory is the container's.
+
+    Args:
+        payload: `run_dir` of a running container, or of a stopped one `rootfs` and `idmap` (as `IdMap.from_json`
+            takes it; None for a privileged one), `shift` when the owners on the disk are the container's own ids.
+
+    Returns:
+        A descriptor of the host's /proc: what this process has open can be named there, nothing else.
+
+    Raises:
+        BadRequest: the container has just stopped.
+        OSError: EINVAL when the file system of the tree cannot map owners.
+    """
+    caps.set_dumpable(False)
+    proc_fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    if "run_dir" in payload:
+        _enter_running(payload["run_dir"])
+    else:
+        _enter_stopped(payload["rootfs"], payload["idmap"], payload["shift"])
+    attach.forget_host()
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    caps.drop(tuple(name for name in caps.NAMES if name not in _KEPT))
+    caps.set_dumpable(False)  # changing ids has reset it
+    os.umask(0)
+    os.chdir("/")
+    return proc_fd
+
+
+def _enter_running(run_dir: str) -> None:
+    state = attach.read_state(run_dir)
+    pidfd = attach.open_init(state)
+    flags = namespaces.CLONE_NEWNS
+    if state["spec"]["idmap"]:
+        flags |= namespaces.CLONE_NEWUSER
+    namespaces.setns(pidfd, flags)
+    os.close(pidfd)
+
+
+def _enter_stopped(rootfs: str, maps: dict[str, Any] | None, shift: bool) -> None:
+    tree = mount.open_tree(rootfs)
+    if maps:
+        userns_fd = _user_namespace(maps)
+        if shift:
+            mount.set_idmap(tree, userns_fd)
+        namespaces.setns(userns_fd, namespaces.CLONE_NEWUSER)
+        os.close(userns_fd)
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    mount.set_propagation("/", mount.MS_REC | mount.MS_PRIVATE)
+    mount.set_attributes(tree, add=mount.ATTR_NODEV | mount.ATTR_NOSUID)
+    mount.attach_at(tree, "/proc")  # any directory will do, this one is everywhere
+    os.fchdir(tree)
+    mount.pivot_root(".", ".")
+    mount.unmount(".")
+    os.close(tree)
+
+
+def _user_namespace(maps: dict[str, Any]) -> int:
+    """Return a descriptor of a new user namespace with these maps."""
+    wait_fd, go_fd = os.pipe()
+    pid, pidfd = namespaces.clone(namespaces.CLONE_NEWUSER)
+    if pid == 0:
+        os.close(go_fd)
+        os.read(wait_fd, 1)  # it is here only to hold the namespace until somebody has a descriptor of it
+        os._exit(0)
+    try:
+        ranges = {kind: [(r["inside"], r["outside"], r["length"]) for r in maps[kind]] for kind in ("uids", "gids")}
+        idmap.write_maps(pid, ranges["uids"], ranges["gids"])
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(go_fd)
+        os.close(wait_fd)
+        os.close(pidfd)
+        os.waitpid(pid, 0)

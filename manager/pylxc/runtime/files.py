@@ -1,0 +1,392 @@
+"""Files of a container, one request per process: read, write, make, delete, and whole trees as tar streams.
+
+The process is in the container (see `runtime.cell`) before it looks at a path. With the daemon it talks over its
+result socket: it tells what it has found or made ready, is told where the bytes go or that they are all there, and
+tells the end. A guest can make a file system hang (FUSE): every look at it is under an alarm that ends the process.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import signal
+import socket
+import stat
+from typing import Any
+
+from pylxc.errors import BadRequest, Conflict, Forbidden, NotFound, PylxcError
+from pylxc.runtime import cell, protocol, tarstream
+from pylxc.runtime.spool import Spool
+
+STALLED_SECONDS = 30
+"""How long one system call on a file system of the container may take."""
+
+_CHUNK = 1 << 20
+_SMALL = 1 << 16
+_TEXTS = {errno.ENOSPC: "No space left in the instance", errno.EROFS: "The file system is read-only"}
+
+
+def main(payload: dict[str, Any], fds: list[int]) -> None:
+    """Serve one request; the spawner's child of kind "files".
+
+    Args:
+        payload: where (see `cell.enter`), `op` (get, put, mkdir, symlink, delete, put-tree, get-tree), `path`, and for
+            what is made `uid`, `gid`, `mode` (null for the default), `append`, `target`.
+        fds: the result socket; for put and put-tree the descriptor that the bytes come from.
+
+    Raises:
+        PylxcError: told to the daemon by the spawner.
+    """
+    daemon = protocol.adopt(fds[0])
+    path: str = payload["path"]
+    signal.alarm(STALLED_SECONDS)
+    proc_fd = cell.enter(payload)
+    try:
+        answer = _OPERATIONS[payload["op"]](Request(payload, daemon, proc_fd, fds[1] if len(fds) > 1 else -1))
+    except OSError as error:
+        raise _translate(error, path) from None
+    except ValueError as error:
+        raise BadRequest(f"Invalid archive: {error}") from None
+    except _AbandonedError:
+        return
+    protocol.send(daemon, answer)
+
+
+class _AbandonedError(Exception):
+    """The daemon wants no more of this request."""
+
+
+class Request:
+    """What `main` was asked for."""
+
+    def __init__(self, payload: dict[str, Any], daemon: socket.socket, proc_fd: int, source_fd: int) -> None:
+        self.path: str = os.path.normpath("/" + payload["path"].lstrip("/"))
+        self.payload = payload
+        self.daemon = daemon
+        self.proc_fd = proc_fd
+        self.source_fd = source_fd
+
+    def owner(self) -> tuple[int, int]:
+        """The owner of something new, as ids inside."""
+        return self.payload.get("uid") or 0, self.payload.get("gid") or 0
+
+    def mode(self, default: int) -> int:
+        """The permission bits of something new."""
+        mode = self.payload.get("mode")
+        return default if mode is None else int(mode) & 0o7777
+
+    def tell(self, message: dict[str, Any]) -> list[int]:
+        """Tell the daemon something and return what descriptors it answers with.
+
+        Raises:
+            _AbandonedError: the daemon has lost interest.
+        """
+        signal.alarm(0)
+        protocol.send(self.daemon, message)
+        received = protocol.receive(self.daemon)
+        signal.alarm(STALLED_SECONDS)
+        if received is None:
+            raise _AbandonedError
+        return received[1]
+
+
+def _get(request: Request) -> dict[str, Any]:
+    status = os.lstat(request.path)
+    head = {
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+        "mode": stat.S_IMODE(status.st_mode),
+        "modified": status.st_mtime_ns,
+    }
+    if stat.S_ISDIR(status.st_mode):
+        _send_bytes(request, head | {"type": "directory"}, json.dumps(sorted(os.listdir(request.path))).encode())
+    elif stat.S_ISLNK(status.st_mode):
+        target = os.path.join(os.path.dirname(request.path), os.readlink(request.path))
+        _send_bytes(request, head | {"type": "symlink"}, os.fsencode(os.path.normpath(target)))
+    elif stat.S_ISREG(status.st_mode):
+        _send_file(request, head | {"type": "file"})
+    else:
+        raise BadRequest(f"{request.path!r} is no file, directory or symbolic link")
+    return {"done": True}
+
+
+def _send_bytes(request: Request, head: dict[str, Any], data: bytes) -> None:
+    (sink,) = request.tell(head | {"size": len(data)})
+    write_all(sink, data)
+
+
+def _send_file(request: Request, head: dict[str, Any]) -> None:
+    fd = os.open(request.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise BadRequest(f"{request.path!r} is no file, directory or symbolic link")
+    if status.st_size == 0:
+        # Files of /proc and /sys tell no size.
+        _send_bytes(request, head, os.read(fd, _CHUNK))
+        return
+    (sink,) = request.tell(head | {"size": status.st_size})
+    if send_file(sink, fd, status.st_size) < status.st_size:
+        raise Conflict(f"{request.path!r} was cut short while it was read")
+
+
+def send_file(sink: int, fd: int, size: int) -> int:
+    """Send `size` bytes of a file, fewer when it ends before; return how many.
+
+    Waiting for a slow receiver is not under the alarm.
+    """
+    sent = 0
+    while sent < size:
+        signal.alarm(STALLED_SECONDS)
+        try:
+            count = os.sendfile(sink, fd, None, min(_CHUNK, size - sent))
+        except BlockingIOError:
+            _wait_writable(sink)
+            continue
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            data = os.read(fd, _SMALL)  # a file system without splice
+            write_all(sink, data)
+            count = len(data)
+        if count == 0:
+            break
+        sent += count
+    return sent
+
+
+def write_all(sink: int, data: bytes | bytearray | memoryview) -> None:
+    """Write all of `data` to a descriptor that may be non-blocking."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(sink, view) :]
+        except BlockingIOError:
+            _wait_writable(sink)
+
+
+def _wait_writable(fd: int) -> None:
+    _wait(fd, select.POLLOUT)
+
+
+def _wait_readable(fd: int) -> None:
+    _wait(fd, select.POLLIN)
+
+
+def _wait(fd: int, event: int) -> None:
+    """Wait for the client, who may take any time."""
+    signal.alarm(0)
+    poll = select.poll()
+    poll.register(fd, event)
+    poll.poll()
+    signal.alarm(STALLED_SECONDS)
+
+
+def _put(request: Request) -> dict[str, Any]:
+    with Spool(request.path, request.proc_fd) as spool:
+        request.tell({"ready": True})
+        more = True
+        while more:
+            _wait_readable(request.source_fd)
+            more = spool.take(request.source_fd)
+        request.tell({"received": spool.size})  # the answer is the daemon's word that this was all
+        if request.payload.get("append") and spool.exists:
+            spool.append()
+        else:
+            spool.commit(request.owner(), request.mode(0o644))
+        return {"created": not spool.exists}
+
+
+def _mkdir(request: Request) -> dict[str, Any]:
+    return {"created": make_directory(request.path, request.owner(), request.mode(0o750))}
+
+
+def make_directory(path: str | bytes, owner: tuple[int, int], mode: int) -> bool:
+    """Make a directory; return False when it is there already, which is fine."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if os.path.isdir(path):
+            return False
+        raise
+    os.chown(path, *owner, follow_symlinks=False)
+    os.chmod(path, mode)
+    return True
+
+
+def _symlink(request: Request) -> dict[str, Any]:
+    return {"created": make_symlink(os.fsencode(request.path), os.fsencode(request.payload["target"]), request.owner())}
+
+
+def make_symlink(path: bytes, target: bytes, owner: tuple[int, int]) -> bool:
+    """Make a symbolic link; return False when there is one with this target already, which is fine."""
+    try:
+        os.symlink(target, path)
+    except FileExistsError:
+        if os.path.islink(path) and os.readlink(path) == target:
+            return False
+        raise
+    os.chown(path, *owner, follow_symlinks=False)
+    return True
+
+
+def _delete(request: Request) -> dict[str, Any]:
+    status = os.lstat(request.path)
+    if stat.S_ISDIR(status.st_mode):
+        os.rmdir(request.path)
+    else:
+        os.unlink(request.path)
+    return {"deleted": True}
+
+
+def _get_tree(request: Request) -> dict[str, Any]:
+    status = os.lstat(request.path)
+    if not stat.S_ISDIR(status.st_mode):
+        raise BadRequest(f"{request.path!r} is no directory")
+    (sink,) = request.tell({"type": "tree"})
+    TreeWriter(sink).write(os.fsencode(request.path))
+    return {"done": True}
+
+
+class TreeWriter:
+    """Writes a directory's tree as a tar stream. Names are relative to the directory, which itself is `.`.
+
+    What is neither file, directory nor symbolic link is left out, and so is what vanishes meanwhile.
+    """
+
+    def __init__(self, sink: int) -> None:
+        self._sink = sink
+        self._buffer = bytearray()
+
+    def write(self, top: bytes) -> None:
+        """Write the tree at `top` and the archive's end."""
+        todo = [b"."]
+        while todo:
+            name = todo.pop()
+            signal.alarm(STALLED_SECONDS)
+            try:
+                self._member(top, name, todo)
+            except FileNotFoundError:
+                continue
+        self._buffer += tarstream.END
+        self._flush()
+
+    def _member(self, top: bytes, name: bytes, todo: list[bytes]) -> None:
+        path = os.path.join(top, name)
+        status = os.lstat(path)
+        kind = _TAR_KINDS.get(stat.S_IFMT(status.st_mode))
+        if kind is None:
+            return
+        member = tarstream.Member(name, kind)
+        member.uid, member.gid, member.mode = status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
+        member.mtime = int(status.st_mtime)
+        if kind == tarstream.FILE:
+            self._file(path, member)
+            return
+        if kind == tarstream.SYMLINK:
+            member.target = os.readlink(path)
+        self._buffer += tarstream.header(member)
+        if kind == tarstream.DIRECTORY:
+            inside = sorted(os.listdir(path), reverse=True)
+            todo.extend(inside if name == b"." else [name + b"/" + child for child in inside])
+        if len(self._buffer) >= _CHUNK // 4:
+            self._flush()
+
+    def _file(self, path: bytes, member: tarstream.Member) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                return
+            if status.st_size <= _SMALL:
+                content = os.read(fd, _SMALL)
+                member.size = len(content)
+                self._buffer += tarstream.header(member)
+                self._buffer += content
+                self._buffer += tarstream.padding(member.size)
+            else:
+                member.size = status.st_size
+                self._buffer += tarstream.header(member)
+                self._flush()
+                missing = member.size - send_file(self._sink, fd, member.size)
+                while missing:  # it has become shorter: the archive's length is promised
+                    count = min(missing, _CHUNK)
+                    write_all(self._sink, bytes(count))
+                    missing -= count
+                self._buffer += tarstream.padding(member.size)
+        finally:
+            os.close(fd)
+        if len(self._buffer) >= _CHUNK // 4:
+            self._flush()
+
+    def _flush(self) -> None:
+        write_all(self._sink, self._buffer)
+        self._buffer = bytearray()
+
+
+def _put_tree(request: Request) -> dict[str, Any]:
+    """Unpack a tar stream below the path; owners and modes are the members' for what is new."""
+    top = os.fsencode(request.path)
+    make_directory(top, request.owner(), request.mode(0o755))
+    request.tell({"ready": True})
+    count = 0
+    reader = tarstream.Reader(request.source_fd, _wait_readable)
+    for member in reader.members():
+        _unpack(top, member, reader, request.proc_fd)
+        count += 1
+    request.tell({"received": count})
+    return {"members": count}
+
+
+def _unpack(top: bytes, member: tarstream.Member, reader: tarstream.Reader, proc_fd: int) -> None:
+    parts = [part for part in member.name.split(b"/") if part not in (b"", b".")]
+    if b".." in parts:
+        raise ValueError(f"the name {os.fsdecode(member.name)!r} leads outside")
+    path = os.path.join(top, *parts)
+    owner = (member.uid, member.gid)
+    if member.kind == tarstream.DIRECTORY:
+        _make_parents(path)
+        make_directory(path, owner, member.mode)
+    elif member.kind == tarstream.SYMLINK:
+        _make_parents(path)
+        make_symlink(path, member.target, owner)
+    elif member.kind == tarstream.FILE:
+        _make_parents(path)
+        with Spool(os.fsdecode(path), proc_fd) as spool:
+            reader.content(member, spool.write)
+            spool.commit(owner, member.mode)
+    else:
+        raise ValueError(f"{os.fsdecode(member.name)!r} is no file, directory or symbolic link")
+
+
+def _make_parents(path: bytes) -> None:
+    parent = os.path.dirname(path)
+    if not os.path.isdir(parent):
+        _make_parents(parent)
+        make_directory(parent, (0, 0), 0o755)
+
+
+def _translate(error: OSError, path: str) -> PylxcError:
+    """Return the error that a client sees of a failed system call."""
+    text = _TEXTS.get(error.errno or 0) or error.strerror or str(error)
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"{path!r} not found")
+    if isinstance(error, FileExistsError):
+        return Conflict(f"{path!r} is there already and is something else")
+    if isinstance(error, PermissionError):
+        return Forbidden(f"{path!r}: {text}")
+    return BadRequest(f"{path!r}: {text}")
+
+
+_TAR_KINDS = {stat.S_IFREG: tarstream.FILE, stat.S_IFDIR: tarstream.DIRECTORY, stat.S_IFLNK: tarstream.SYMLINK}
+
+_OPERATIONS = {
+    "get": _get,
+    "put": _put,
+    "mkdir": _mkdir,
+    "symlink": _symlink,
+    "delete": _delete,
+    "get-tree": _get_tree,
+    "put-tree": _put_tree,
+}
