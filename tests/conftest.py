@@ -84,12 +84,12 @@ def debian13_files() -> list[str]:
 
 
 @pytest.fixture
-def make_daemon() -> Iterator[Callable[[], Daemon]]:
+def make_daemon() -> Iterator[Callable[..., Daemon]]:
     """Make daemons of one test's own: `make_daemon()` returns one that is not started yet."""
     daemons: list[Daemon] = []
 
-    def make() -> Daemon:
-        daemons.append(Daemon())
+    def make(base: str = "/var/tmp") -> Daemon:
+        daemons.append(Daemon(base))
         return daemons[-1]
 
     yield make

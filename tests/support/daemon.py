@@ -54,6 +54,7 @@ class Daemon:
         self.log_file = f"{self.dir}/pylxcd.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.leaks = Leaks(self.dir)
+        self._closed = False
         self._images: dict[str, str] = {}
 
     # The process.
@@ -106,9 +107,13 @@ class Daemon:
 
     def command(self, *args: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run `pylxc ARGS`; stdin is empty unless `input` is given."""
+        return self._client(self.command_line(*args), check, self.env, options)
+
+    def command_line(self, *args: str) -> list[str]:
+        """Return what runs `pylxc ARGS`, in an environment of `env`."""
         # Inside the namespace too: a command that finds no daemon starts one, which must not meet the host's network.
         command = [sys.executable, "-m", "pylxc.cli.main", *args]
-        return self._client(self.netns.command(*command) if self.netns else command, check, self.env, options)
+        return self.netns.command(*command) if self.netns else command
 
     def lxc(self, *args: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run Debian's unmodified `lxc ARGS` against this daemon."""
@@ -177,7 +182,9 @@ class Daemon:
         Instances are deleted through the daemon and the daemon is shut down by its own command; what is there after
         that is a leak.
         """
-        problems = []
+        problems: list[str] = []
+        if self._closed:
+            return problems
         if self.process:
             if self.process.poll() is None:
                 try:
@@ -197,6 +204,7 @@ class Daemon:
         if self.netns:
             self.netns.close()
         shutil.rmtree(self.dir)
+        self._closed = True
         return problems
 
 
