@@ -1,0 +1,154 @@
+"""`pylxc image import` and `export`: image files from and to the caller's disk."""
+
+from __future__ import annotations
+
+import os
+
+from pylxc.cli.edit import assignments
+from pylxc.cli.grammar import Args
+from pylxc.cli.transfer import Transfer
+from pylxc.errors import BadRequest, PylxcError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from pylxc.cli.session import Session
+    from pylxc.client.operations import Operation
+
+
+def import_image(session: Session, args: Args) -> None:
+    """Import the image that the words name."""
+    files: list[str] = []
+    properties: dict[str, str] = {}
+    for word in args.words:
+        if "=" in word and not os.path.exists(word):
+            properties |= assignments([word])
+        elif word.endswith(":") and not os.path.exists(word):
+            session.name(word)
+        else:
+            files.append(word)
+    if not files or len(files) > 2:
+        raise BadRequest("An image is one file, or one of metadata and one of the root file system")
+    if files[0].startswith(("http://", "https://")):
+        source = {"type": "url", "mode": "pull", "url": files[0]}
+        body = {"source": source, "public": args.public, "properties": properties}
+        operation = session.wait(session.client.start("POST", "/1.0/images", body), "Importing the image")
+    else:
+        operation = session.wait(_upload(session, files, properties, public=args.public), "Importing the image")
+    fingerprint = str(operation.metadata["fingerprint"])
+    print(f"Image imported with fingerprint: {fingerprint}")
+    for alias in args.alias:
+        session.client.images.create_alias(alias, fingerprint)
+
+
+def _upload(session: Session, files: list[str], properties: dict[str, str], *, public: bool) -> Operation:
+    if os.path.isdir(files[0]):
+        return _upload_directory(session, files[0], properties, public=public)
+    opened = [(path, os.open(path, os.O_RDONLY)) for path in files]
+    try:
+        size = sum(os.fstat(fd).st_size for _, fd in opened)
+        with Transfer(session, "Transferring image", size) as transfer:
+            return session.client.images.upload(
+                opened, public=public, properties=properties, on_bytes=transfer.advance
+            )
+    finally:
+        for _, fd in opened:
+            os.close(fd)
+
+
+def _upload_directory(session: Session, path: str, properties: dict[str, str], *, public: bool) -> Operation:
+    """Pack a directory that holds metadata.yaml and rootfs/ while it is being sent."""
+    import subprocess
+
+    if not os.path.exists(os.path.join(path, "metadata.yaml")):
+        raise BadRequest(f"{path} is no image: it has no metadata.yaml")
+    members = [name for name in ("metadata.yaml", "templates", "rootfs") if os.path.exists(os.path.join(path, name))]
+    command = ["tar", "-C", path, "--numeric-owner", "--xattrs", "-cz", "--", *members]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as tar, Transfer(session, "Transferring image", 0) as transfer:
+        assert tar.stdout is not None
+        name = f"{os.path.basename(os.path.abspath(path))}.tar.gz"
+        operation = session.client.images.upload(
+            [(name, tar.stdout.fileno())], public=public, properties=properties, on_bytes=transfer.advance
+        )
+        if tar.wait():
+            raise BadRequest(f"tar failed on {path}")
+    return operation
+
+
+def export_image(session: Session, args: Args, fingerprint: str) -> None:
+    """Write the image `fingerprint` to the target that the words name."""
+    from pylxc.client import multipart
+
+    target = args.words[1] if len(args.words) > 1 else "."
+    response = session.client.stream("GET", session.client.images.url(fingerprint, "export"))
+    kind = response.headers.get("content-type", "")
+    writers = _Writers()
+    try:
+        with Transfer(session, "Exporting the image", response.length or 0) as transfer:
+            if not kind.startswith("multipart/"):
+                name = multipart.parameter(response.headers.get("content-disposition", ""), "filename")
+                if target == "-":
+                    response.into(1)
+                    return
+                write = writers.open(_place(target, os.path.basename(name) or f"{fingerprint}.tar.gz", ""))
+                for chunk in response.chunks():
+                    write(chunk)
+                    transfer.advance(len(chunk))
+            else:
+                if target == "-":
+                    raise BadRequest("A split image is two files and cannot go to stdout")
+                multipart.decode(
+                    multipart.parameter(kind, "boundary"),
+                    _counted(response.chunks(), transfer),
+                    lambda part, name: writers.open(
+                        _place(target, os.path.basename(name), ".root" if part.startswith("rootfs") else "")
+                    ),
+                )
+        writers.close()
+    except (OSError, PylxcError):
+        writers.remove()
+        raise
+    if not session.quiet:
+        print("Image exported successfully!")
+
+
+def _counted(chunks: Iterable[bytes], transfer: Transfer) -> Iterator[bytes]:
+    for chunk in chunks:
+        transfer.advance(len(chunk))
+        yield chunk
+
+
+def _place(target: str, name: str, middle: str) -> str:
+    """Return the file to write: below a directory under the server's name, else the target with the name's ending."""
+    if os.path.isdir(target):
+        return os.path.join(target, name)
+    first, dot, ending = name.partition(".")
+    return f"{target}{middle}{dot}{ending}" if first else f"{target}{middle}"
+
+
+class _Writers:
+    """The files being written; removed again when something fails."""
+
+    def __init__(self) -> None:
+        self._open: list[tuple[str, int]] = []
+
+    def open(self, path: str) -> Callable[[bytes], None]:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._open.append((path, fd))
+
+        def write(data: bytes) -> None:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+
+        return write
+
+    def close(self) -> None:
+        for _, fd in self._open:
+            os.close(fd)
+
+    def remove(self) -> None:
+        self.close()
+        for path, _ in self._open:
+            os.unlink(path)

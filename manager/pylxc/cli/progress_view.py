@@ -1,0 +1,124 @@
+"""What progress looks like: a bar on a terminal, a line now and then elsewhere. Both go to stderr."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+
+from pylxc.client.events import Events
+from pylxc.errors import PylxcError
+from pylxc.units import format_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pylxc.client.client import Client
+    from pylxc.client.operations import Operation
+
+_LINE_SECONDS = 5.0
+
+
+class Bar:
+    """A labelled bar with bytes, rate and time left; or a text beside a spinner while there are no numbers."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._rich: Any = None
+        self._next_line = 0.0
+        self._last_line = ""
+        if sys.stderr.isatty():
+            self._rich = self._start_rich()
+
+    def _start_rich(self) -> Any:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._columns = columns
+        progress = Progress(*columns[:2], console=Console(stderr=True), transient=True)
+        progress.start()
+        self._task = progress.add_task(self._label, total=None)
+        return progress
+
+    def show(self, moved: int, total: int) -> None:
+        """Show that `moved` bytes of `total` (0: not known) have gone."""
+        if self._rich is not None:
+            self._rich.columns = self._columns
+            self._rich.update(self._task, completed=moved, total=total or None)
+            return
+        share = f" ({100 * moved // total}%)" if total else ""
+        self._line(f"{self._label}: {format_bytes(moved)}{share}")
+
+    def text(self, text: str) -> None:
+        """Show a text of the server's."""
+        shown = f"{self._label}: {text}" if text else self._label
+        if self._rich is not None:
+            self._rich.columns = self._columns[:2]
+            self._rich.update(self._task, description=shown)
+        elif text:
+            self._line(shown)
+
+    def _line(self, line: str) -> None:
+        now = time.monotonic()
+        if line != self._last_line and now >= self._next_line:
+            print(line, file=sys.stderr, flush=True)
+            self._last_line, self._next_line = line, now + _LINE_SECONDS
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._rich is not None:
+            self._rich.stop()
+
+
+class Display:
+    """Follows an operation by the server's events and shows its progress."""
+
+    def __init__(self, client: Client, operation: Operation, label: str) -> None:
+        self._bar = Bar(label or str(operation.data.get("description", "")))
+        self._id = operation.id
+        self._metadata: dict[str, Any] = operation.metadata
+        self._events: Events | None = None
+        try:
+            self._events = Events(client, ("operation",))
+        except PylxcError:
+            return  # a server that is just going down; the wait itself will tell
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def _follow(self) -> None:
+        assert self._events is not None
+        for event in self._events:
+            if event["metadata"].get("id") == self._id:
+                self._metadata = event["metadata"].get("metadata") or {}
+
+    def draw(self) -> None:
+        """Show what is known now."""
+        metadata = self._metadata
+        detail = metadata.get("progress")
+        if isinstance(detail, dict) and str(detail.get("total", "")).isdecimal() and int(detail["total"]):
+            self._bar.show(int(detail.get("processed") or 0), int(detail["total"]))
+            return
+        texts = [value for key, value in metadata.items() if key.endswith("_progress") and isinstance(value, str)]
+        self._bar.text(texts[-1] if texts else "")
+
+    def close(self) -> None:
+        """Stop following and take the display away."""
+        if self._events is not None:
+            self._events.close()
+        self._bar.close()
