@@ -1,0 +1,87 @@
+"""pylxc on a stock Debian 12 host: systemd, cgroup v2 only, AppArmor, Debian's own kernel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.vm.stock_host import CACHE, StockHost, build_disk
+
+
+@pytest.fixture(scope="module")
+def host(busybox_files: list[str], debian12_files: list[str], debian13_files: list[str]) -> Iterator[StockHost]:
+    """Boot a machine that has pylxc installed, its units enabled, and three images imported."""
+    images = {"busybox": busybox_files, "debian12": debian12_files, "debian13": debian13_files}
+    files = {Path(file): f"/images/{alias}/{Path(file).name}" for alias, each in images.items() for file in each}
+    disk, kernel = build_disk(CACHE / "vm-root.img", files=files)
+    try:
+        with StockHost(disk, kernel) as machine:
+            machine.check("pylxc", "admin", "units", "--install", timeout=60)
+            for alias, each in images.items():
+                paths = [f"/images/{alias}/{Path(file).name}" for file in each]
+                machine.check("pylxc", "image", "import", *paths, "--alias", alias, timeout=300)
+            yield machine
+    finally:
+        for leftover in (disk, kernel, disk.with_suffix(".console")):
+            leftover.unlink(missing_ok=True)
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("image", ["debian12", "debian13"])
+def test_debian_guest_reaches_running(host: StockHost, image: str) -> None:
+    host.check("pylxc", "launch", image, image, timeout=300)
+    status, out = host.run("pylxc", "exec", image, "--", "systemctl", "is-system-running", "--wait", timeout=300)
+    failed = host.run("pylxc", "exec", image, "--", "systemctl", "--failed")[1]
+    assert (status, out.strip()) == (0, "running"), failed
+    controllers = host.check("pylxc", "exec", image, "--", "cat", "/sys/fs/cgroup/cgroup.controllers").split()
+    assert {"memory", "pids", "cpu"} <= set(controllers)
+    state = json.loads(host.check("pylxc", "query", f"/1.0/instances/{image}/state"))
+    addresses = [a["address"] for a in state["network"]["eth0"]["addresses"] if a["family"] == "inet"]
+    assert addresses, state["network"]
+    host.check("pylxc", "delete", "--force", image, timeout=120)
+
+
+@pytest.mark.timeout(600)
+def test_limits_and_exec_on_cgroup_v2(host: StockHost) -> None:
+    host.check(
+        "pylxc", "launch", "busybox", "b1", "-c", "limits.memory=64MiB", "-c", "limits.processes=100", timeout=120
+    )
+    assert host.check("pylxc", "exec", "b1", "--", "cat", "/sys/fs/cgroup/memory.max").strip() == str(64 << 20)
+    assert host.check("pylxc", "exec", "b1", "--", "cat", "/sys/fs/cgroup/pids.max").strip() == "100"
+    assert host.run("pylxc", "exec", "b1", "--", "sh", "-c", "exit 7")[0] == 7
+    host.check("pylxc", "pause", "b1")
+    assert "FROZEN" in host.check("pylxc", "list", "b1", "-f", "csv", "-c", "s")
+    host.check("pylxc", "start", "b1")
+    host.check("pylxc", "stop", "b1", timeout=120)
+    host.check("pylxc", "delete", "b1")
+
+
+@pytest.mark.timeout(600)
+def test_daemon_restarts_beneath_running_guests(host: StockHost) -> None:
+    host.check("pylxc", "launch", "busybox", "b2", timeout=120)
+    before = json.loads(host.check("pylxc", "query", "/1.0/instances/b2/state"))["pid"]
+    host.check("systemctl", "restart", "pylxc.service", timeout=120)
+    after = json.loads(host.check("pylxc", "query", "/1.0/instances/b2/state"))
+    assert (after["status"], after["pid"]) == ("Running", before)
+    assert host.check("pylxc", "exec", "b2", "--", "echo", "there").strip() == "there"
+    host.check("pylxc", "delete", "--force", "b2")
+
+
+@pytest.mark.timeout(600)
+def test_nothing_is_left_behind(host: StockHost, leftovers: Callable[[StockHost], list[str]]) -> None:
+    assert leftovers(host) == []
+
+
+@pytest.fixture
+def leftovers() -> Callable[[StockHost], list[str]]:
+    """Return a function that names the mounts, veths and cgroups that containers have left on a machine."""
+
+    def find(machine: StockHost) -> list[str]:
+        mounts = [line for line in machine.check("cat", "/proc/mounts").splitlines() if "pylxc" in line]
+        links = [line for line in machine.check("ip", "-o", "link").splitlines() if "veth" in line]
+        return mounts + links
+
+    return find
