@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -34,12 +35,12 @@ async def post(call: Call) -> Answer:
 
 
 async def _direct(call: Call, body: InstanceExecPost) -> Answer:
-    protocol = call.request.protocol
+    transport = call.request.transport
     connection = call.request.get_extra_info("socket")
-    if connection is None or connection.family != socket.AF_UNIX or protocol is None:
+    if connection is None or connection.family != socket.AF_UNIX or not isinstance(transport, asyncio.Transport):
         raise BadRequest("An exec of this kind needs the unix socket")
     # From here on nobody reads the socket in this process: what the client says next carries descriptors.
-    protocol.pause_reading()
+    transport.pause_reading()
     peer_fd = os.dup(connection.fileno())
 
     def greet(operation_id: str) -> None:
@@ -53,7 +54,7 @@ async def _direct(call: Call, body: InstanceExecPost) -> Answer:
         await call.run(call.services.exec.start_direct, call.project, call.params["name"], body, peer_fd, greet)
     except BaseException:
         os.close(peer_fd)
-        protocol.resume_reading()
+        transport.resume_reading()
         raise
     return _HandedOver()
 

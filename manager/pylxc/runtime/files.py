@@ -250,7 +250,7 @@ def _get_tree(request: Request) -> dict[str, Any]:
 
 
 class TreeWriter:
-    """Writes a directory's tree as a tar stream. Names are relative to the directory, which itself is `.`.
+    """Writes a directory's tree as a tar stream; the members' names begin with the last part of the directory's.
 
     What is neither file, directory nor symbolic link is left out, and so is what vanishes meanwhile.
     """
@@ -261,19 +261,20 @@ class TreeWriter:
 
     def write(self, top: bytes) -> None:
         """Write the tree at `top` and the archive's end."""
-        todo = [b"."]
+        above, first = os.path.split(top)
+        todo = [first or b"."]
         while todo:
             name = todo.pop()
             signal.alarm(STALLED_SECONDS)
             try:
-                self._member(top, name, todo)
+                self._member(above, name, todo)
             except FileNotFoundError:
                 continue
         self._buffer += tarstream.END
         self._flush()
 
-    def _member(self, top: bytes, name: bytes, todo: list[bytes]) -> None:
-        path = os.path.join(top, name)
+    def _member(self, above: bytes, name: bytes, todo: list[bytes]) -> None:
+        path = os.path.join(above, name)
         status = os.lstat(path)
         kind = _TAR_KINDS.get(stat.S_IFMT(status.st_mode))
         if kind is None:
