@@ -16,7 +16,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from pylxc.api import (
     events,
     images,
+    instance_console,
     instance_exec,
+    instance_files,
     instance_logs,
     instance_state,
     instances,
@@ -49,6 +51,8 @@ MODULES = (
     instances,
     instance_state,
     instance_exec,
+    instance_console,
+    instance_files,
     instance_logs,
     images,
     profiles,

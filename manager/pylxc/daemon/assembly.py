@@ -64,7 +64,7 @@ class Assembly:
             devices=devices,
             operations=operations,
             events=events,
-            first_use=lambda: self.services.initialise.auto(),
+            first_use=self._first_use,
         )
         profiles = Profiles(self._database, devices, events, instances.updater)
         initialise = Initialise(server, storage, networks, profiles, projects)
@@ -72,7 +72,7 @@ class Assembly:
             events=events,
             operations=operations,
             server=server,
-            initialise=Initialise(server, storage, networks, profiles, projects),
+            initialise=initialise,
             projects=projects,
             profiles=profiles,
             instances=instances,
@@ -113,7 +113,11 @@ class Assembly:
         """Let go of everything; containers and networks stay."""
         logging.getLogger("pylxc").removeHandler(self._log_events)
         self._runtime.close()
+        self.services.networks.close()
         self._database.close()
+
+    def _first_use(self) -> None:
+        self.services.initialise.auto()
 
     def _on_exit(self, key: str, ended: ContainerExit) -> None:
         self.services.instances.on_exit(key, ended)

@@ -80,6 +80,7 @@ class Daemon:
             await asyncio.to_thread(self._stop_services, assembly)
             self._stopped.set()
             server.close()
+            http.pre_shutdown()
             await http.shutdown(ANSWERS_SECONDS)
             app.close()
         finally:

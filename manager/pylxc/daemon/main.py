@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -64,10 +65,14 @@ def _run(options: argparse.Namespace) -> int:
     lock.acquire()
     try:
         # What is slow to import comes after what may refuse to start.
+        # A collection in the middle of it finds nothing and costs a seventh of the time.
+        gc.disable()
         import asyncio
 
         from pylxc.daemon.daemon import Daemon
 
+        gc.freeze()
+        gc.enable()
         asyncio.run(Daemon(paths, gid).run())
     finally:
         lock.release()

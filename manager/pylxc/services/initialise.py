@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 
@@ -24,7 +25,8 @@ from pylxc.wire.server import (
 log = logging.getLogger(__name__)
 
 POOL = "default"
-BRIDGE = "pylxcbr0"
+BRIDGE = "pylxcbr{}"
+"""The first number is taken that neither a network nor an interface of the host has."""
 
 
 class Initialise:
@@ -88,8 +90,10 @@ class Initialise:
             devices = {"root": {"type": "disk", "path": "/", "pool": POOL}}
             preseed: Preseed = {"storage_pools": [{"name": POOL, "driver": "dir"}]}
             if network:
-                preseed["networks"] = [{"name": BRIDGE, "type": "bridge", "config": {"ipv4.address": "auto"}}]
-                devices["eth0"] = {"type": "nic", "name": "eth0", "network": BRIDGE}
+                taken = set(self._networks.names())
+                bridge = next(name for name in map(BRIDGE.format, itertools.count()) if name not in taken)
+                preseed["networks"] = [{"name": bridge, "type": "bridge"}]
+                devices["eth0"] = {"type": "nic", "name": "eth0", "network": bridge}
             there = self._profiles.get("default", "default")[0]["devices"]
             missing = {name: device for name, device in devices.items() if name not in there}
             preseed["profiles"] = [{"name": "default", "devices": missing}]
@@ -114,15 +118,14 @@ class Initialise:
 
     def _project(self, wanted: PreseedProject, revert: Reverter) -> None:
         name = _name(wanted, "project")
-        body = {"config": wanted.get("config", {})} | _description(wanted)
         try:
             before, _ = self._projects.get(name)
         except NotFound:
-            self._projects.create({**body, "name": name})
+            self._projects.create(wanted)
             revert.add(self._projects.delete, name)
             return
-        self._projects.merge(name, body, None)
-        revert.add(self._projects.replace, name, {k: before[k] for k in ("config", "description")}, None)
+        self._projects.merge(name, wanted, None)
+        revert.add(self._projects.replace, name, before, None)
 
     def _pool(self, wanted: PreseedStoragePool, revert: Reverter) -> None:
         name = _name(wanted, "storage pool")
@@ -152,15 +155,18 @@ class Initialise:
 
     def _profile(self, wanted: PreseedProfile, revert: Reverter) -> None:
         name, project = _name(wanted, "profile"), wanted.get("project") or "default"
-        body = {"config": wanted.get("config", {}), "devices": wanted.get("devices", {})} | _description(wanted)
         try:
             before, _ = self._profiles.get(project, name)
         except NotFound:
-            self._projects.require(project)
-            self._profiles.create(project, {**body, "name": name})
+            self._profiles.create(project, wanted)
             revert.add(self._profiles.delete, project, name)
             return
-        self._profiles.merge(project, name, body, None)
-        revert.add(
-            self._profiles.replace, project, name, {k: before[k] for k in ("config", "description", "devices")}, None
-        )
+        self._profiles.merge(project, name, wanted, None)
+        revert.add(self._profiles.replace, project, name, before, None)
+
+
+def _name(wanted: PreseedNetwork | PreseedStoragePool | PreseedProfile | PreseedProject, kind: str) -> str:
+    name = wanted.get("name", "")
+    if not name:
+        raise BadRequest(f"Invalid preseed: a {kind} has no name")
+    return name
