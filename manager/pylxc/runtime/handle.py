@@ -142,6 +142,7 @@ class Runtime:
             os.makedirs(spec.log_dir, mode=0o700, exist_ok=True)
             spec = replace(spec, confinement=_hardened(spec.confinement, privileged=spec.idmap is None))
             payload = {"spec": spec.to_json(), "seccomp": self._seccomp_file(spec.confinement)}
+            payload["cgroup"] = containers.cgroup_name(spec.key, spec.run_dir)
             child = self._spawner.spawn("monitor", payload, ())
             try:
                 return self._hand_shake(spec.key, child, attach_network)

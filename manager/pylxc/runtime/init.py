@@ -12,13 +12,17 @@ import socket
 import struct
 import sys
 from fcntl import ioctl
-from typing import NoReturn
 
 from pylxc.kernel import caps, namespaces, seccomp
 from pylxc.kernel import fds as descriptors
 from pylxc.runtime import protocol
 from pylxc.runtime.rootfs import Builder
-from pylxc.runtime.spec import ContainerSpec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from pylxc.runtime.spec import ContainerSpec
 
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914

@@ -17,14 +17,19 @@ import select
 import signal
 import socket
 import time
-from typing import Any
 
 from pylxc.errors import Internal, PylxcError
 from pylxc.kernel import caps, cgroup, idmap, namespaces, pidfd, procfs
 from pylxc.kernel import fds as descriptors
-from pylxc.runtime import container, init, protocol, rootfs
+from pylxc.runtime import init, lean, protocol, rootfs
 from pylxc.runtime.console import Console
-from pylxc.runtime.spec import ContainerSpec, IdRange
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from pylxc.runtime.spec import ContainerSpec, IdRange
 
 _DEVICES = (
     # Making nodes harms nobody (they cannot be opened) and archives need it.
@@ -58,17 +63,18 @@ def main(payload: dict[str, Any], fds: list[int]) -> None:
     """Run a container from start to end; the spawner's child of kind "monitor".
 
     Args:
-        payload: `spec` (ContainerSpec as JSON) and `seccomp` (path of the compiled filter, or "").
+        payload: `spec` (ContainerSpec as JSON), `cgroup` (name of the group to make), `seccomp` (path of the compiled
+            filter, or "").
         fds: the socket to the daemon: gets `{"ready": pid}` with pidfds of monitor and PID 1, says `{"op": "go"}`, gets
             `{"started": state}` or `{"error": ...}`, and is a control connection from then on.
     """
-    spec = ContainerSpec.from_json(payload["spec"])
+    spec = lean.read_spec(payload["spec"])
     caps.set_name(f"pylxc-{spec.key}")
     os.chdir("/")
     null = os.open("/dev/null", os.O_RDWR)
     descriptors.replace_stdio(null)
     os.close(null)
-    monitor = Monitor(spec, payload["seccomp"], protocol.adopt(fds[0]))
+    monitor = Monitor(spec, payload, protocol.adopt(fds[0]))
     try:
         monitor.start()
     except (OSError, PylxcError) as error:
@@ -85,16 +91,16 @@ def main(payload: dict[str, Any], fds: list[int]) -> None:
 class Monitor:
     """One container's start, service and end."""
 
-    def __init__(self, spec: ContainerSpec, seccomp: str, daemon: socket.socket) -> None:
+    def __init__(self, spec: ContainerSpec, payload: dict[str, Any], daemon: socket.socket) -> None:
         self._spec = spec
-        self._seccomp = seccomp
-        self._cgroup = cgroup.open_cgroup(container.cgroup_name(spec.key, spec.run_dir))
+        self._seccomp = payload["seccomp"]
+        self._cgroup = cgroup.open_cgroup(payload["cgroup"])
+        self._state: dict[str, Any] = {"spec": payload["spec"], "seccomp": payload["seccomp"]}
         self._connections: dict[int, socket.socket] = {daemon.fileno(): daemon}
         self._daemon = daemon
         self._pid = 0
         self._pidfd = -1
         self._killed = False
-        self._state: dict[str, Any] = {}
 
     def start(self) -> None:
         """Start the container; returns when init runs.
@@ -152,12 +158,11 @@ class Monitor:
         spec = self._spec
         group = self._cgroup
         group.create()
-        limits = spec.limits
-        group.set_limits({name: getattr(limits, name) for name in limits.__slots__})
+        group.set_limits(vars(spec.limits))
         rules = [f"{device.kind[0]} {device.major}:{device.minor} rwm" for device in spec.devices]
         group.allow_devices([*_DEVICES, *rules])
         if spec.idmap is not None:
-            group.delegate(spec.idmap.host_uid(0), spec.idmap.host_gid(0))
+            group.delegate(_root(spec.idmap.uids), _root(spec.idmap.gids))
 
     def _clone(self) -> socket.socket:
         """Fork PID 1-to-be into its namespaces; return the socket to it."""
@@ -208,16 +213,13 @@ class Monitor:
         return received
 
     def _write_state(self) -> None:
-        spec = self._spec
-        self._state = {
+        self._state |= {
             "init_pid": self._pid,
             "init_start_time": procfs.start_time(self._pid),
             "monitor_pid": os.getpid(),
             "started_at": time.time(),
             "boot_id": procfs.boot_id(),
             "cgroups": {"name": self._cgroup.name, "unified": self._cgroup.path, "v1": self._cgroup.v1_paths},
-            "seccomp": self._seccomp,
-            "spec": spec.to_json(),
         }
         self._write("state.json", self._state)
 
@@ -337,5 +339,13 @@ def _reason(code: int, *, killed: bool) -> str:
     return "halt" if code in (0, -signal.SIGINT) else "crash"
 
 
-def _ranges(ranges: tuple[IdRange, ...]) -> list[idmap.Range]:
+def _root(ranges: Iterable[IdRange]) -> int:
+    """Return the host's id of the container's id 0."""
+    for each in ranges:
+        if each.inside == 0:
+            return each.outside
+    raise Internal("The id map has no id 0")
+
+
+def _ranges(ranges: Iterable[IdRange]) -> list[idmap.Range]:
     return [(each.inside, each.outside, each.length) for each in ranges]

@@ -8,17 +8,20 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Sequence
-from typing import Any
 
 from pylxc.errors import Internal, PylxcError, for_status
 from pylxc.kernel import fds as descriptors
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    Message = dict[str, Any]
+
 _INLINE = 16000
 _IN_FILE = b"F"
 _MAX_MESSAGE = 64 << 20
-
-Message = dict[str, Any]
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -16,7 +16,10 @@ from fcntl import ioctl
 from pylxc.kernel import mount
 from pylxc.kernel.fds import close
 from pylxc.kernel.openat2 import make_path
-from pylxc.runtime.spec import ContainerSpec, Mount
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pylxc.runtime.spec import ContainerSpec, Mount
 
 LXCFS = "/var/lib/lxcfs"
 

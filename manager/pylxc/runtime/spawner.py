@@ -15,11 +15,14 @@ import select
 import signal
 import socket
 import sys
-from importlib import import_module
 
 from pylxc.kernel import caps
 from pylxc.kernel import fds as descriptors
 from pylxc.runtime import protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
 
 KINDS = {
     "monitor": ("pylxc.runtime.monitor", "main"),
@@ -38,8 +41,14 @@ def main(fd: int) -> None:
     # A Ctrl-C in the daemon's terminal is the daemon's business.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for kind in _WARM:
-        import_module(KINDS[kind][0])
+        _load(KINDS[kind][0])
     Spawner(protocol.adopt(fd)).serve()
+
+
+def _load(module: str) -> ModuleType:
+    # Not importlib's import_module: that package would be in every monitor for this one line.
+    __import__(module)
+    return sys.modules[module]
 
 
 class Spawner:
@@ -94,7 +103,7 @@ class Spawner:
             caps.set_name(f"pylxc-{kind}")
             module, function = KINDS[kind]
             try:
-                getattr(import_module(module), function)(payload, fds)
+                getattr(_load(module), function)(payload, fds)
                 code = 0
             except Exception as error:  # noqa: BLE001 (whatever it is, the daemon is told)
                 result = socket.socket(fileno=os.dup(fds[0]))
