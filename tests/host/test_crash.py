@@ -87,7 +87,7 @@ def traces(daemon: Daemon, prefix: str) -> dict[str, list[str]]:
     found = {
         "mounts": [point for point in daemon.leaks.mounts() if prefix in point or "/containers/" in point],
         "interfaces": [link for link in daemon.netns.links() if link.startswith("veth")],
-        "cgroups": [str(path) for path in Path("/sys/fs/cgroup").rglob(f"*{prefix}*") if path.is_dir()],
+        "cgroups": daemon.leaks.cgroups(),
         "paths": sorted(str(path.relative_to(root)) for path in root.rglob(f"*{prefix}*")),
         "processes": [args for args in daemon.leaks.processes(daemon.netns).values() if prefix in args],
     }

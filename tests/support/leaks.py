@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 from pathlib import Path
 
+from pylxc.runtime.container import cgroup_name
 from tests.support.namespace import NetworkNamespace
 
 
@@ -44,18 +46,24 @@ class Leaks:
                 found[int(entry)] = args.replace(b"\0", b" ").decode(errors="replace").strip()
         return found
 
+    def cgroups(self) -> list[str]:
+        """Return the control groups of the directory's containers, innermost first."""
+        suffix = cgroup_name("", f"{self.directory}/run/instances/any")
+        return sorted((str(p) for p in Path("/sys/fs/cgroup").glob(f"**/*{suffix}/**")), reverse=True)
+
     def clean(self, netns: NetworkNamespace | None) -> list[str]:
         """Remove everything found and return a line on each."""
         problems = []
         for pid, args in self.processes(netns).items():
             problems.append(f"process {pid}: {args}")
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         for point in self.mounts():
             problems.append(f"mount {point}")
             subprocess.run(["umount", "--lazy", point], check=False)
+        for group in self.cgroups():
+            problems.append(f"control group {group}")
+            os.rmdir(group)
         for device in self.loops():
             problems.append(f"loop device {device}")
             subprocess.run(["losetup", "--detach", device], check=False)
