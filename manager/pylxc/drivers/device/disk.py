@@ -1,0 +1,72 @@
+"""Disks: the root disk, which is the instance's volume, and directories or files of the host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from pylxc import validate
+from pylxc.config.device import DISK
+from pylxc.drivers.device.driver import Context, Nic, RunConfig
+from pylxc.errors import BadRequest, NotSupported
+from pylxc.kernel.netlink import Netlink
+from pylxc.runtime.spec import Mount
+
+_SPECIAL = ("ceph:", "cephfs:", "cloud-init:", "tmpfs-overlay:", "tmpfs:")
+
+
+class DiskDriver:
+    """See `DeviceDriver`."""
+
+    def validate(self, name: str, device: Mapping[str, str], *, in_profile: bool) -> None:
+        """See `DeviceDriver`."""
+        path, source = device.get("path", ""), device.get("source", "")
+        if not path:
+            raise BadRequest(f"Disk device {name!r} needs a path")
+        if path == "/":
+            if source:
+                raise BadRequest('Root disk entry may not have a "source" property set')
+            if not device.get("pool") and not in_profile:
+                raise BadRequest('Root disk entry must have a "pool" property set')
+            return
+        if not source:
+            raise BadRequest(f'Disk device {name!r} is missing the required "source" property')
+        if device.get("pool"):
+            raise NotSupported("Custom storage volumes are not supported", hint="use a path of the host as source")
+        if source.startswith(_SPECIAL):
+            raise NotSupported(f"Disk source {source!r} is not supported")
+        validate.absolute_path(source)
+        if ".." in path.split("/"):
+            raise BadRequest(f"Invalid path {path!r}: it must not contain '..'")
+
+    def start(self, context: Context) -> RunConfig:
+        """See `DeviceDriver`."""
+        device = context.device
+        if device["path"] == "/":
+            return RunConfig()
+        source = device["source"]
+        if not os.path.exists(source):
+            if DISK.is_true(device, "required"):
+                raise BadRequest(
+                    f"Source path {source!r} of disk device {context.name!r} does not exist",
+                    hint="set required=false to start without it",
+                )
+            return RunConfig()
+        options = ["rbind" if DISK.is_true(device, "recursive") else "bind"]
+        if DISK.is_true(device, "readonly"):
+            options.append("ro")
+        options += [word for word in device.get("raw.mount.options", "").split(",") if word]
+        mount = Mount(
+            source=source,
+            target=f"/{device['path'].lstrip('/')}",
+            options=tuple(options),
+            shift=DISK.is_true(device, "shift"),
+            create="dir" if os.path.isdir(source) else "file",
+        )
+        return RunConfig(mounts=(mount,))
+
+    def attach(self, nic_: Nic, pid: int, netlink: Netlink) -> None:
+        """See `DeviceDriver`: it is no NIC."""
+
+    def detach(self, context: Context, netlink: Netlink) -> None:
+        """See `DeviceDriver`: it is no NIC."""
