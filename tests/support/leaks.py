@@ -6,10 +6,18 @@ import contextlib
 import os
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 
 from pylxc.runtime.container import cgroup_name
 from tests.support.namespace import NetworkNamespace
+from tests.support.wait import until
+
+
+def _removed(group: str) -> bool:
+    with contextlib.suppress(OSError):
+        os.rmdir(group)
+    return not os.path.exists(group)
 
 
 class Leaks:
@@ -31,15 +39,18 @@ class Leaks:
         return [line.split()[0] for line in out.stdout.splitlines() if self.directory + "/" in line]
 
     def processes(self, netns: NetworkNamespace | None) -> dict[int, str]:
-        """Return the processes that name the directory in arguments or environment, or live in the namespace."""
+        """Return the processes that name the directory, live in the namespace, or in a control group of it."""
         found = {}
         inside = set(netns.pids()) if netns else set()
+        for group in self.cgroups():
+            with contextlib.suppress(OSError):
+                inside |= {int(pid) for pid in Path(group, "cgroup.procs").read_text().split()}
         for entry in os.listdir("/proc"):
             if not entry.isdigit() or int(entry) == os.getpid():
                 continue
             try:
                 args = Path(f"/proc/{entry}/cmdline").read_bytes()
-                text = args + Path(f"/proc/{entry}/environ").read_bytes() + Path(f"/proc/{entry}/cgroup").read_bytes()
+                text = args + Path(f"/proc/{entry}/environ").read_bytes()
             except OSError:
                 continue
             if int(entry) in inside or os.fsencode(self.directory) in text:
@@ -63,7 +74,7 @@ class Leaks:
             subprocess.run(["umount", "--lazy", point], check=False)
         for group in self.cgroups():
             problems.append(f"control group {group}")
-            os.rmdir(group)
+            until(partial(_removed, group), f"{group} can be removed")
         for device in self.loops():
             problems.append(f"loop device {device}")
             subprocess.run(["losetup", "--detach", device], check=False)
