@@ -43,10 +43,12 @@ _TAR = (
     "--file=-",
 )
 
-# What the programs say about things that are left out on purpose: device nodes, attributes of the host's own root.
+# What the programs say about things that are left out on purpose: device nodes, attributes that only the host's root
+# can set, ACLs of users that are known by name only.
 _HARMLESS = re.compile(
     rb"tar: .*: Cannot mknod: Operation not permitted"
     rb"|tar: Exiting with failure status due to previous errors"
+    rb"|tar: .*: Warning: .*"
     rb"|tar: Removing leading .* from (member names|hard link targets)"
     rb"|create_inode: failed to create (block|character) device .*, because Operation not permitted"
     rb"|write_xattr: failed to write xattr trusted\..*"
@@ -66,6 +68,7 @@ def main(payload: dict[str, Any], descriptors: list[int]) -> None:
         parts: per image file {"directory": below the target, "squashfs": bool, "decompress": argv, maybe empty}.
         member: name of the one file to be returned as text; "" to unpack everything.
         max_bytes, max_members, timeout: bounds; the last in seconds.
+        space: bytes that there is room for.
 
     Descriptors: answer socket, image files in the order of `parts`, and, to unpack, the target directory.
 
@@ -85,6 +88,7 @@ class _Job:
         self._payload = payload
         self._files = files
         self._member: str = payload["member"]
+        self._room: int = min(payload["max_bytes"], payload["space"])
         self._members = 0
         self._content = bytearray()
         self._complaints: list[bytes] = []
@@ -131,8 +135,8 @@ class _Job:
                 else:
                     poll.unregister(fd)
                     still_open.discard(fd)
-            if cell.written() > self._payload["max_bytes"]:
-                raise BadRequest("The image is too large when it is unpacked")
+            if cell.written() > self._room:
+                raise self._too_large()
             if self._members > self._payload["max_members"]:
                 raise BadRequest("The image has too many files")
             if time.monotonic() > deadline:
@@ -158,18 +162,22 @@ class _Job:
         if any(text in line for line in self._complaints for text in _FULL):
             return Internal("Failed unpacking the image: no space left on the disk")
         if status == _TOO_LARGE:
-            return BadRequest("The image is too large when it is unpacked")
+            return self._too_large()
         text = self._complaints[0].decode(errors="replace")[:200] if self._complaints else f"status {status}"
         readable = "".join(character if character.isprintable() else "?" for character in text)
         return BadRequest(f"Failed unpacking the image: {readable}", hint="it is damaged, or no image")
+
+    def _too_large(self) -> BadRequest | Internal:
+        if self._room < self._payload["max_bytes"]:
+            return Internal("Failed unpacking the image: no space left on the disk")
+        return BadRequest("The image is too large when it is unpacked")
 
     # All below runs in the cell.
 
     def _inside(self, stdout: int, stderr: int) -> int:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         if not self._member:
-            limit = self._payload["max_bytes"]
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self._room, self._room))
         worst = 0
         for index, part in enumerate(self._payload["parts"]):
             worst = max(worst, self._unpack(index, part, stdout, stderr))

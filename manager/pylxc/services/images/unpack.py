@@ -87,7 +87,7 @@ class Unpacker:
         """
         if staging.is_split:
             detect(staging.rootfs_path)  # refuse now what could not be unpacked later
-        bounds = {"member": "metadata.yaml", "max_bytes": MAX_UNPACKED, "max_members": MAX_MEMBERS}
+        bounds = {"member": "metadata.yaml", "space": MAX_UNPACKED}
         content: str = self._run([("", staging.metadata_path)], None, bounds)["content"]
         return content.encode()
 
@@ -105,7 +105,7 @@ class Unpacker:
         if self._store.is_split(fingerprint):
             files.append(("rootfs", self._store.rootfs_path(fingerprint)))
         free = shutil.disk_usage(target).free
-        bounds = {"member": "", "max_bytes": max(0, min(MAX_UNPACKED, free - _RESERVE)), "max_members": MAX_MEMBERS}
+        bounds = {"member": "", "space": max(0, free - _RESERVE)}
         try:
             self._run(files, target, bounds)
             _check_layout(target)
@@ -133,7 +133,8 @@ class Unpacker:
                 "uids": [(r.inside, r.outside, r.length) for r in idmap.uids],
                 "gids": [(r.inside, r.outside, r.length) for r in idmap.gids],
             }
-            child = self._runtime.spawn("unpack", {"parts": parts, "timeout": TIMEOUT_SECONDS, **maps, **bounds}, fds)
+            bounds |= {"max_bytes": MAX_UNPACKED, "max_members": MAX_MEMBERS, "timeout": TIMEOUT_SECONDS}
+            child = self._runtime.spawn("unpack", {"parts": parts, **maps, **bounds}, fds)
         finally:
             for fd in fds:
                 os.close(fd)
