@@ -23,6 +23,7 @@ from pylxc.api import (
     instance_state,
     instances,
     internal,
+    networks,
     operations,
     profiles,
     projects,
@@ -57,6 +58,7 @@ MODULES = (
     images,
     profiles,
     projects,
+    networks,
     storage_pools,
     storage_volumes,
 )
