@@ -62,7 +62,10 @@ class Entity:
         from pylxc.cli import yamltext
 
         reply = session.client.request("GET", self.url(session.required(args.words[0], self.what)))
-        sys.stdout.write(yamltext.dump(reply.metadata))
+        found = reply.metadata
+        if "used_by" in found:
+            found["used_by"] = sorted(found["used_by"])
+        sys.stdout.write(yamltext.dump(found))
 
     def get(self, session: Session, args: Args) -> None:
         """Print a value of its configuration."""
@@ -143,9 +146,7 @@ class Entity:
                 words=(2, None),
                 complete=(*complete, ""),
             ),
-            Command(
-                "show", f"Show {self.what} configurations", one, self.show, words=(1, 1), complete=complete
-            ),
+            Command("show", f"Show {self.what} configurations", one, self.show, words=(1, 1), complete=complete),
             Command(
                 "unset",
                 f"Unset {self.what} configuration keys",
@@ -170,13 +171,19 @@ class Entity:
             ),
         )
 
-    def list_command(self, summary: str, header: tuple[str, ...], row: Row) -> Command:
-        """Return the list command; `row` gives a text per title of `header`."""
+    def list_command(
+        self,
+        summary: str,
+        header: tuple[str, ...],
+        row: Row,
+        keep: Callable[[dict[str, Any]], bool] = lambda _: True,
+    ) -> Command:
+        """Return the list command; `row` gives a text per title of `header`, `keep` says what is listed."""
 
         def run(session: Session, args: Args) -> None:
             if args.words:
                 session.name(args.words[0])
-            found = session.client.get(self.path, recursion=1)
+            found = [one for one in session.client.get(self.path, recursion=1) if keep(one)]
             show(args.format, header, sort_rows([row(one) for one in found]), found)
 
         return Command("list", summary, "[<remote>:]", run, words=(0, 1), aliases=("ls",), options=(FORMAT,))

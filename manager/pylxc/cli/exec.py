@@ -77,7 +77,9 @@ _OPTIONS = (
     Option("-t", "--force-interactive", help="Force pseudo-terminal allocation"),
     Option("-T", "--force-noninteractive", help="Disable pseudo-terminal allocation"),
     Option("--group", help="Group ID to run the command as", kind="int", default=0),
-    Option("--mode", help=f"Override the terminal mode ({', '.join(MODES)})", kind="value", default="auto", choices=MODES),
+    Option(
+        "--mode", help=f"Override the terminal mode ({', '.join(MODES)})", kind="value", default="auto", choices=MODES
+    ),
     Option("--user", help="User ID to run the command as", kind="int", default=0),
 )
 

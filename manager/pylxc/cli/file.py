@@ -140,7 +140,9 @@ def _pull(session: Session, args: Args) -> None:
     sources = args.words[:-1]
     into_directory = target != "-" and (target.endswith("/") or os.path.isdir(target))
     if args.create_dirs and target != "-":
-        os.makedirs(target if target.endswith("/") or len(sources) > 1 else os.path.dirname(target) or ".", exist_ok=True)
+        os.makedirs(
+            target if target.endswith("/") or len(sources) > 1 else os.path.dirname(target) or ".", exist_ok=True
+        )
         into_directory = into_directory or os.path.isdir(target)
     if len(sources) > 1 and not into_directory and target != "-":
         raise BadRequest("More than one file to download, but target is not a directory")

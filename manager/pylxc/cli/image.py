@@ -9,7 +9,6 @@ from pylxc.cli.entity import group
 from pylxc.cli.grammar import FORMAT, Args, Command, Option, UsageError
 from pylxc.cli.output import format_time, parse_time, show, sort_rows, yes
 from pylxc.errors import NotFound, NotSupported
-from pylxc.units import format_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,27 +74,20 @@ def _matches(image: dict[str, Any], text: str) -> bool:
 
 def _list(session: Session, args: Args) -> None:
     words = list(args.words)
+    protocol = "lxd"
     if words and ":" in words[0]:
-        remote, rest = session.split(words.pop(0))
-        if remote.protocol != "lxd":
-            _list_recipes(session, args, [rest, *words])
-            return
-        words = [word for word in [rest, *words] if word]
+        remote, words[0] = session.split(words[0])
+        protocol = remote.protocol
     columns = []
     for letter in (args.columns or DEFAULT_COLUMNS).replace(",", ""):
         if letter not in COLUMNS:
             raise UsageError(f"Unknown column shorthand char {letter!r} in {args.columns!r}", _command("list"))
         columns.append(COLUMNS[letter])
-    images = [image for image in session.client.images.list() if all(_matches(image, word) for word in words)]
+    # What can be built comes in the shape of images that are there.
+    images = session.client.images.list() if protocol == "lxd" else session.client.get("/1.0/pylxc/recipes")
+    images = [image for image in images if all(_matches(image, word) for word in words if word)]
     rows = sort_rows([[cell(image) for _, cell in columns] for image in images])
     show(args.format, [title for title, _ in columns], rows, images)
-
-
-def _list_recipes(session: Session, args: Args, words: list[str]) -> None:
-    recipes = session.client.get("/1.0/pylxc/recipes")
-    recipes = [one for one in recipes if all(word in one["name"] for word in words)]
-    rows = sort_rows([[one["name"], one["description"], ", ".join(one["architectures"])] for one in recipes])
-    show(args.format, ("RECIPE", "DESCRIPTION", "ARCHITECTURES"), rows, recipes)
 
 
 def _info(session: Session, args: Args) -> None:
@@ -322,7 +314,10 @@ COMMANDS = (
                 _list,
                 words=(0, None),
                 aliases=("ls",),
-                options=(Option("-c", "--columns", help=f'Columns (default "{DEFAULT_COLUMNS}")', kind="value"), FORMAT),
+                options=(
+                    Option("-c", "--columns", help=f'Columns (default "{DEFAULT_COLUMNS}")', kind="value"),
+                    FORMAT,
+                ),
                 details="""
 A filter is KEY=VALUE for a property, or a part of the fingerprint or of an alias.
 

@@ -49,9 +49,7 @@ def _upload(session: Session, files: list[str], properties: dict[str, str], *, p
     try:
         size = sum(os.fstat(fd).st_size for _, fd in opened)
         with Transfer(session, "Transferring image", size) as transfer:
-            return session.client.images.upload(
-                opened, public=public, properties=properties, on_bytes=transfer.advance
-            )
+            return session.client.images.upload(opened, public=public, properties=properties, on_bytes=transfer.advance)
     finally:
         for _, fd in opened:
             os.close(fd)
@@ -65,7 +63,10 @@ def _upload_directory(session: Session, path: str, properties: dict[str, str], *
         raise BadRequest(f"{path} is no image: it has no metadata.yaml")
     members = [name for name in ("metadata.yaml", "templates", "rootfs") if os.path.exists(os.path.join(path, name))]
     command = ["tar", "-C", path, "--numeric-owner", "--xattrs", "-cz", "--", *members]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as tar, Transfer(session, "Transferring image", 0) as transfer:
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as tar,
+        Transfer(session, "Transferring image", 0) as transfer,
+    ):
         assert tar.stdout is not None
         name = f"{os.path.basename(os.path.abspath(path))}.tar.gz"
         operation = session.client.images.upload(

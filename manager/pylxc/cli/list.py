@@ -165,7 +165,9 @@ def _run(session: Session, args: Args) -> None:
     if args.all_projects and not args.columns:
         letters = "e" + letters
     columns = parse_columns(letters, COMMANDS[0])
-    full = any(needs for _, _, needs in columns) or args.format in {"json", "yaml"} or any("ipv" in word for word in words)
+    full = (
+        any(needs for _, _, needs in columns) or args.format in {"json", "yaml"} or any("ipv" in word for word in words)
+    )
     instances = session.client.instances.list(full=full, all_projects=args.all_projects)
     if words:
         from pylxc.cli.list_filter import matches

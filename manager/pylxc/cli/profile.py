@@ -120,7 +120,9 @@ COMMANDS = (
                 aliases=("cp",),
                 options=(
                     Option(
-                        "--target-project", help="Copy to a project different from the source", kind="value",
+                        "--target-project",
+                        help="Copy to a project different from the source",
+                        kind="value",
                         complete="project",
                     ),
                 ),

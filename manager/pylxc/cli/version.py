@@ -16,7 +16,8 @@ def _run(session: Session, args: Args) -> None:
         session.name(args.words[0])
     try:
         environment = session.client.server["environment"]
-        server = f"{environment['server_version']} ({environment['server']})"
+        own = environment.get("pylxc_version")
+        server = f"{own} (speaks LXD {environment['server_version']})" if own else environment["server_version"]
     except PylxcError:
         server = "unreachable"
     print(f"Client version: {__version__}\nServer version: {server}")

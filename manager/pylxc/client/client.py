@@ -146,7 +146,13 @@ class Client:
         return self.request("GET", path, query={key.replace("_", "-"): value for key, value in query.items()}).metadata
 
     def start(
-        self, method: str, path: str, body: object = None, *, query: Mapping[str, str | int] | None = None, if_match: str = ""
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        if_match: str = "",
     ) -> Operation:
         """Send a request that starts an operation and return that; a synchronous answer is an operation that is done."""
         from pylxc.client.operations import Operation

@@ -23,7 +23,9 @@ class _Scanner:
     object_pairs_hook = None
     parse_float = float
     parse_int = int
-    parse_constant = staticmethod({"-Infinity": float("-inf"), "Infinity": float("inf"), "NaN": float("nan")}.__getitem__)
+    parse_constant = staticmethod(
+        {"-Infinity": float("-inf"), "Infinity": float("inf"), "NaN": float("nan")}.__getitem__
+    )
 
 
 def _refuse(value: object) -> object:

@@ -45,7 +45,8 @@ def quote(text: str, safe: str = "") -> str:
     if _SAFE.issuperset(text):
         return text
     return "".join(
-        char if char in _SAFE or char in safe else "".join(f"%{byte:02X}" for byte in os.fsencode(char)) for char in text
+        char if char in _SAFE or char in safe else "".join(f"%{byte:02X}" for byte in os.fsencode(char))
+        for char in text
     )
 
 

@@ -39,9 +39,7 @@ def parameter(header: str, name: str) -> str:
     return ""
 
 
-def decode(
-    boundary: str, chunks: Iterable[bytes], start: Callable[[str, str], Callable[[bytes], object]]
-) -> None:
+def decode(boundary: str, chunks: Iterable[bytes], start: Callable[[str, str], Callable[[bytes], object]]) -> None:
     """Take a body apart.
 
     Args:

@@ -1,0 +1,197 @@
+"""`pylxc doctor`: what pylxc needs of this host, and the command that mends what is missing."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+
+from pylxc.cli.grammar import FORMAT, Args, Command
+from pylxc.cli.output import binary_size, show
+from pylxc.client.client import Client, default_socket
+from pylxc.errors import PylxcError
+from pylxc.paths import var_dir
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pylxc.cli.session import Session
+
+OK, MISSING, ADVICE = "ok", "MISSING", "advice"
+_IDMAP_KERNEL = (5, 12)
+_IDS = 65536
+_SPACE = 2 << 30
+
+
+class Finding:
+    """One check: `name`, `state` (ok, MISSING, advice), `detail`, and the command that mends it."""
+
+    __slots__ = ("detail", "mend", "name", "state")
+
+    def __init__(self, name: str, state: str, detail: str, mend: str = "") -> None:
+        self.name = name
+        self.state = state
+        self.detail = detail
+        self.mend = mend if state != OK else ""
+
+
+# Tool: what needs it, package by family (apt, dnf), whether nothing works without it.
+_TOOLS: tuple[tuple[str, str, str, str, bool], ...] = (
+    ("dnsmasq", "DHCP and DNS on bridges", "dnsmasq-base", "dnsmasq", True),
+    ("nft", "NAT and firewall rules", "nftables", "nftables", True),
+    ("unsquashfs", "images in squashfs", "squashfs-tools", "squashfs-tools", True),
+    ("mksquashfs", "publishing images as squashfs", "squashfs-tools", "squashfs-tools", False),
+    ("mmdebstrap", "recipe:debian/*", "mmdebstrap", "mmdebstrap", False),
+    ("rsync", "copies between pools", "rsync", "rsync", False),
+    ("btrfs", "btrfs pools", "btrfs-progs", "btrfs-progs", False),
+)
+
+
+def _install(apt: str, dnf: str) -> str:
+    for tool, command in (("apt-get", f"apt-get install {apt}"), ("dnf", f"dnf install {dnf}")):
+        if shutil.which(tool):
+            return command
+    return f"install {apt}"
+
+
+def _tools() -> Iterator[Finding]:
+    for tool, what, apt, dnf, needed in _TOOLS:
+        path = shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+        state = OK if path else MISSING if needed else ADVICE
+        yield Finding(tool, state, path or f"not found; for {what}", _install(apt, dnf))
+    libraries = (
+        glob.glob("/usr/lib/*/libseccomp.so.2")
+        + glob.glob("/usr/lib*/libseccomp.so.2")
+        + glob.glob("/lib/*/libseccomp.so.2")
+    )
+    detail = libraries[0] if libraries else "not found; for the system call filter"
+    yield Finding("libseccomp", OK if libraries else MISSING, detail, _install("libseccomp2", "libseccomp"))
+    lxcfs = os.path.isdir("/var/lib/lxcfs/proc")
+    detail = "/var/lib/lxcfs" if lxcfs else "not running; instances see the host's CPUs and memory in /proc"
+    yield Finding("lxcfs", OK if lxcfs else ADVICE, detail, _install("lxcfs", "lxcfs"))
+
+
+def _kernel() -> Iterator[Finding]:
+    release = os.uname().release
+    numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdecimal())
+    new = numbers >= _IDMAP_KERNEL
+    yield Finding("kernel", OK if new else MISSING, release, "boot a kernel of 5.12 or newer (idmapped mounts)")
+    for namespace in ("user", "mnt", "pid", "net", "uts", "ipc", "cgroup"):
+        if not os.path.exists(f"/proc/self/ns/{namespace}"):
+            yield Finding(f"{namespace} namespace", MISSING, "not in this kernel", "boot a kernel that has it")
+    most = _read("/proc/sys/user/max_user_namespaces")
+    allowed = bool(most) and most != "0"
+    mend = "sysctl -w user.max_user_namespaces=65536"
+    yield Finding("user namespaces", OK if allowed else MISSING, f"at most {most or '?'}", mend)
+    filters = "errno" in _read("/proc/sys/kernel/seccomp/actions_avail").split()
+    yield Finding(
+        "seccomp",
+        OK if filters else MISSING,
+        "filter" if filters else "not in this kernel",
+        "boot a kernel with CONFIG_SECCOMP_FILTER",
+    )
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+        yield Finding("pidfd", OK, "yes")
+    except OSError as error:
+        yield Finding("pidfd", MISSING, str(error.strerror), "boot a kernel of 5.3 or newer")
+    for module, what in (("bridge", "bridged networks"), ("veth", "network interfaces"), ("nf_tables", "NAT")):
+        here = os.path.isdir(f"/sys/module/{module}") or _has_module(module, release)
+        detail = "yes" if here else f"not in this kernel; for {what}"
+        yield Finding(f"module {module}", OK if here else MISSING, detail, f"modprobe {module}")
+
+
+def _has_module(name: str, release: str) -> bool:
+    for index in ("modules.builtin", "modules.dep"):
+        text = _read(f"/lib/modules/{release}/{index}")
+        if any(f"/{name}.ko" in line.split(":")[0] for line in text.splitlines()):
+            return True
+    # A kernel without a module tree has everything built in or nothing; its symbols tell.
+    return f" {name}_" in _read("/proc/kallsyms")
+
+
+def _cgroups() -> Iterator[Finding]:
+    types = {}
+    for line in _read("/proc/self/mountinfo").splitlines():
+        fields = line.split(" ")
+        types[fields[4]] = fields[fields.index("-") + 1]
+    root = types.get("/sys/fs/cgroup", "")
+    if root == "cgroup2":
+        controllers = _read("/sys/fs/cgroup/cgroup.controllers").split()
+        lacking = [name for name in ("cpu", "cpuset", "io", "memory", "pids") if name not in controllers]
+        detail = f"unified; controllers {' '.join(controllers)}"
+        mend = f"boot with cgroup_enable={','.join(lacking)}"
+        yield Finding("cgroups", ADVICE if lacking else OK, detail, mend)
+    elif any(kind == "cgroup2" for kind in types.values()):
+        yield Finding("cgroups", OK, "hybrid: v1 controllers beside a v2 tree")
+    else:
+        mend = "boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2 none /sys/fs/cgroup/unified"
+        yield Finding("cgroups", MISSING, "no v2 tree", mend)
+
+
+def _ids() -> Iterator[Finding]:
+    for path in ("/etc/subuid", "/etc/subgid"):
+        ranges = []
+        for line in _read(path).splitlines():
+            fields = line.split(":")
+            if fields[0] in {"root", "0"} and len(fields) == 3 and fields[2].isdecimal() and int(fields[2]) >= _IDS:
+                ranges.append(f"{fields[1]}+{fields[2]}")
+        detail = ranges[0] if ranges else "no range of root's; 1000000+1000000000 is used"
+        mend = f"echo root:1000000:1000000000 >> {path}"
+        yield Finding(path, OK if ranges else ADVICE, detail, mend)
+
+
+def _host() -> Iterator[Finding]:
+    forward = _read("/proc/sys/net/ipv4/ip_forward")
+    detail = "on" if forward == "1" else "off; bridges with an address turn it on"
+    yield Finding("IPv4 forwarding", OK if forward == "1" else ADVICE, detail, "sysctl -w net.ipv4.ip_forward=1")
+    directory = var_dir()
+    while not os.path.isdir(directory):
+        directory = os.path.dirname(directory)
+    free = shutil.disk_usage(directory).free
+    detail = f"{binary_size(free)} free at {directory}"
+    yield Finding("disk space", OK if free >= _SPACE else ADVICE, detail, "make room: an image takes about 1 GiB")
+
+
+def _daemon() -> Iterator[Finding]:
+    path = default_socket()
+    try:
+        environment = Client().server["environment"]
+    except PylxcError as error:
+        yield Finding("daemon", ADVICE, str(error), "any command of root starts it; or: pylxc admin units --install")
+        return
+    yield Finding("daemon", OK, f"{environment['server']} {environment['server_version']} answers on {path}")
+
+
+def findings() -> list[Finding]:
+    """Return the results of all checks."""
+    return [one for check in (_kernel, _cgroups, _ids, _tools, _host, _daemon) for one in check()]
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _run(_session: Session, args: Args) -> int:
+    found = findings()
+    rows = [[one.name, one.state, one.detail, one.mend] for one in found]
+    data = [{"name": one.name, "state": one.state, "detail": one.detail, "mend": one.mend} for one in found]
+    show(args.format, ("CHECK", "STATE", "DETAIL", "TO MEND"), rows, data)
+    return 1 if any(one.state == MISSING for one in found) else 0
+
+
+COMMANDS = (
+    Command(
+        "doctor",
+        "Check what pylxc needs of this host",
+        "",
+        _run,
+        options=(FORMAT,),
+        details='The exit status is 1 when something is missing that nothing works without; "advice" is not.',
+    ),
+)
