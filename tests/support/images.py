@@ -34,7 +34,8 @@ def image_files(recipe: str) -> list[str]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
             _build(recipe, target)
-    return sorted(str(path) for path in target.iterdir())
+    # The metadata of a split image comes first.
+    return sorted((str(path) for path in target.iterdir()), key=lambda path: "/meta-" not in path)
 
 
 def _source(slug: str) -> bytes:
