@@ -118,6 +118,11 @@ def expand_devices(profiles: Iterable[Profile], devices: Mapping[str, Mapping[st
     return expanded
 
 
+def lost_devices(before: Devices, after: Devices) -> Devices:
+    """Return the devices of `before` that are not in `after` as they were."""
+    return {name: device for name, device in before.items() if after.get(name) != device}
+
+
 def root_disk(devices: Mapping[str, Mapping[str, str]]) -> tuple[str, Mapping[str, str]]:
     """Return the name and configuration of the root disk among expanded devices.
 

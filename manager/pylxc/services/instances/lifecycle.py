@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -20,7 +20,7 @@ from pylxc.services.events import EventBus
 from pylxc.services.instances import idmap as ids
 from pylxc.services.instances import limits, spec
 from pylxc.services.instances.devices import DeviceManager
-from pylxc.services.instances.expand import Record, choose_idmap, load, record
+from pylxc.services.instances.expand import Record, choose_idmap, load, lost_devices, record
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.storage.service import StoragePools
 
@@ -242,8 +242,9 @@ class Lifecycle:
         rootfs = f"{self._storage.path(found.pool, project, name)}/rootfs"
         with Reverter() as revert:
             cpus = limits.cpuset(found.expanded_config.get("limits.cpu", ""), self._used_cpus())
-            revert.add(self._devices.stop, project, name, found.expanded_devices, found.config)
             parts = self._devices.start(project, name, found.expanded_devices, found.expanded_config)
+            volatile = {**found.config, **parts.volatile}
+            revert.add(self._devices.stop, project, name, found.expanded_devices, volatile)
             container = spec.build(found, self._paths, rootfs, idmap, cpus, parts)
             self._record_start(found, idmap, parts.volatile)
             revert.add(self._record_stop, project, name)
@@ -280,7 +281,7 @@ class Lifecycle:
         try:
             with self._db.reading() as session:
                 found = load(session, project, name)
-            self._devices.stop(project, name, run.devices if run else found.expanded_devices, found.config)
+            self._stop_devices(found, run.devices if run else found.expanded_devices)
             if ended.reason == "reboot" and not is_expected:
                 self._reboot(key)
                 return
@@ -301,6 +302,11 @@ class Lifecycle:
                         del self._runs[key]
                 run.gone.set()
 
+    def _stop_devices(self, found: Record, devices: Devices) -> None:
+        self._devices.stop(found.project, found.name, devices, found.config)
+        if changed := lost_devices(devices, found.expanded_devices):
+            self._devices.remove(found.project, found.name, changed, found.config)
+
     def _reboot(self, key: str) -> None:
         """Start a container again that has asked for it, under the configuration as it is now."""
         project, name = split_key(key)
@@ -318,7 +324,7 @@ class Lifecycle:
         else:
             self._tell("restarted", project, name)
 
-    def _record_start(self, found: Record, idmap: IdMap | None, volatile: dict[str, str]) -> None:
+    def _record_start(self, found: Record, idmap: IdMap | None, volatile: Mapping[str, str]) -> None:
         """Write what has to survive a crash before anything runs."""
         keys = {**volatile, **ids.volatile(found.expanded_config, idmap), "volatile.idmap.current": ids.to_lxd(idmap)}
         with self._db.transaction() as session:

@@ -12,6 +12,7 @@ from pylxc.db.engine import Database
 from pylxc.errors import Conflict
 from pylxc.paths import Paths, storage_name
 from pylxc.services.events import EventBus
+from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.instances.expand import Record, is_root_disk, record
 from pylxc.services.storage.service import StoragePools
 
@@ -21,10 +22,13 @@ log = logging.getLogger(__name__)
 class Remover:
     """Deletes and renames instances that do not run; the caller holds their locks. Thread-safe."""
 
-    def __init__(self, db: Database, paths: Paths, storage: StoragePools, events: EventBus) -> None:
+    def __init__(
+        self, db: Database, paths: Paths, storage: StoragePools, devices: DeviceManager, events: EventBus
+    ) -> None:
         self._db = db
         self._paths = paths
         self._storage = storage
+        self._devices = devices
         self._events = events
 
     def delete(self, found: Record) -> None:
@@ -66,6 +70,7 @@ class Remover:
                 self._finish_rename(found, new_name)
 
     def _finish_delete(self, found: Record) -> None:
+        self._devices.remove(found.project, found.name, found.expanded_devices, found.config)
         pools = {
             device["pool"] for device in found.expanded_devices.values() if is_root_disk(device) and device.get("pool")
         }
@@ -76,6 +81,7 @@ class Remover:
             session.delete(instances.get(session, found.project, found.name, state=None))
 
     def _finish_rename(self, found: Record, new: str) -> None:
+        self._devices.remove(found.project, found.name, found.expanded_devices, found.config)
         self._storage.rename_instance(found.pool, found.project, found.name, new)
         logs = self._paths.instance_logs(found.key)
         if os.path.isdir(logs):

@@ -68,7 +68,7 @@ class Instances:
         self._locks = InstanceLocks()
         self._logs = Logs(paths)
         self._states = States(runtime, storage)
-        self._remover = Remover(db, paths, storage, events)
+        self._remover = Remover(db, paths, storage, devices, events)
         self._lifecycle = Lifecycle(
             db=db,
             paths=paths,
@@ -337,12 +337,14 @@ class Instances:
         if self._runtime.get(found.key) is not None:
             raise BadRequest(complaint)
 
-    def _apply_live(self, before: Record, after: Record) -> None:
+    def _apply_live(self, before: Record, after: Record) -> bool:
+        if self._runtime.get(after.key) is None:
+            return False
         changed = changed_keys(before.expanded_config, after.expanded_config)
-        if not any(key.startswith("limits.") for key in changed) or self._runtime.get(after.key) is None:
-            return
-        cpus = self._lifecycle.reassign_cpus(after.key, after.expanded_config.get("limits.cpu", ""))
-        self._runtime.set_limits(after.key, limits.compute(after.expanded_config, cpus))
+        if any(key.startswith("limits.") for key in changed):
+            cpus = self._lifecycle.reassign_cpus(after.key, after.expanded_config.get("limits.cpu", ""))
+            self._runtime.set_limits(after.key, limits.compute(after.expanded_config, cpus))
+        return True
 
 
 def _status(running: Running | None) -> str:

@@ -16,7 +16,7 @@ from pylxc.services import etag
 from pylxc.services.events import EventBus
 from pylxc.services.instances import checks, idmap
 from pylxc.services.instances.devices import DeviceManager
-from pylxc.services.instances.expand import Record, choose_idmap, load, record, root_disk
+from pylxc.services.instances.expand import Record, choose_idmap, load, lost_devices, record, root_disk
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.render import etag_fields
 from pylxc.wire.instances import InstancePut
@@ -38,7 +38,7 @@ class Updater:
     """Changes of instances; thread-safe.
 
     Args:
-        apply_live: brings a running instance in line with its new record: (before, after).
+        apply_live: brings an instance in line with its new record, (before, after); returns whether it runs.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Updater:
         devices: DeviceManager,
         events: EventBus,
         locks: InstanceLocks,
-        apply_live: Callable[[Record, Record], None],
+        apply_live: Callable[[Record, Record], bool],
     ) -> None:
         self._db = db
         self._devices = devices
@@ -105,7 +105,7 @@ class Updater:
 
         def apply_live() -> None:
             for old, new in zip(before, after, strict=True):
-                self._apply_live(old, new)
+                self._take_over(old, new)
 
         return apply_live
 
@@ -129,8 +129,14 @@ class Updater:
                 self._check_root(before, after)
                 row.config = self._with_volatile(session, after)
                 after = record(row)
-            self._apply_live(before, after)
+            self._take_over(before, after)
         self._events.lifecycle("instance-updated", f"/1.0/instances/{name}", project=project)
+
+    def _take_over(self, before: Record, after: Record) -> None:
+        """Bring what is outside of the database in line."""
+        lost = lost_devices(before.expanded_devices, after.expanded_devices)
+        if not self._apply_live(before, after) and lost:  # while it runs, its devices stay as they are
+            self._devices.remove(before.project, before.name, lost, before.config)
 
     def _validate(self, session: Session, before: Record, wanted: _Wanted) -> None:
         checks.config(wanted.config)
