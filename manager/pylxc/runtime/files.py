@@ -77,7 +77,11 @@ class Request:
         mode = self.payload.get("mode")
         return default if mode is None else int(mode) & 0o7777
 
-    def tell(self, message: dict[str, Any]) -> list[int]:
+    def say_ready(self) -> None:
+        """Tell the daemon that the bytes may come."""
+        protocol.send(self.daemon, {"ready": True})
+
+    def ask(self, message: dict[str, Any]) -> list[int]:
         """Tell the daemon something and return what descriptors it answers with.
 
         Raises:
@@ -113,7 +117,7 @@ def _get(request: Request) -> dict[str, Any]:
 
 
 def _send_bytes(request: Request, head: dict[str, Any], data: bytes) -> None:
-    (sink,) = request.tell(head | {"size": len(data)})
+    (sink,) = request.ask(head | {"size": len(data)})
     write_all(sink, data)
 
 
@@ -126,7 +130,7 @@ def _send_file(request: Request, head: dict[str, Any]) -> None:
         # Files of /proc and /sys tell no size.
         _send_bytes(request, head, os.read(fd, _CHUNK))
         return
-    (sink,) = request.tell(head | {"size": status.st_size})
+    (sink,) = request.ask(head | {"size": status.st_size})
     if send_file(sink, fd, status.st_size) < status.st_size:
         raise Conflict(f"{request.path!r} was cut short while it was read")
 
@@ -185,12 +189,12 @@ def _wait(fd: int, event: int) -> None:
 
 def _put(request: Request) -> dict[str, Any]:
     with Spool(request.path, request.proc_fd) as spool:
-        request.tell({"ready": True})
+        request.say_ready()
         more = True
         while more:
             _wait_readable(request.source_fd)
             more = spool.take(request.source_fd)
-        request.tell({"received": spool.size})  # the answer is the daemon's word that this was all
+        request.ask({"received": spool.size})  # the answer is the daemon's word that this was all
         if request.payload.get("append") and spool.exists:
             spool.append()
         else:
@@ -244,7 +248,7 @@ def _get_tree(request: Request) -> dict[str, Any]:
     status = os.lstat(request.path)
     if not stat.S_ISDIR(status.st_mode):
         raise BadRequest(f"{request.path!r} is no directory")
-    (sink,) = request.tell({"type": "tree"})
+    (sink,) = request.ask({"type": "tree"})
     TreeWriter(sink).write(os.fsencode(request.path))
     return {"done": True}
 
@@ -330,13 +334,13 @@ def _put_tree(request: Request) -> dict[str, Any]:
     """Unpack a tar stream below the path; owners and modes are the members' for what is new."""
     top = os.fsencode(request.path)
     make_directory(top, request.owner(), request.mode(0o755))
-    request.tell({"ready": True})
+    request.say_ready()
     count = 0
     reader = tarstream.Reader(request.source_fd, _wait_readable)
     for member in reader.members():
         _unpack(top, member, reader, request.proc_fd)
         count += 1
-    request.tell({"received": count})
+    request.ask({"received": count})
     return {"members": count}
 
 
