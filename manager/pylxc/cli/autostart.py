@@ -7,7 +7,7 @@ import os
 import select
 import sys
 from _socket import AF_UNIX, SOCK_DGRAM
-from _socket import socket as Socket
+from _socket import socket as Socket  # noqa: N812  (it is a class)
 
 from pylxc.client.http import Unreachable, connect_unix
 from pylxc.paths import Paths

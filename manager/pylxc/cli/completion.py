@@ -9,7 +9,6 @@ import sys
 
 from pylxc.cli.grammar import GLOBAL, Args, Command, Option
 from pylxc.client.client import Client
-from pylxc.client.http import quote
 from pylxc.errors import PylxcError
 
 TYPE_CHECKING = False
@@ -148,8 +147,8 @@ def _ask(client: Client, kind: str, prefix: str) -> Iterator[Candidate]:
     elif kind == "shell":
         yield from ((name, "") for name in SCRIPTS)
     else:
-        path = {"profile": "profiles", "network": "networks", "pool": "storage-pools", "project": "projects"}.get(kind)
-        for one in client.get(f"/1.0/{quote(path)}", recursion=1) if path else []:
+        paths = {"profile": "profiles", "network": "networks", "pool": "storage-pools", "project": "projects"}
+        for one in client.get(f"/1.0/{paths[kind]}", recursion=1) if kind in paths else []:
             yield one["name"], one.get("description", "")
 
 

@@ -1,4 +1,4 @@
-"""YAML by hand: from stdin when it is no terminal, in the user's editor otherwise; and KEY=VALUE on the command line."""
+"""YAML by hand, from stdin or in the user's editor; KEY=VALUE on the command line."""
 
 from __future__ import annotations
 

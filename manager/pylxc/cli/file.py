@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from pylxc.cli.grammar import Args, Command, Option, UsageError
@@ -69,13 +70,12 @@ def _push_file(session: Session, files: Files, source: str, place: str, args: Ar
     try:
         status = os.fstat(fd)
         from_stdin = source == "-"
-        owner = {
-            "uid": args.uid if args.uid >= 0 else 0 if from_stdin else status.st_uid,
-            "gid": args.gid if args.gid >= 0 else 0 if from_stdin else status.st_gid,
-            "mode": mode if mode >= 0 else 0o644 if from_stdin else status.st_mode & 0o7777,
-        }
+        uid = args.uid if args.uid >= 0 else 0 if from_stdin else status.st_uid
+        gid = args.gid if args.gid >= 0 else 0 if from_stdin else status.st_gid
+        if mode < 0:
+            mode = 0o644 if from_stdin else status.st_mode & 0o7777
         with Transfer(session, f"Pushing {source} to {place}", status.st_size) as transfer:
-            files.write(place, fd, **owner, on_bytes=transfer.advance)
+            files.write(place, fd, uid=uid, gid=gid, mode=mode, on_bytes=transfer.advance)
     except PylxcError as error:
         head = None if isinstance(error, NotFound) else files.head(place)
         if head is not None and head.type == "directory":
@@ -181,10 +181,8 @@ def _pull_file(session: Session, head: FileHead, response: Response, path: str, 
 
 
 def _remove(path: str) -> None:
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 def _pull_tree(session: Session, files: Files, path: str, target: str) -> None:

@@ -111,7 +111,7 @@ class Command:
         "words",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (a record; all but the first four are named)
         self,
         name: str,
         summary: str,
@@ -268,7 +268,7 @@ class Parser:
             raise UsageError(f"Flag {name} needs a value", self.command)
         return rest.pop()
 
-    def _store(self, option: Option, value: str | bool) -> None:
+    def _store(self, option: Option, value: str | bool | int) -> None:
         if option.kind == "int":
             try:
                 value = int(str(value))

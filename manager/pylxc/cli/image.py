@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FIELDS = ("auto_update", "properties", "public", "expires_at", "profiles")
 DEFAULT_COLUMNS = "lfpdatsu"
+RECIPE_COLUMNS = "Ldat"
 
 
 def resolve(session: Session, text: str) -> str:
@@ -42,7 +43,7 @@ def _short_alias(image: dict[str, Any]) -> str:
 
 
 def _uploaded(image: dict[str, Any]) -> str:
-    stamp = parse_time(image["uploaded_at"])
+    stamp = parse_time(image.get("uploaded_at", ""))
     if stamp is None:
         return ""
     hour = stamp.hour % 12 or 12
@@ -52,13 +53,13 @@ def _uploaded(image: dict[str, Any]) -> str:
 COLUMNS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "l": ("ALIAS", _short_alias),
     "L": ("ALIASES", lambda i: "\n".join(_aliases(i))),
-    "f": ("FINGERPRINT", lambda i: str(i["fingerprint"])[:12]),
-    "F": ("FINGERPRINT", lambda i: str(i["fingerprint"])),
+    "f": ("FINGERPRINT", lambda i: str(i.get("fingerprint", ""))[:12]),
+    "F": ("FINGERPRINT", lambda i: str(i.get("fingerprint", ""))),
     "p": ("PUBLIC", lambda i: "yes" if i["public"] else "no"),
     "d": ("DESCRIPTION", lambda i: str(i["properties"].get("description", ""))),
     "a": ("ARCHITECTURE", lambda i: str(i["architecture"])),
     "t": ("TYPE", lambda i: str(i.get("type", "container")).upper()),
-    "s": ("SIZE", lambda i: f"{i['size'] / (1 << 20):.2f}MB"),
+    "s": ("SIZE", lambda i: f"{i.get('size', 0) / (1 << 20):.2f}MB"),
     "u": ("UPLOAD DATE", _uploaded),
 }
 
@@ -79,7 +80,8 @@ def _list(session: Session, args: Args) -> None:
         remote, words[0] = session.split(words[0])
         protocol = remote.protocol
     columns = []
-    for letter in (args.columns or DEFAULT_COLUMNS).replace(",", ""):
+    default = DEFAULT_COLUMNS if protocol == "lxd" else RECIPE_COLUMNS
+    for letter in (args.columns or default).replace(",", ""):
         if letter not in COLUMNS:
             raise UsageError(f"Unknown column shorthand char {letter!r} in {args.columns!r}", _command("list"))
         columns.append(COLUMNS[letter])

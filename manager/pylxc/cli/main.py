@@ -114,8 +114,11 @@ def _os_error(error: BaseException) -> str:
     return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
 
 
-def _flush() -> None:
-    sys.stdout.flush()
+def _flush_quietly() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return  # a reader that went away has been reported already
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         code = run(words)
-        _flush()
+        sys.stdout.flush()
     except (PylxcError, UsageError, OSError, KeyboardInterrupt) as error:
         if "--debug" in words:
             import traceback
@@ -133,10 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _report(error)
     if own:
         # The interpreter's tidying up takes 2 ms that nobody needs; everything is written.
-        try:
-            _flush()
-        except OSError:
-            pass
+        _flush_quietly()
         os._exit(code)
     return code
 

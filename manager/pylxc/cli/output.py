@@ -71,7 +71,7 @@ def _table(header: Sequence[str], rows: list[list[str]]) -> Iterable[str]:
     cells = [[cell.split("\n") for cell in row] for row in rows]
     widths = _widths(header, cells)
     if sys.stdout.isatty():
-        cells, widths = _fit(header, cells, widths)
+        cells, widths = _fit(cells, widths)
     rule = "+" + "+".join("-" * (width + 2) for width in widths) + "+"
     yield rule
     titles = [_wrap([title], width) for title, width in zip(header, widths, strict=True)]
@@ -96,9 +96,7 @@ def _compact(header: Sequence[str], rows: list[list[str]]) -> Iterable[str]:
             yield "  " + "  ".join(_pad(part, width) for part, width in zip(parts, widths, strict=True)) + "  "
 
 
-def _fit(
-    header: Sequence[str], cells: list[list[list[str]]], widths: list[int]
-) -> tuple[list[list[list[str]]], list[int]]:
+def _fit(cells: list[list[list[str]]], widths: list[int]) -> tuple[list[list[list[str]]], list[int]]:
     """Wrap the widest columns until the table fits the terminal."""
     from pylxc.client import terminal
 

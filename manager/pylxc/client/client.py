@@ -154,7 +154,7 @@ class Client:
         query: Mapping[str, str | int] | None = None,
         if_match: str = "",
     ) -> Operation:
-        """Send a request that starts an operation and return that; a synchronous answer is an operation that is done."""
+        """Send a request that starts an operation and return that; one that is done when the answer is synchronous."""
         from pylxc.client.operations import Operation
 
         reply = self.request(method, path, body, query=query, if_match=if_match)

@@ -35,7 +35,7 @@ def _refuse(value: object) -> object:
 def _build() -> tuple[Callable[[str], Any], Callable[[object], str]]:
     from _json import encode_basestring_ascii, make_encoder, make_scanner
 
-    scan = make_scanner(_Scanner())
+    scan = make_scanner(_Scanner())  # type: ignore[arg-type]
     encode = make_encoder(None, _refuse, encode_basestring_ascii, None, ":", ",", False, False, False)
 
     def loads(text: str) -> Any:

@@ -18,7 +18,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    import signal as _signal
+
     from pylxc.client.client import Client
+else:
+    import _signal  # the C part: `signal` would bring `enum`, which takes as long as all the rest here
 
 _UPGRADE = {"Content-Type": "application/json", "Upgrade": "pylxc-exec", "Connection": "Upgrade"}
 _INT_SIZE = 4
@@ -46,8 +50,6 @@ class Signals:
         self.fd = -1
 
     def __enter__(self) -> Signals:
-        import _signal
-
         self.fd, self._write_fd = os.pipe()
         os.set_blocking(self._write_fd, False)
         try:
@@ -60,8 +62,6 @@ class Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        import _signal
-
         for number, handler in self._saved.items():
             _signal.signal(number, handler)
         if self._saved:
@@ -187,8 +187,6 @@ class _Upgraded:
 
     def _next_message(self, relays: list[relay.Relay], signals: Signals, on_resize: Any = None) -> dict[str, Any]:
         """Return the supervisor's next line; relay and forward signals in the meantime."""
-        import _signal
-
         loop = relay.Loop(relays)
         while b"\n" not in self._rest:
             hits = loop.wait(self._socket.fileno(), signals.fd)

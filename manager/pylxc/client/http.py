@@ -10,7 +10,7 @@ import os
 import select
 import stat
 from _socket import AF_UNIX, SOCK_STREAM
-from _socket import socket as Socket
+from _socket import socket as Socket  # noqa: N812  (it is a class)
 
 from pylxc.errors import Internal, Unavailable
 
@@ -24,11 +24,19 @@ if TYPE_CHECKING:
     class Stream(Protocol):
         """What a connection needs of its socket: a plain one, or a TLS one."""
 
-        def sendall(self, data: bytes, /) -> None: ...
-        def recv(self, size: int, /) -> bytes: ...
-        def recv_into(self, buffer: memoryview, /) -> int: ...
-        def fileno(self) -> int: ...
-        def close(self) -> None: ...
+        def sendall(self, data: bytes, /) -> None:
+            """Send all of `data`."""
+
+        def recv(self, size: int, /) -> bytes:
+            """Return up to `size` bytes, none at the end."""
+            ...
+
+        def fileno(self) -> int:
+            """Return the descriptor to poll."""
+            ...
+
+        def close(self) -> None:
+            """Close the stream."""
 
 
 _BLOCK = 1 << 18
@@ -299,7 +307,7 @@ def _send_body(
     if isinstance(body, int) and size is not None and isinstance(stream, Socket):
         left = size
         while left:
-            sent = os.sendfile(stream.fileno(), body, None, min(left, 1 << 22))  # type: ignore[call-overload]
+            sent = os.sendfile(stream.fileno(), body, None, min(left, 1 << 22))
             if not sent:
                 raise Internal("The file became shorter while it was being sent")
             left -= sent

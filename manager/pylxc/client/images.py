@@ -27,10 +27,6 @@ class Images:
         """Return the path of an image, or of what is below it."""
         return "/".join([self.path, quote(fingerprint), *more])
 
-    def list(self) -> list[dict[str, Any]]:
-        """Return the images."""
-        return list(self._client.get(self.path, recursion=1))
-
     def resolve(self, name: str) -> str:
         """Return the fingerprint that an alias or the beginning of a fingerprint stands for.
 
@@ -123,3 +119,7 @@ class Images:
     def delete_alias(self, name: str) -> None:
         """Delete an alias; the image stays."""
         self._client.request("DELETE", self.alias_url(name))
+
+    def list(self) -> list[dict[str, Any]]:
+        """Return the images."""
+        return list(self._client.get(self.path, recursion=1))

@@ -37,13 +37,6 @@ class Instances:
         """Return the path of instance `name`, or of what is below it."""
         return "/".join(["/1.0/instances", quote(name), *more])
 
-    def list(self, *, full: bool = False, all_projects: bool = False) -> list[dict[str, Any]]:
-        """Return the instances, with state and snapshots when `full`."""
-        query: dict[str, str | int] = {"recursion": 2 if full else 1}
-        if all_projects:
-            query["all-projects"] = "true"
-        return list(self._client.request("GET", "/1.0/instances", query=query).metadata)
-
     def get(self, name: str, *, full: bool = False) -> dict[str, Any]:
         """Return one instance, with state and snapshots when `full`.
 
@@ -155,3 +148,10 @@ class Instances:
         from pylxc.client.files import Files
 
         return Files(self._client, name)
+
+    def list(self, *, full: bool = False, all_projects: bool = False) -> list[dict[str, Any]]:
+        """Return the instances, with state and snapshots when `full`."""
+        query: dict[str, str | int] = {"recursion": 2 if full else 1}
+        if all_projects:
+            query["all-projects"] = "true"
+        return list(self._client.request("GET", "/1.0/instances", query=query).metadata)

@@ -39,7 +39,7 @@ def make_pipe() -> tuple[int, int]:
     try:
         fcntl.fcntl(write_end, _F_SETPIPE_SZ, _SPLICE)
     except OSError:
-        pass  # beyond the user's share of pipe memory: 64 KiB do as well
+        return read_end, write_end  # beyond the user's share of pipe memory: 64 KiB do as well
     return read_end, write_end
 
 

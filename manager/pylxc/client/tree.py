@@ -6,6 +6,7 @@ no device nodes and drops set-id bits.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tarfile
@@ -157,18 +158,14 @@ def _unpack_member(
     parent = _open_parent(root, parts)
     try:
         if member.isdir():
-            try:
+            with contextlib.suppress(FileExistsError):
                 os.mkdir(parts[-1], 0o700, dir_fd=parent)
-            except FileExistsError:
-                pass
             modes.append((parts, member.mode & _MODE))
             return
         if not (member.isreg() or member.issym() or member.islnk()):
             return  # device nodes, sockets, pipes: of no use outside
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(parts[-1], dir_fd=parent)
-        except FileNotFoundError:
-            pass
         if member.issym():
             os.symlink(member.linkname, parts[-1], dir_fd=parent)
         elif member.islnk():
