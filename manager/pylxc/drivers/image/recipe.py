@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import platform
+import re
 import select
 import shlex
 import shutil
@@ -51,6 +52,7 @@ _MEMORY_NEEDED = 2 << 30
 """Bytes of memory that must be free for the tree to be built there; a Debian tree takes about 0.7 GB while built."""
 _CHECK_MILLISECONDS = 250
 _LAST_LINES = 30
+_HOOK = re.compile("/(customize|afterwards)$")
 
 # $1 scratch directory, $2 size of the tree's tmpfs or 0; then mmdebstrap's arguments, "--", its sources.
 _BUILD = """
@@ -274,9 +276,13 @@ def _follow(pipe: io.FileIO, progress: Progress, check_cancelled: Cancelled) -> 
 
 
 def _reason(lines: list[str]) -> str:
-    errors = [line for line in lines if line.startswith(("E: ", "W: Failed", "FATAL ERROR", "dpkg: error"))]
-    text = " ".join((errors or [line for line in lines if line.strip()] or ["it ended"])[0].split())
-    return text.removeprefix("E: ")[:300]
+    said = [" ".join(line.split()) for line in lines if line.strip()]
+    for index, line in enumerate(said):
+        if line.startswith("E: ") and _HOOK.search(line) and index:
+            return f"a command of it failed: {said[index - 1][:300]}"
+        if line.startswith(("E: ", "FATAL ERROR", "dpkg: error")):
+            return line.removeprefix("E: ")[:300]
+    return said[-1][:300] if said else "it was ended"
 
 
 def _free_memory() -> int:
