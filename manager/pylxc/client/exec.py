@@ -16,9 +16,8 @@ from pylxc.errors import Internal, PylxcError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     import signal as _signal
+    from typing import Any
 
     from pylxc.client.client import Client
 else:
