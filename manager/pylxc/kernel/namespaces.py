@@ -18,6 +18,7 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
 _CLONE_PIDFD = 0x1000
+_CLONE_PARENT = 0x8000
 _CLONE_INTO_CGROUP = 0x200000000
 _SIGCHLD = 17
 
@@ -52,12 +53,13 @@ def setns(fd: int, flags: int = 0) -> None:
     syscall("setns", fd, flags)
 
 
-def clone(flags: int, *, cgroup_fd: int = -1) -> tuple[int, int]:
+def clone(flags: int, *, cgroup_fd: int = -1, sibling: bool = False) -> tuple[int, int]:
     """Fork into new namespaces, like `os.fork` with flags; the caller must be single-threaded.
 
     Args:
         flags: `CLONE_NEW*`.
         cgroup_fd: directory of the cgroup v2 group that the child is born in, -1 for the caller's.
+        sibling: make it a child of the caller's parent, with the signal at its end that the caller's own end sends.
 
     Returns:
         (0, -1) in the child, (pid, pidfd) in the parent, which closes the pidfd.
@@ -67,6 +69,9 @@ def clone(flags: int, *, cgroup_fd: int = -1) -> tuple[int, int]:
     """
     pidfd = ctypes.c_int(-1)
     args = _CloneArgs(flags=flags | _CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=_SIGCHLD)
+    if sibling:
+        args.flags |= _CLONE_PARENT
+        args.exit_signal = 0
     if cgroup_fd >= 0:
         args.flags |= _CLONE_INTO_CGROUP
         args.cgroup = cgroup_fd

@@ -111,19 +111,19 @@ def reconnect(run_dir: str) -> Container | None:
         control.settimeout(_ANSWER_SECONDS)
         # Through the descriptor: a socket's path may have no more than 107 bytes.
         control.connect(f"/proc/self/fd/{directory}/control.sock")
-        protocol.send(control, {"op": "state"})
+        protocol.send(control, {"op": "hold"})
         received = protocol.receive(control)
     except OSError as error:
         log.warning("No answer from the monitor of %s: %s", run_dir, error)
         received = None
     finally:
         os.close(directory)
-    if received is None or "state" not in received[0]:
+    state = _read_json(f"{run_dir}/state.json")
+    if received is None or state is None:
         control.close()
         return None
     control.settimeout(None)
-    message, fds = received
-    return Container(message["state"], control, *fds)
+    return Container(state, control, *received[1])
 
 
 def read_end(run_dir: str) -> ContainerExit | None:

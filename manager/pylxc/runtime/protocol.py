@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 
 from pylxc.errors import Internal, PylxcError, for_status
 from pylxc.kernel import fds as descriptors
@@ -79,6 +80,27 @@ def receive(sock: socket.socket, max_fds: int = descriptors.MAX_FDS) -> tuple[Me
         descriptors.close(fds)
         raise Internal("Received a malformed message") from None
     return message, fds
+
+
+def tell(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
+    """Send a message to someone who may have gone; then nobody misses it."""
+    try:
+        send(sock, message, fds)
+    except (BrokenPipeError, ConnectionResetError):
+        return
+
+
+def write_file(path: str, content: Message) -> None:
+    """Write a JSON file so that its readers see all of it or none."""
+    with open(f"{path}.new", "w", encoding="utf-8") as file:
+        file.write(json.dumps(content))
+    os.rename(f"{path}.new", path)
+
+
+def log(directory: str, text: str) -> None:
+    """Add a line to the log of a container in its log directory."""
+    with open(f"{directory}/lxc.log", "a", encoding="utf-8") as file:
+        file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n")
 
 
 def describe_error(error: BaseException, step: str = "") -> Message:

@@ -1,0 +1,215 @@
+"""The start of one container: a process that the monitor forks for it, so that the monitor itself stays small.
+
+It makes the control group and PID 1 (as a child of the monitor), prepares what comes from the host, waits for the
+daemon's "go" and hands over to the monitor. An error, or the end of the daemon before init runs, undoes everything.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import select
+import signal
+import socket
+import time
+
+from pylxc.errors import Internal, PylxcError
+from pylxc.kernel import cgroup, idmap, namespaces, pidfd, procfs
+from pylxc.kernel import fds as descriptors
+from pylxc.runtime import init, lean, protocol, rootfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from pylxc.runtime.spec import ContainerSpec, IdRange
+
+_DEVICES = (
+    # Making nodes harms nobody (they cannot be opened) and archives need it.
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:1 rwm",
+    "c 5:2 rwm",
+    "c 10:229 rwm",
+    "c 10:200 rwm",
+    "c 136:* rwm",
+)
+"""/dev/{null,zero,full,random,urandom,tty,console,ptmx,fuse,net/tun} and pseudo-terminals."""
+
+_NAMESPACES = (
+    namespaces.CLONE_NEWNS
+    | namespaces.CLONE_NEWPID
+    | namespaces.CLONE_NEWUTS
+    | namespaces.CLONE_NEWIPC
+    | namespaces.CLONE_NEWNET
+)
+_TREES_PER_MESSAGE = 200
+
+
+def main(payload: dict[str, Any], daemon_fd: int, monitor: socket.socket) -> int:
+    """Start the container; return the status to exit with. Arguments as `monitor.main` describes them.
+
+    On success `monitor` gets `{"init": pid}` with pidfd of PID 1, listener, console master and slave, and the lock.
+    """
+    daemon = protocol.adopt(daemon_fd)
+    starter = Starter(payload, daemon, monitor)
+    try:
+        starter.run()
+    except (OSError, PylxcError) as error:
+        starter.undo()
+        protocol.log(payload["spec"]["log_dir"], f"Failed starting: {error}")
+        protocol.tell(daemon, protocol.describe_error(error))
+        return 1
+    return 0
+
+
+class Starter:
+    """One start, step by step."""
+
+    def __init__(self, payload: dict[str, Any], daemon: socket.socket, monitor: socket.socket) -> None:
+        self._payload = payload
+        self._spec: ContainerSpec = lean.read_spec(payload["spec"])
+        self._cgroup = cgroup.open_cgroup(payload["cgroup"])
+        self._daemon = daemon
+        self._monitor = monitor
+        self._pid = 0
+        self._pidfd = -1
+
+    def run(self) -> None:
+        """Start the container; returns when init runs and the monitor has it.
+
+        Raises:
+            PylxcError: a step in the container failed, or the daemon has gone.
+            OSError: a step outside failed.
+        """
+        lock_fd = os.open(f"{self._spec.run_dir}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._listen()
+        self._make_cgroup()
+        child = self._clone()
+        # Before the trees are opened: the daemon sets the network up meanwhile.
+        monitor_fd = os.pidfd_open(os.getppid())
+        protocol.send(self._daemon, {"ready": self._pid}, [monitor_fd, self._pidfd])
+        self._hand_over_trees(child)
+        _, (master, slave) = self._hear(child)
+        self._hear(self._daemon)
+        protocol.send(child, {"go": True})
+        received = protocol.receive(child)
+        if received is not None:
+            raise protocol.rebuild_error(received[0])
+        state = self._write_state()
+        fds = [self._pidfd, self._listener.fileno(), master, slave, lock_fd]
+        protocol.send(self._monitor, {"init": self._pid, "buffer": self._spec.console_buffer}, fds)
+        protocol.tell(self._daemon, {"started": state})
+
+    def undo(self) -> None:
+        """Take back what a failed start has made, the run directory too."""
+        if self._pid:
+            pidfd.send_signal(self._pidfd, signal.SIGKILL)
+            pidfd.wait(self._pidfd)
+        self._cgroup.kill()
+        self._cgroup.remove()
+        run_dir = self._spec.run_dir
+        for name in os.listdir(run_dir):
+            os.unlink(f"{run_dir}/{name}")
+        os.rmdir(run_dir)
+
+    def _listen(self) -> None:
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        directory = os.open(self._spec.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        # Through the descriptor: a socket's path may have no more than 107 bytes.
+        self._listener.bind(f"/proc/self/fd/{directory}/control.sock")
+        os.close(directory)
+        self._listener.listen(16)
+
+    def _make_cgroup(self) -> None:
+        spec = self._spec
+        group = self._cgroup
+        group.create()
+        group.set_limits(vars(spec.limits))
+        rules = [f"{device.kind[0]} {device.major}:{device.minor} rwm" for device in spec.devices]
+        group.allow_devices([*_DEVICES, *rules])
+        if spec.idmap is not None:
+            group.delegate(_root(spec.idmap.uids), _root(spec.idmap.gids))
+
+    def _clone(self) -> socket.socket:
+        """Fork PID 1-to-be into its namespaces; return the socket to it."""
+        spec = self._spec
+        program = b""
+        if self._payload["seccomp"]:
+            with open(self._payload["seccomp"], "rb") as file:
+                program = file.read()
+        flags = _NAMESPACES | (namespaces.CLONE_NEWUSER if spec.idmap is not None else 0)
+        flags |= namespaces.CLONE_NEWTIME if spec.time_namespace else 0
+        entrances = self._cgroup.open_entrances()
+        group_fd = os.open(self._cgroup.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        ours, theirs = protocol.pair()
+        self._pid, self._pidfd = namespaces.clone(flags, cgroup_fd=group_fd, sibling=True)
+        if self._pid == 0:
+            init.run(spec, theirs, entrances, program)
+        theirs.close()
+        descriptors.close([group_fd, *entrances])
+        if spec.idmap is not None:
+            idmap.write_maps(self._pid, _ranges(spec.idmap.uids), _ranges(spec.idmap.gids))
+        for name, soft, hard in spec.confinement.rlimits:
+            # From outside: the container's root may not raise a hard limit.
+            resource.prlimit(self._pid, getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
+        return ours
+
+    def _hand_over_trees(self, child: socket.socket) -> None:
+        userns_fd = -1
+        if self._spec.idmap is not None:
+            userns_fd = os.open(f"/proc/{self._pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        trees = rootfs.prepare(self._spec, userns_fd)
+        if userns_fd >= 0:
+            os.close(userns_fd)
+        names = list(trees)
+        protocol.send(child, {"trees": names}, list(trees.values()))
+        descriptors.close(trees.values())
+
+    def _hear(self, sock: socket.socket) -> tuple[protocol.Message, list[int]]:
+        """Return the next message of the child or the daemon; raises when it, or the daemon, has ended."""
+        poll = select.poll()
+        poll.register(self._daemon, 0)
+        poll.register(sock, select.POLLIN)
+        ended = any(events & select.POLLHUP for fd, events in poll.poll() if fd == self._daemon.fileno())
+        received = None if ended else protocol.receive(sock)
+        if received is None:
+            raise Internal("The daemon or the container's first process ended during the start")
+        if "error" in received[0]:
+            raise protocol.rebuild_error(received[0])
+        return received
+
+    def _write_state(self) -> dict[str, Any]:
+        state = {
+            "spec": self._payload["spec"],
+            "seccomp": self._payload["seccomp"],
+            "init_pid": self._pid,
+            "init_start_time": procfs.start_time(self._pid),
+            "monitor_pid": os.getppid(),
+            "started_at": time.time(),
+            "boot_id": procfs.boot_id(),
+            "cgroups": {"name": self._cgroup.name, "unified": self._cgroup.path, "v1": self._cgroup.v1_paths},
+        }
+        protocol.write_file(f"{self._spec.run_dir}/state.json", state)
+        return state
+
+
+def _root(ranges: Iterable[IdRange]) -> int:
+    """Return the host's id of the container's id 0."""
+    for each in ranges:
+        if each.inside == 0:
+            return each.outside
+    raise Internal("The id map has no id 0")
+
+
+def _ranges(ranges: Iterable[IdRange]) -> list[idmap.Range]:
+    return [(each.inside, each.outside, each.length) for each in ranges]
