@@ -74,7 +74,9 @@ def test_console_attach_and_detach(guest: str, lxc_env: dict[str, str]) -> None:
         terminal.expect("# ")
         terminal.type("echo $((6 * 7))1\n")
         terminal.expect("421")
-        terminal.type("\x01q")
+        terminal.type("\x01")
+        time.sleep(0.3)  # lxc wants the two keys in two reads
+        terminal.type("q")
         assert terminal.wait() == 0
 
 

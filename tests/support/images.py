@@ -55,6 +55,9 @@ def _build(recipe: str, target: Path) -> None:
         (image,) = json.loads(daemon.command("image", "list", "--format", "json").stdout)
         daemon.command("image", "export", image["fingerprint"], scratch)
         os.rename(scratch, target)
+    except AssertionError as error:
+        error.add_note(daemon.logs())
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         daemon.close()
