@@ -15,8 +15,7 @@ from fcntl import ioctl
 
 from pylxc.kernel import caps, namespaces, seccomp
 from pylxc.kernel import fds as descriptors
-from pylxc.runtime import protocol
-from pylxc.runtime.rootfs import Builder
+from pylxc.runtime import protocol, rootfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def run(spec: ContainerSpec, monitor: socket.socket, entrances: list[int], progr
 
     Args:
         spec: the container.
-        monitor: socket to the monitor; says `{"trees": [names]}` with descriptors, then `{"go": true}`.
+        monitor: socket to the monitor; says `{"trees": [names], "staged": [names]}` with descriptors, later "go".
         entrances: `tasks` of the cgroups to join.
         program: compiled seccomp filter, empty for none.
     """
@@ -69,19 +68,22 @@ class _Starter:
         sys.path.clear()
 
         message, fds = self._hear()
+        trees = dict(zip(message["trees"], fds, strict=True))
+        self.step = "making the namespaces"
+        namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWCGROUP)
+        trees |= rootfs.take_staged(spec, message["staged"])
         self.step = "becoming the container's root"
         os.setgroups([])
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
         caps.set_parent_death_signal(signal.SIGKILL)
         caps.join_new_session_keyring()
-        namespaces.unshare(namespaces.CLONE_NEWCGROUP)
         socket.sethostname(spec.hostname)
         os.setsid()
 
         self.step = "mounting the container's file systems"
         os.umask(0)
-        builder = Builder(spec, dict(zip(message["trees"], fds, strict=True)))
+        builder = rootfs.Builder(spec, trees)
         builder.open_host()
         builder.pivot()
         master = builder.fill()

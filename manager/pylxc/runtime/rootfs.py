@@ -13,7 +13,7 @@ import stat
 import struct
 from fcntl import ioctl
 
-from pylxc.kernel import mount
+from pylxc.kernel import mount, namespaces
 from pylxc.kernel.fds import close
 from pylxc.kernel.openat2 import make_path
 
@@ -50,21 +50,30 @@ _ATTRIBUTES = {
 }
 _NO_ATTRIBUTE = {"", "rw", "bind", "rbind", "defaults", "relatime", "suid", "dev", "exec"}
 
+_STAGE = "mounts"
+
 Trees = dict[str, int]
 """Detached mounts by name: "rootfs", "mount:N", "device:N" with N the position in the spec."""
 
 
-def prepare(spec: ContainerSpec, userns_fd: int) -> Trees:
+def prepare(spec: ContainerSpec, userns_fd: int) -> tuple[Trees, list[str]]:
     """Open everything that comes from the host as detached mounts (close-on-exec, the caller's to close).
+
+    A mount that is to stay read-only (nosuid, ...) in the hands of the container's root is not handed over but staged
+    below the run directory, in a mount namespace of this process: copied from there it is locked, see `take_staged`.
 
     Args:
         spec: the container.
         userns_fd: its user namespace, whose maps are set; -1 for a privileged container.
 
+    Returns:
+        The trees, and the names of the staged ones.
+
     Raises:
         OSError: a source is missing or its file system cannot be mounted idmapped.
     """
     trees: Trees = {}
+    staged: list[str] = []
     try:
         trees["rootfs"] = mount.open_tree(spec.rootfs)
         if spec.shift_rootfs and userns_fd >= 0:
@@ -73,16 +82,44 @@ def prepare(spec: ContainerSpec, userns_fd: int) -> Trees:
             if entry.fstype:
                 continue
             try:
-                trees[f"mount:{index}"] = _open_bind(entry, userns_fd)
+                tree = _open_bind(entry, userns_fd)
             except OSError:
                 if not entry.optional:
                     raise
+                continue
+            trees[f"mount:{index}"] = tree
+            if userns_fd >= 0 and _split_options(entry.options)[0]:
+                _stage(spec, index, tree)
+                staged.append(f"mount:{index}")
+                os.close(trees.pop(f"mount:{index}"))
         for index, device in enumerate(spec.devices):
             trees[f"device:{index}"] = mount.open_tree(device.source)
     except BaseException:
         close(trees.values())
         raise
-    return trees
+    return trees, staged
+
+
+def take_staged(spec: ContainerSpec, names: list[str]) -> Trees:
+    """Return the staged mounts, in the container's own copy of the mount namespace that they were staged in."""
+    return {name: mount.open_tree(f"{spec.run_dir}/{_STAGE}/{name}", recursive=True) for name in names}
+
+
+def _stage(spec: ContainerSpec, index: int, tree: int) -> None:
+    stage = f"{spec.run_dir}/{_STAGE}"
+    if not os.path.isdir(stage):
+        namespaces.unshare(namespaces.CLONE_NEWNS)
+        mount.set_propagation("/", mount.MS_REC | mount.MS_PRIVATE)
+        os.mkdir(stage, 0o700)
+        tmpfs = mount.new("tmpfs", (("mode", "0700"),))
+        mount.attach_at(tmpfs, stage)
+        os.close(tmpfs)
+    target = f"{stage}/mount:{index}"
+    if stat.S_ISDIR(os.fstat(tree).st_mode):
+        os.mkdir(target, 0o700)
+    else:
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    mount.attach_at(tree, target)
 
 
 def _open_bind(entry: Mount, userns_fd: int) -> int:

@@ -44,14 +44,8 @@ _DEVICES = (
 )
 """/dev/{null,zero,full,random,urandom,tty,console,ptmx,fuse,net/tun} and pseudo-terminals."""
 
-_NAMESPACES = (
-    namespaces.CLONE_NEWNS
-    | namespaces.CLONE_NEWPID
-    | namespaces.CLONE_NEWUTS
-    | namespaces.CLONE_NEWIPC
-    | namespaces.CLONE_NEWNET
-)
-_TREES_PER_MESSAGE = 200
+_NAMESPACES = namespaces.CLONE_NEWPID | namespaces.CLONE_NEWUTS | namespaces.CLONE_NEWIPC | namespaces.CLONE_NEWNET
+"""What PID 1 is born in; it makes its mount and cgroup namespaces itself, when there is what they start from."""
 
 
 def main(payload: dict[str, Any], daemon_fd: int, monitor: socket.socket) -> int:
@@ -117,10 +111,10 @@ class Starter:
             pidfd.wait(self._pidfd)
         self._cgroup.kill()
         self._cgroup.remove()
-        run_dir = self._spec.run_dir
-        for name in os.listdir(run_dir):
-            os.unlink(f"{run_dir}/{name}")
-        os.rmdir(run_dir)
+        with os.scandir(self._spec.run_dir) as entries:
+            for entry in entries:
+                (os.rmdir if entry.is_dir() else os.unlink)(entry.path)
+        os.rmdir(self._spec.run_dir)
 
     def _listen(self) -> None:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -168,11 +162,10 @@ class Starter:
         userns_fd = -1
         if self._spec.idmap is not None:
             userns_fd = os.open(f"/proc/{self._pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        trees = rootfs.prepare(self._spec, userns_fd)
+        trees, staged = rootfs.prepare(self._spec, userns_fd)
         if userns_fd >= 0:
             os.close(userns_fd)
-        names = list(trees)
-        protocol.send(child, {"trees": names}, list(trees.values()))
+        protocol.send(child, {"trees": list(trees), "staged": staged}, list(trees.values()))
         descriptors.close(trees.values())
 
     def _hear(self, sock: socket.socket) -> tuple[protocol.Message, list[int]]:
