@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 from pylxc.errors import Internal, PylxcError
 from pylxc.kernel import command
 
 HOURS = 6 * 3600.0
+_TRIES = 50
+_PAUSE = 0.1
+
+# The program dies with the daemon: nothing is to write into what the next daemon clears away.
+_BOUND = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
 def copy_contents(source: str, target: str) -> None:
@@ -24,7 +30,7 @@ def copy_contents(source: str, target: str) -> None:
     Raises:
         Internal: it failed; what was copied so far is there.
     """
-    argv = ["cp", "-a", "--reflink=auto", "--sparse=auto", "-T", "--", source, target]
+    argv = [*_BOUND, "cp", "-a", "--reflink=auto", "--sparse=auto", "-T", "--", source, target]
     try:
         command.run(argv, timeout=HOURS)
     except command.CommandFailed as error:
@@ -37,10 +43,16 @@ def delete(path: str) -> None:
     Raises:
         Internal: something is still there.
     """
-    try:
-        command.run(["rm", "-rf", "--one-file-system", "--", path], timeout=HOURS)
-    except command.CommandFailed as error:
-        raise failure(error.message, "deleting") from error
+    for left in reversed(range(_TRIES)):
+        try:
+            command.run([*_BOUND, "rm", "-rf", "--one-file-system", "--", path], timeout=HOURS)
+        except command.CommandFailed as error:
+            # Somebody whose daemon was killed still writes into it: what is gone does not come back.
+            if left and os.strerror(errno.ENOTEMPTY) in error.stderr:
+                time.sleep(_PAUSE)
+                continue
+            raise failure(error.message, "deleting") from error
+        return
 
 
 def size(path: str) -> int:
