@@ -126,8 +126,7 @@ async def _finish(transfer: Transfer, request: web.BaseRequest) -> None:
     Raises:
         ConnectionError: it failed; all that can be done is to break off.
     """
-    gone = asyncio.Event()
-    await descriptors.wait_ready(transfer.fileno(), stop=gone)
+    await descriptors.wait_ready(transfer.fileno())
     try:
         transfer.result()
     except PylxcError as error:

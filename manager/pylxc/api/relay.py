@@ -40,7 +40,7 @@ class ExecRelay:
         self._sockets: dict[str, web.WebSocketResponse] = {}
         self._connected = threading.Event()
         self._begun = asyncio.Event()
-        self._exited = asyncio.Event()
+        self._exited = descriptors.Flag()
         self._closed = asyncio.Event()
         self._outputs: set[asyncio.Task[None]] = set()
         self._control: socket.socket | None = None
@@ -195,7 +195,7 @@ class ConsoleRelay:
         self._sockets: dict[str, web.WebSocketResponse] = {}
         self._connected = threading.Event()
         self._begun = asyncio.Event()
-        self._ended = asyncio.Event()
+        self._ended = descriptors.Flag()
         self._console: socket.socket | None = None
         self._resize: Callable[[int, int], None] | None = None
 
