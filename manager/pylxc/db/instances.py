@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
 
-from sqlalchemy import Select, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pylxc.db.models import Instance, InstanceProfile, Profile, Project
+from pylxc.db.models import Config, Devices, Instance, InstanceProfile, Profile, Project
 from pylxc.errors import NotFound
 
 
@@ -32,16 +33,83 @@ def get(session: Session, project: str, name: str, *, state: str | None = "creat
     return instance
 
 
-def of_project(session: Session, project: str | None) -> list[Instance]:
-    """Return the created instances of `project`, of all projects when None, by name."""
-    query: Select[Any] = select(Instance).join(Instance.project).where(Instance.state == "created")
+@dataclass(frozen=True, slots=True)
+class ProfileFacts:
+    """What a profile gives to its instances."""
+
+    name: str
+    config: Config
+    devices: Devices
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFacts:
+    """A created instance with its profiles, read without the ORM's bookkeeping: lists are read often, and whole."""
+
+    id: int
+    project: str
+    name: str
+    type: str
+    architecture: str
+    description: str
+    config: Config
+    devices: Devices
+    ephemeral: bool
+    stateful: bool
+    created_at: dt.datetime
+    last_used_at: dt.datetime | None
+    profiles: tuple[ProfileFacts, ...]
+
+
+def facts(session: Session, project: str | None, name: str | None = None) -> list[InstanceFacts]:
+    """Return the created instances of `project` (None: all) and of `name` (None: all), by project and name."""
+    wanted = [Instance.state == "created"]
     if project is not None:
-        query = query.where(Project.name == project)
-    return list(session.scalars(query.order_by(Project.name, Instance.name)))
+        wanted.append(Project.name == project)
+    if name is not None:
+        wanted.append(Instance.name == name)
+    rows = session.execute(_FACTS.where(*wanted)).all()
+    links: dict[int, list[int]] = {}
+    if rows:
+        for instance_id, profile_id in session.execute(_LINKS.where(*wanted)):
+            links.setdefault(instance_id, []).append(profile_id)
+    used = {profile_id for ids in links.values() for profile_id in ids}
+    found = {
+        row.id: ProfileFacts(row.name, row.config, row.devices)
+        for row in (session.execute(_PROFILES.where(Profile.id.in_(used))) if used else ())
+    }
+    return [InstanceFacts(**row._mapping, profiles=tuple(found[i] for i in links.get(row.id, ()))) for row in rows]
+
+
+_FACTS = (
+    select(
+        Instance.id,
+        Project.name.label("project"),
+        Instance.name,
+        Instance.type,
+        Instance.architecture,
+        Instance.description,
+        Instance.config,
+        Instance.devices,
+        Instance.ephemeral,
+        Instance.stateful,
+        Instance.created_at,
+        Instance.last_used_at,
+    )
+    .join(Project, Project.id == Instance.project_id)
+    .order_by(Project.name, Instance.name)
+)
+_LINKS = (
+    select(InstanceProfile.instance_id, InstanceProfile.profile_id)
+    .join(Instance, Instance.id == InstanceProfile.instance_id)
+    .join(Project, Project.id == Instance.project_id)
+    .order_by(InstanceProfile.instance_id, InstanceProfile.position)
+)
+_PROFILES = select(Profile.id, Profile.name, Profile.config, Profile.devices)
 
 
 def names(session: Session, project: str | None) -> list[tuple[str, str, str]]:
-    """Return (project, name, type) of the created instances, like `of_project` without reading them whole."""
+    """Return (project, name, type) of the created instances, like `facts` without reading them whole."""
     query = select(Project.name, Instance.name, Instance.type).join(Instance.project)
     query = query.where(Instance.state == "created")
     if project is not None:

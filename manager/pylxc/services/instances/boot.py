@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pylxc import validate
 from pylxc.config.instance import INSTANCE
-from pylxc.db import instances
 from pylxc.db.engine import Database
 from pylxc.errors import Conflict, NotFound, PylxcError
 from pylxc.runtime.handle import Runtime
-from pylxc.services.instances.expand import Record, record
+from pylxc.services.instances.expand import Record, load_all
 from pylxc.services.instances.lifecycle import POWER, Lifecycle
 
 log = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ class Boot:
     def start_all(self) -> None:
         """Start what is to run with the daemon, by priority; a failure is logged and the next one is tried."""
         with self._db.reading() as session:
-            records = [record(row) for row in instances.of_project(session, None)]
+            records = load_all(session, None)
         wanted = [found for found in records if _is_autostarted(found) and self._runtime.get(found.key) is None]
         for found in sorted(wanted, key=lambda f: -_number(f, "boot.autostart.priority")):
             self._autostart(found)
@@ -41,7 +40,7 @@ class Boot:
     def stop_all(self) -> None:
         """Stop every container for the host to go down; they are started again with the daemon."""
         with self._db.reading() as session:
-            records = [record(row) for row in instances.of_project(session, None)]
+            records = load_all(session, None)
         running = [found for found in records if self._runtime.get(found.key) is not None]
         for priority in sorted({_number(found, "boot.stop.priority") for found in running}, reverse=True):
             group = [found for found in running if _number(found, "boot.stop.priority") == priority]

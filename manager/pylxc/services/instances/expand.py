@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -12,7 +12,7 @@ from pylxc import paths
 from pylxc.config.instance import INSTANCE
 from pylxc.db import instances
 from pylxc.db.models import Config, Devices, Instance, Profile
-from pylxc.errors import BadRequest
+from pylxc.errors import BadRequest, NotFound
 from pylxc.runtime.spec import IdMap
 from pylxc.services.instances import idmap
 
@@ -60,10 +60,32 @@ def url(project: str, name: str) -> str:
 
 def record(row: Instance) -> Record:
     """Return the record of a row that was read with its project and profiles."""
-    profiles = row.profiles
+    return _record(row, row.project.name, row.profiles)
+
+
+def load(session: Session, project: str, name: str) -> Record:
+    """Return the record of an instance.
+
+    Raises:
+        NotFound: there is none.
+    """
+    found = instances.facts(session, project, name)
+    if not found:
+        raise NotFound("Instance not found")
+    return _record(found[0], project, found[0].profiles)
+
+
+def load_all(session: Session, project: str | None) -> list[Record]:
+    """Return the records of a project's instances by name, of all projects when None."""
+    return [_record(facts, facts.project, facts.profiles) for facts in instances.facts(session, project)]
+
+
+def _record(
+    row: Instance | instances.InstanceFacts, project: str, profiles: Sequence[Profile | instances.ProfileFacts]
+) -> Record:
     return Record(
         id=row.id,
-        project=row.project.name,
+        project=project,
         name=row.name,
         type=row.type,
         architecture=row.architecture,
@@ -80,27 +102,18 @@ def record(row: Instance) -> Record:
     )
 
 
-def load(session: Session, project: str, name: str) -> Record:
-    """Return the record of an instance.
-
-    Raises:
-        NotFound: there is none.
-    """
-    return record(instances.get(session, project, name))
-
-
 def choose_idmap(session: Session, found: Record) -> IdMap | None:
     """Return the id map of an instance's next start, None when it is privileged; see `idmap.choose`."""
     if INSTANCE.is_true(found.expanded_config, "security.privileged"):
         return None
     taken: list[tuple[int, int]] = []
     if INSTANCE.is_true(found.expanded_config, "security.idmap.isolated"):
-        others = (record(row) for row in instances.of_project(session, None) if row.id != found.id)
+        others = (other for other in load_all(session, None) if other.id != found.id)
         taken = [used for used in (idmap.isolated_range(other.expanded_config) for other in others) if used]
     return idmap.choose(found.expanded_config, idmap.host_map(), taken)
 
 
-def expand_config(profiles: Iterable[Profile], config: Mapping[str, str]) -> Config:
+def expand_config(profiles: Iterable[Profile | instances.ProfileFacts], config: Mapping[str, str]) -> Config:
     """Return the profiles' keys in order, later ones winning, with the instance's own on top."""
     expanded: Config = {}
     for profile in profiles:
@@ -109,7 +122,9 @@ def expand_config(profiles: Iterable[Profile], config: Mapping[str, str]) -> Con
     return expanded
 
 
-def expand_devices(profiles: Iterable[Profile], devices: Mapping[str, Mapping[str, str]]) -> Devices:
+def expand_devices(
+    profiles: Iterable[Profile | instances.ProfileFacts], devices: Mapping[str, Mapping[str, str]]
+) -> Devices:
     """Return the profiles' devices in order with the instance's own on top; a device is replaced whole, by name."""
     expanded: Devices = {}
     for profile in profiles:

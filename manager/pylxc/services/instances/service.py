@@ -21,7 +21,7 @@ from pylxc.services.instances import limits
 from pylxc.services.instances.boot import Boot
 from pylxc.services.instances.create import Creator
 from pylxc.services.instances.devices import DeviceManager
-from pylxc.services.instances.expand import Record, load, record, url
+from pylxc.services.instances.expand import Record, load, load_all, url
 from pylxc.services.instances.lifecycle import Lifecycle
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.logs import Logs
@@ -123,7 +123,7 @@ class Instances:
             with self._db.reading() as session:
                 return [url(p, name) for p, name, _type in instances.names(session, project)]
         with self._db.reading() as session:
-            records = [record(row) for row in instances.of_project(session, project)]
+            records = load_all(session, project)
         running = self._running(records)
         by_key = {found.key: found for found in records}
         rendered = {key: render(found, _status(running.get(key))) for key, found in by_key.items()}
