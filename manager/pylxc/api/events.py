@@ -14,6 +14,8 @@ from pylxc.errors import BadRequest
 from pylxc.services.events import TYPES, Subscription
 
 PING_SECONDS = 10.0
+CLOSE_SECONDS = 0.5
+"""How long a listener may take to answer that this side closes."""
 
 
 async def listen(call: Call) -> Answer:
@@ -38,7 +40,7 @@ async def listen(call: Call) -> Answer:
 
     # Subscribed before the handshake is answered: a client that is connected misses nothing.
     listener = call.services.events.subscribe(wanted, None if call.all_projects else call.project, wake)
-    response = web.WebSocketResponse(compress=False, max_msg_size=64 * 1024)
+    response = web.WebSocketResponse(timeout=CLOSE_SECONDS, compress=False, max_msg_size=64 * 1024)
     tasks: list[asyncio.Task[Any]] = []
     try:
         await response.prepare(call.request)

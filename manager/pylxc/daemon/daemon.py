@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 OPERATIONS_SECONDS = 20.0
 """How long SIGTERM waits for running tasks. What does not end by then is undone at the next start."""
 
-ANSWERS_SECONDS = 2.0
+ANSWERS_SECONDS = 1.0
 """How long requests that are being answered may take when everything else has stopped."""
 
 
@@ -106,3 +106,4 @@ class Daemon:
             log.warning("%d operations are still running and are cut off", left)
         if self._with_containers:
             services.instances.stop_all()
+            services.networks.stop()

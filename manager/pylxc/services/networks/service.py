@@ -58,6 +58,7 @@ class Networks:
             unsettled = networks.unsettled(session)
             rows = networks.everything(session)
             known = {_host_key(*nic) for nic in networks.nics(session)}
+            host_names = networks.host_names(session)
         with self._changing:
             for row in unsettled:
                 log.info("Removing network %s that was left half made or half deleted", row.name)
@@ -70,12 +71,27 @@ class Networks:
                     self._broken[row.name] = str(error)
                     continue
                 self._forget_strangers(self._driver(row), known)
+                self._interfaces.delete_orphans(row.name, host_names)
 
     def _forget_strangers(self, driver: NetworkDriver, known: set[str]) -> None:
         for key, host in driver.hosts().items():
             if key not in known:
                 driver.release(host.hwaddr)
                 driver.forget_host(key)
+
+    def stop(self) -> None:
+        """Take every network down, for the host to go down; the next start brings them up again."""
+        if self._keeper is not None:
+            self._keeper.close()
+            self._keeper = None
+        with self._db.reading() as session:
+            rows = networks.everything(session)
+        with self._changing:
+            for row in rows:
+                try:
+                    self._driver(row).stop()
+                except PylxcError as error:
+                    log.warning("Failed taking network %s down: %s", row.name, error)
 
     def close(self) -> None:
         """End what the daemon holds; the networks stay up."""
