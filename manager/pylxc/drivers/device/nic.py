@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import os
-import secrets
 
 from pylxc.drivers.device.driver import Context
 from pylxc.errors import BadRequest, Internal
 from pylxc.kernel.netlink import Link, Netlink
-
-
-def random_host_name(prefix: str = "veth") -> str:
-    """Return a name for the host's end: 8 random hexadecimal digits after the prefix."""
-    return f"{prefix}{secrets.token_hex(4)}"
 
 
 def mtu(context: Context) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from pylxc.drivers.device import nic
 from pylxc.drivers.device.driver import Context, Nic, RunConfig
 from pylxc.drivers.device.registry import nictype
 from pylxc.errors import BadRequest
-from pylxc.kernel.netlink import Netlink
+from pylxc.kernel.netlink import Netlink, random_veth
 
 
 class VethDriver:
@@ -31,7 +30,7 @@ class VethDriver:
     def start(self, context: Context) -> RunConfig:
         """See `DeviceDriver`."""
         device = context.device
-        host_name = device.get("host_name") or nic.random_host_name()
+        host_name = device.get("host_name") or random_veth()
         found = Nic(
             device=context.name,
             nictype=nictype(device),
@@ -77,9 +76,12 @@ class VethDriver:
     def detach(self, context: Context, netlink: Netlink) -> None:
         """See `DeviceDriver`."""
         host_name = context.volatile("host_name")
-        if host_name:
-            with contextlib.suppress(FileNotFoundError):
-                netlink.delete(host_name)
+        if not host_name:
+            return
+        if context.device.get("host_name"):
+            netlink.delete(host_name)  # the next start wants the same name
+        else:
+            netlink.delete_soon(host_name)
 
 
 def _static(device: Mapping[str, str], family: str) -> str:
