@@ -116,7 +116,8 @@ def _os_error(error: BaseException) -> str:
 
 def _flush_quietly() -> None:
     try:
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
     except OSError:
         return  # a reader that went away has been reported already
 
@@ -127,7 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         code = run(words)
-        sys.stdout.flush()
+        if sys.stdout:  # None when it was closed from the start
+            sys.stdout.flush()
     except (PylxcError, UsageError, OSError, KeyboardInterrupt) as error:
         if "--debug" in words:
             import traceback

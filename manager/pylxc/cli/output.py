@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-_LEAST_WIDTH = 8
+_LEAST_WIDTH = 4
 
 
 def show(form: str, header: Sequence[str], rows: Iterable[Sequence[str]], data: object) -> None:

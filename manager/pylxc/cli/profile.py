@@ -30,7 +30,7 @@ def _create(session: Session, args: Args) -> None:
         from pylxc.cli import yamltext
 
         fields = yamltext.load(given, "profile")
-    session.client.profiles.create(name, **{**fields, "name": name})
+    session.client.profiles.create(name, **{key: value for key, value in fields.items() if key != "name"})
     if not session.quiet:
         print(f"Profile {name} created")
 
