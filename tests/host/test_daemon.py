@@ -235,3 +235,36 @@ def test_the_unmodified_lxc_talks_to_it(daemon: Daemon, need: object) -> None:
     assert failed.returncode == 1
     assert "core.nonsense" in failed.stderr
     assert daemon.lxc("operation", "list", "-f", "json").stdout.strip() == "[]"
+
+
+def _pid_of_init(daemon: Daemon, name: str) -> int:
+    pid = daemon.request("GET", f"/1.0/instances/{name}/state")["pid"]
+    assert isinstance(pid, int)
+    return pid
+
+
+def test_sigterm_leaves_containers_and_sigpwr_stops_them_first(
+    daemon: Daemon, busybox_files: list[str], name: str
+) -> None:
+    daemon.start()
+    daemon.request("POST", "/1.0/pylxc/init", {"minimal": True})
+    alias = daemon.import_image("busybox", busybox_files)
+    source = {"type": "image", "alias": alias}
+    daemon.request("POST", "/1.0/instances", {"name": name, "source": source})
+    daemon.request("PUT", f"/1.0/instances/{name}/state", {"action": "start"})
+    init = _pid_of_init(daemon, name)
+
+    assert daemon.stop() == 0
+    assert os.path.exists(f"/proc/{init}")
+    daemon.start()
+    assert _pid_of_init(daemon, name) == init
+    assert daemon.instances() == {name: "Running"}
+
+    assert daemon.signal(signal.SIGPWR, timeout=60) == 0
+    assert not os.path.exists(f"/proc/{init}")
+    daemon.start()  # it ran when the host went down, so it runs again
+    deadline = time.monotonic() + 20
+    while daemon.instances() != {name: "Running"}:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert _pid_of_init(daemon, name) not in (0, init)

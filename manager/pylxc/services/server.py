@@ -137,9 +137,9 @@ class Server:
                 raise NotSupported(f"{refused[0]} is not supported: this server listens on its unix socket only")
             server_config.write(session, new)
         if changed:
-            self._events.lifecycle(
-                "config-updated", "/1.0", project="", context={key: new.get(key, "") for key in changed}
-            )
+            shown = _shown(new)
+            context = {key: shown.get(key, "") for key in changed}
+            self._events.lifecycle("config-updated", "/1.0", project="", context=context)
 
     def _environment(self, project: str) -> dict[str, Any]:
         certificate = self._certificate.get()

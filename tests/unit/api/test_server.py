@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import ssl
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,3 +120,40 @@ def test_resources_agree_with_the_kernel(api: Api) -> None:
     assert resources["memory"]["total"] == pages
     assert 0 < resources["memory"]["used"] < pages
     assert resources["pci"]["total"] == len(resources["pci"]["devices"])
+
+
+def test_a_client_that_leaves_does_not_stop_what_it_has_begun(
+    api: Api, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
+    replace = services.server.replace
+
+    def slow(*arguments: Any) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        replace(*arguments)
+        done.set()
+
+    monkeypatch.setattr(services.server, "replace", slow)
+    body = b'{"config": {"user.a": "kept"}}'
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(api.path)
+        connection.sendall(b"PUT /1.0 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        assert begun.wait(10)
+    assert api.get("/1.0")["config"] == {}
+    go_on.set()
+    assert done.wait(10)
+    assert api.get("/1.0")["config"] == {"user.a": "kept"}
+
+
+def test_what_is_unexpected_is_logged_and_not_told(
+    api: Api, services: Services, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_arguments: Any, **_options: Any) -> None:
+        raise ZeroDivisionError("inner detail")
+
+    monkeypatch.setattr(services.server, "get", broken)
+    answer = api.request("GET", "/1.0")
+    assert answer.status == 500
+    assert "inner detail" not in answer.json["error"]
+    assert "inner detail" in caplog.text
