@@ -1,8 +1,10 @@
 """A process that enters a running container and becomes a command there.
 
-It must get all that PID 1's children have (cgroups, namespaces, ids, capabilities, seccomp, AppArmor, rlimits) and
-hold nothing of the host but its three descriptors. From the moment the guest can see it until it has exec'd it is not
-dumpable, so that the guest can neither trace it nor reach the host's interpreter through /proc/PID/exe.
+It gets all that PID 1's children have (cgroups, namespaces, ids, capabilities, seccomp, AppArmor, rlimits) and holds
+nothing of the host but its three descriptors. All of that is done by a process outside of the container's pid
+namespace, which the guest cannot see; its sibling, born inside, has nothing left to do but to become the command. Until
+then it is not dumpable, so that the guest can neither trace it nor reach the host's interpreter through /proc/PID/exe,
+and where nothing keeps the guest from that (a privileged container), it finds nothing that it had not already.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import termios
 from typing import Any, NoReturn
 
 from pylxc.errors import BadRequest
-from pylxc.kernel import caps, fds, namespaces, procfs, seccomp
+from pylxc.kernel import caps, fds, namespaces, procfs, seccomp, sibling
 
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
@@ -93,14 +95,13 @@ class Entry:
             with open(state["seccomp"], "rb") as file:
                 self.seccomp = file.read()
         self.proc_fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        # Children of this process are born in the container's pid namespace; the process itself stays outside.
-        namespaces.setns(self.pidfd, namespaces.CLONE_NEWPID)
 
     @property
     def flags(self) -> int:
-        """The namespaces to join besides the pid namespace."""
+        """The namespaces to join; with that of pids it is the later children that are inside."""
         flags = (
             namespaces.CLONE_NEWNS
+            | namespaces.CLONE_NEWPID
             | namespaces.CLONE_NEWUTS
             | namespaces.CLONE_NEWIPC
             | namespaces.CLONE_NEWNET
@@ -114,13 +115,16 @@ class Entry:
 
 
 def run(entry: Entry, spec: dict[str, Any], stdio: list[int], report: socket.socket) -> NoReturn:
-    """Become the command of `spec` (an ExecSpec as JSON) inside the container; runs in the forked child.
+    """Make the command of `spec` (an ExecSpec as JSON) a process inside the container; runs in a forked child.
+
+    The child was born in the container's cgroup. The command is a child of this one's parent.
 
     Args:
         entry: where to.
         spec: what.
         stdio: three descriptors; for an interactive one [], it gets a terminal of the container.
-        report: gets `pty` with the terminal's master, or {"return", "error"} when there is no exec; closed by exec.
+        report: gets `pty` with the terminal's master, `{"pid": N}`, then {"return", "error"} when there is no exec;
+            closed by exec.
     """
     step = "joining the container"
     report_fd = report.fileno()
@@ -129,13 +133,16 @@ def run(entry: Entry, spec: dict[str, Any], stdio: list[int], report: socket.soc
         forget_host()
         step = "preparing the process"
         stdio = _terminal(spec, report) if spec["interactive"] else [_own_null(fd) for fd in stdio]
-        os.setsid()
         _place_descriptors(stdio, report_fd)
         report_fd = _REPORT
-        if spec["interactive"]:
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         _confine(entry, spec)
         _reset_signals()
+        if pid := sibling.fork():
+            os.write(_REPORT, json.dumps({"pid": pid}).encode())
+            os._exit(0)
+        os.setsid()
+        if spec["interactive"]:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         step = _EXECUTING
         _execute(spec)
     except BaseException as error:  # noqa: BLE001 - nothing may climb out of a forked child

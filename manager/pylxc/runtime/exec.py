@@ -55,6 +55,8 @@ class Supervisor:
         self.peer = peer
         self.buffer = b""
         self.pidfd = -1
+        self.entering = 0
+        self.failure: dict[str, Any] | None = None
         self.pumps: list[Pump] = []
 
     def run(self, stdio: list[int]) -> dict[str, Any]:
@@ -66,8 +68,9 @@ class Supervisor:
                 return {"return": 1, "error": "The client went away"}
             stdio = self._prepare(stdio)
         report, child_report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid, self.pidfd = namespaces.clone(0, cgroup_fd=entry.cgroup_fd)
-        if pid == 0:
+        report.setblocking(False)
+        self.entering, self.pidfd = namespaces.clone(0, cgroup_fd=entry.cgroup_fd)
+        if self.entering == 0:
             report.close()
             attach.run(entry, self.spec, stdio, child_report)
         child_report.close()
@@ -86,26 +89,46 @@ class Supervisor:
         pidfd.send_signal(self.pidfd, number)
 
     def _watch(self, report: socket.socket) -> dict[str, Any]:
-        failure: dict[str, Any] | None = None
-        waiting = {report.fileno(), self.peer.fileno(), self.pidfd}
+        waiting = {report.fileno(), self.peer.fileno()}
         self._lines()
         while True:
-            ready = self._poll(waiting)
-            if report.fileno() in ready:
-                message, passed = descriptors.receive(report, MAX_LINE, 1)
-                if passed:
-                    self._send_pty(passed[0])
-                elif message:
-                    failure = json.loads(message)
-                else:
-                    waiting.discard(report.fileno())
+            watched, entering = self.pidfd, self.entering
+            ready = self._poll({*waiting, watched})
+            if report.fileno() in ready and not self._hear_process(report):
+                waiting.discard(report.fileno())
             if self.peer.fileno() in ready and not self._hear():
                 waiting.discard(self.peer.fileno())
                 if not self.payload.get("keep"):
                     self.kill(signal.SIGKILL)
-            if self.pidfd in ready:
-                # It may have failed and ended between the two looks of one poll.
-                return self._outcome(failure or _last_words(report))
+            if watched in ready:
+                # It may have said something and ended between the two looks of one poll.
+                while self._hear_process(report):
+                    pass
+                if entering == self.entering:
+                    return self._outcome()
+
+    def _hear_process(self, report: socket.socket) -> bool:
+        """Read what the entering process says; False when there is nothing (more)."""
+        try:
+            message, passed = descriptors.receive(report, MAX_LINE, 1)
+        except BlockingIOError:
+            return False
+        if passed:
+            self._send_pty(passed[0])
+        elif message:
+            said = json.loads(message)
+            if "pid" in said:
+                self._switch_to(said["pid"])
+            else:
+                self.failure = said
+        return bool(message)
+
+    def _switch_to(self, pid: int) -> None:
+        """The command is there: it is what counts now. Its number is its own until this parent has waited for it."""
+        os.waitpid(self.entering, 0)
+        os.close(self.pidfd)
+        self.entering = 0
+        self.pidfd = os.pidfd_open(pid)
 
     def _poll(self, waiting: set[int]) -> set[int]:
         """Wait for one of `waiting`, pumping meanwhile; return those that are ready."""
@@ -122,13 +145,15 @@ class Supervisor:
                 self.pumps.remove(pumps[fd])
         return ready & waiting
 
-    def _outcome(self, failure: dict[str, Any] | None) -> dict[str, Any]:
+    def _outcome(self) -> dict[str, Any]:
         exited = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
         assert exited is not None
         for pump in self.pumps:
             pump.drain()
-        if failure:
-            return failure
+        if self.failure:
+            return self.failure
+        if self.entering:
+            _kill_children()  # killed between making the command and telling of it
         killed = exited.si_code != os.CLD_EXITED
         return {"return": 128 + exited.si_status if killed else exited.si_status}
 
@@ -251,13 +276,10 @@ class Pump:
         os.close(self._sink)
 
 
-def _last_words(report: socket.socket) -> dict[str, Any] | None:
-    try:
-        message = report.recv(MAX_LINE, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return None
-    failure: dict[str, Any] | None = json.loads(message) if message.startswith(b"{") else None
-    return failure
+def _kill_children() -> None:
+    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+        for pid in file.read().split():
+            os.kill(int(pid), signal.SIGKILL)
 
 
 def _any_pipe() -> int:
