@@ -219,6 +219,16 @@ def test_limits_act_at_start_and_live(daemon: Daemon, make: Callable[..., str]) 
     assert cgroup_value(process, *memory) == str(96 << 20)
     assert cgroup_value(process, "pids", "pids.max", "pids.max") != "50"
     assert pid(daemon, name) == process
+    before = get(daemon, name)
+    refused(
+        daemon,
+        "PUT",
+        f"/1.0/instances/{name}",
+        {**before, "config": {**before["config"], "limits.cpu": "4000-4001"}},
+        400,
+        "limits",
+    )
+    assert get(daemon, name) == before
 
 
 def test_profiles_reach_running_instances(daemon: Daemon, make: Callable[..., str]) -> None:
@@ -251,8 +261,16 @@ def test_id_maps(daemon: Daemon, make: Callable[..., str]) -> None:
 
 
 def test_confinement_of_pid_1(daemon: Daemon, make: Callable[..., str]) -> None:
-    config = {"limits.kernel.nofile": "300:400", "environment.GREETING": "hello"}
-    process = pid(daemon, make(start=True, config=config))
+    name = make(
+        start=True,
+        config={
+            "limits.kernel.nofile": "300:400",
+            "environment.GREETING": "hello",
+            "linux.sysctl.net.ipv4.ip_forward": "1",
+        },
+    )
+    assert daemon.command("exec", name, "cat", "/proc/sys/net/ipv4/ip_forward").stdout == "1\n"
+    process = pid(daemon, name)
     with open(f"/proc/{process}/status") as file:
         status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
     assert status["Seccomp"] == "2"

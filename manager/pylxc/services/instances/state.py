@@ -35,15 +35,20 @@ class States:
             running: those that run, by key; the others are stopped.
         """
         networks = netinfo.interfaces(run.pid for run in running.values())
-        return {found.key: self._state(found, running.get(found.key), networks) for found in records}
+        unaccounted: set[str] = set()
+        return {found.key: self._state(found, running.get(found.key), networks, unaccounted) for found in records}
 
     def _state(
-        self, found: Record, run: Running | None, networks: Mapping[int, list[netinfo.Interface]]
+        self,
+        found: Record,
+        run: Running | None,
+        networks: Mapping[int, list[netinfo.Interface]],
+        unaccounted: set[str],
     ) -> InstanceState:
         state: InstanceState = {
             "status": run.status if run else "Stopped",
             "status_code": STATUS_CODES[run.status if run else "Stopped"],
-            "disk": self._disks(found),
+            "disk": self._disks(found, unaccounted),
             "memory": {"usage": 0, "usage_peak": 0, "swap_usage": 0, "swap_usage_peak": 0},
             "network": None,
             "pid": run.pid if run else 0,
@@ -67,13 +72,19 @@ class States:
         state["network"] = {interface.name: _render(interface) for interface in networks.get(run.pid, [])}
         return state
 
-    def _disks(self, found: Record) -> dict[str, InstanceStateDisk]:
+    def _disks(self, found: Record, unaccounted: set[str]) -> dict[str, InstanceStateDisk]:
+        """Return what the root disk takes; a pool that keeps no account is noted in `unaccounted` and not asked again."""
         try:
             device, root = root_disk(found.expanded_devices)
+            if root["pool"] in unaccounted:
+                return {}
             usage = self._storage.usage(root["pool"], found.project, found.name)
         except PylxcError:
             return {}
-        return {} if usage is None else {device: {"usage": usage}}
+        if usage is None:
+            unaccounted.add(root["pool"])
+            return {}
+        return {device: {"usage": usage}}
 
 
 def _render(interface: netinfo.Interface) -> InstanceStateNetwork:

@@ -12,6 +12,7 @@ from pylxc.db.engine import Database
 from pylxc.db.models import Config, Devices, Instance
 from pylxc.errors import BadRequest, NotFound
 from pylxc.paths import storage_name
+from pylxc.revert import Reverter
 from pylxc.services import etag
 from pylxc.services.events import EventBus
 from pylxc.services.instances import checks, idmap
@@ -129,8 +130,20 @@ class Updater:
                 self._check_root(before, after)
                 row.config = self._with_volatile(session, after)
                 after = record(row)
-            self._take_over(before, after)
+            with Reverter() as revert:
+                revert.add(self._restore, before)
+                self._take_over(before, after)
+                revert.success()
         self._events.lifecycle("instance-updated", f"/1.0/instances/{name}", project=project)
+
+    def _restore(self, before: Record) -> None:
+        """Write an instance's record back: what it was changed to cannot be had."""
+        with self._db.transaction() as session:
+            row = instances.get(session, before.project, before.name)
+            row.architecture, row.config, row.devices = before.architecture, before.config, before.devices
+            row.ephemeral, row.description = before.ephemeral, before.description
+            scope = projects.scope(row.project, "profiles")
+            instances.set_profiles(session, row, profiles.named(session, scope, before.profiles))
 
     def _take_over(self, before: Record, after: Record) -> None:
         """Bring what is outside of the database in line."""
