@@ -14,11 +14,11 @@ from pylxc.errors import Unavailable
 def test_free_subnet_is_private_and_overlaps_nothing() -> None:
     taken = ["10.0.0.0/9", "10.128.0.0/10", "192.0.2.1", "fe80::/64", "0.0.0.0/0", "no address"]
     for seed in range(50):
-        chosen = ipaddress.ip_interface(subnet.free_ipv4(taken, random.Random(seed)))
+        chosen = ipaddress.IPv4Interface(subnet.free_ipv4(taken, random.Random(seed)))
         assert chosen.network.prefixlen == 24
         assert chosen.ip == chosen.network.network_address + 1
         assert subnet.overlapping(str(chosen), taken) is None
-        assert ipaddress.ip_network("10.192.0.0/10").supernet_of(chosen.network)
+        assert ipaddress.IPv4Network("10.192.0.0/10").supernet_of(chosen.network)
 
 
 def test_other_private_ranges_follow_when_the_first_is_full() -> None:
@@ -38,4 +38,4 @@ def test_unique_local_subnet() -> None:
     chosen = {subnet.free_ipv6() for _ in range(20)}
     assert len(chosen) == 20
     for text in chosen:
-        assert ipaddress.ip_network("fd42::/16").supernet_of(ipaddress.IPv6Interface(text).network)
+        assert ipaddress.IPv6Network("fd42::/16").supernet_of(ipaddress.IPv6Interface(text).network)

@@ -1,0 +1,414 @@
+"""Managed bridges in a network namespace of their own, with real DHCP clients, names, NAT, and helpers that die."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pylxc.db import models
+from pylxc.db.migrate import open_database
+from pylxc.drivers.device.driver import RunConfig
+from pylxc.errors import BadRequest, Conflict, NotFound, NotSupported, PylxcError, Unavailable
+from pylxc.kernel import namespaces, procfs
+from pylxc.paths import Paths
+from pylxc.services.events import EventBus
+from pylxc.services.instances.devices import DeviceManager
+from pylxc.services.networks.service import Networks
+from pylxc.services.storage.service import StoragePools
+from tests.support.daemon import unique
+from tests.support.namespace import NetworkNamespace
+from tests.support.wait import until
+
+_DHCP_SCRIPT = """#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip address add "$ip/$mask" dev "$interface"
+ip route add default via "$router"
+echo "ip=$ip router=$router dns=$dns domain=$domain"
+"""
+
+
+class Guest:
+    """A network namespace with a process in it, as a container has one, and the NICs of an instance."""
+
+    def __init__(self, host: Host, name: str, device: Mapping[str, str] | None = None) -> None:
+        self.host = host
+        self.name = name
+        self.devices = {"eth0": {"type": "nic", "name": "eth0", "network": "br0", **(device or {})}}
+        self.process = subprocess.Popen(["unshare", "-n", "sleep", "infinity"])
+        self.own = namespaces.identity("net")
+        until(lambda: namespaces.identity("net", self.process.pid) != self.own, "the namespace is there")
+        self.config = host.devices.volatile(name, self.devices, {})
+        self.run_config = host.devices.start("default", name, self.devices, self.config)
+        self.config |= self.run_config.volatile
+        host.devices.attach(self.run_config, self.process.pid)
+
+    @property
+    def hwaddr(self) -> str:
+        return self.run_config.nics[0].hwaddr
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Run a command in the namespace and return what it prints."""
+        inside = ["nsenter", "-t", str(self.process.pid), "-n", "--", *command]
+        done = subprocess.run(inside, capture_output=True, text=True, check=False, timeout=30)
+        if check and done.returncode:
+            raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout + done.stderr
+
+    def dhcp(self, hostname: str = "") -> dict[str, str]:
+        """Lease an address and configure it; return what the server said."""
+        wanted = ("-x", f"hostname:{hostname}") if hostname else ()
+        client = ("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-t", "10", "-T", "1")
+        printed = self.run(*client, *wanted, "-s", str(self.host.script))
+        line = next(text for text in printed.splitlines() if text.startswith("ip="))
+        return dict(word.partition("=")[::2] for word in line.split())
+
+    def resolve(self, name: str) -> str:
+        """Ask the bridge's DNS for a name; return everything that nslookup prints."""
+        return self.run("busybox", "nslookup", "-type=a", name, self.host.gateway, check=False)
+
+    def close(self) -> None:
+        """End the process; the interfaces go with it."""
+        self.process.kill()
+        self.process.wait()
+
+
+class Host:
+    """Services in a network namespace that plays the host."""
+
+    def __init__(self, directory: Path) -> None:
+        self.paths = Paths(str(directory))
+        self.script = directory / "udhcpc.script"
+        self.script.write_text(_DHCP_SCRIPT)
+        self.script.chmod(0o755)
+        self.db = open_database(self.paths.database)
+        self.open()
+        self.guests: list[Guest] = []
+
+    def open(self) -> None:
+        """Start the services as a daemon does."""
+        self.networks = Networks(self.db, self.paths, EventBus())
+        self.networks.start()
+        storage = StoragePools(self.db, self.paths, EventBus())
+        self.devices = DeviceManager(self.networks, storage, self.paths)
+
+    def create(self, name: str = "br0", **config: str) -> None:
+        """Make a network."""
+        self.networks.create(name, "bridge", {key.replace("_", "."): value for key, value in config.items()})
+
+    @property
+    def gateway(self) -> str:
+        return self.networks.get("br0")["config"]["ipv4.address"].partition("/")[0]
+
+    def guest(self, name: str, device: Mapping[str, str] | None = None) -> Guest:
+        """Return a new guest with a NIC on br0."""
+        self.guests.append(Guest(self, name, device))
+        return self.guests[-1]
+
+    def dnsmasqs(self) -> list[int]:
+        """Return the running dnsmasq processes of this directory."""
+        found = []
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                try:
+                    command = Path(f"/proc/{entry}/cmdline").read_bytes()
+                except OSError:
+                    continue
+                if command.startswith(b"dnsmasq\0") and f"{self.paths.networks}/".encode() in command:
+                    found.append(int(entry))
+        return found
+
+
+@pytest.fixture
+def inside() -> Iterator[NetworkNamespace]:
+    """Move this thread into a new network namespace for the time of a test."""
+    with open("/proc/self/ns/net") as own:
+        namespace = NetworkNamespace(unique("pt")[:12])
+        with open(namespace.path) as new:
+            namespaces.setns(new.fileno(), namespaces.CLONE_NEWNET)
+        try:
+            yield namespace
+        finally:
+            namespaces.setns(own.fileno(), namespaces.CLONE_NEWNET)
+            namespace.close()
+
+
+@pytest.fixture
+def host(inside: NetworkNamespace, tmp_path: Path, need: Callable[..., None]) -> Iterator[Host]:
+    del inside
+    need("dnsmasq", "nft", "busybox")
+    for path in (tmp_path, *tmp_path.parents):
+        if not path.stat().st_mode & 0o001:
+            path.chmod(path.stat().st_mode | 0o011)  # dnsmasq's user passes through
+    host = Host(tmp_path)
+    yield host
+    for guest in host.guests:
+        guest.close()
+    for network in host.networks.list():
+        if network["managed"]:
+            host.networks.delete(network["name"])
+    host.networks.close()
+    host.db.close()
+    assert until(lambda: not host.dnsmasqs(), "dnsmasq ends")
+    assert "pylxc" not in _output("nft", "list", "ruleset")
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _links() -> list[str]:
+    return [line.split(": ")[1].split("@")[0] for line in _output("ip", "-o", "link").splitlines()]
+
+
+def test_lease_names_and_release(host: Host) -> None:
+    host.create()
+    one, two = host.guest("c01"), host.guest("c02")
+    leased = one.dhcp()
+    assert leased["router"] == leased["dns"] == host.gateway
+    assert leased["domain"] == "lxd"
+    other = two.dhcp()
+    assert leased["ip"] in two.resolve("c01.lxd")
+    assert other["ip"] in one.resolve("c02.lxd")
+    assert "c01.lxd" in two.run("busybox", "nslookup", leased["ip"], host.gateway)
+    one.run("busybox", "ping", "-c1", "-W2", other["ip"])
+    leases = {lease["hostname"]: lease for lease in host.networks.leases("br0")}
+    assert (leases["c01"]["address"], leases["c01"]["hwaddr"]) == (leased["ip"], one.hwaddr)
+    assert leases["br0.gw"]["type"] == "gateway"
+    host.devices.stop("default", "c01", one.devices, one.config)
+    until(lambda: leased["ip"] not in two.resolve("c01.lxd"), "the lease is given back")
+    until(lambda: one.config["volatile.eth0.host_name"] not in _links(), "the veth is deleted")
+    assert [lease["hostname"] for lease in host.networks.leases("br0") if lease["type"] == "dynamic"] == ["c02"]
+
+
+def test_nobody_takes_anothers_name(host: Host) -> None:
+    host.create()
+    one, thief = host.guest("c01"), host.guest("c02")
+    mine = one.dhcp()["ip"]
+    theirs = thief.dhcp(hostname="c01")["ip"]
+    answer = thief.resolve("c01.lxd")
+    assert mine in answer
+    assert theirs not in answer
+    assert theirs in one.resolve("c02.lxd")
+
+
+def test_static_address_stays_reserved(host: Host) -> None:
+    host.create(ipv4_address="10.199.7.1/24")
+    guest = host.guest("c01", {"ipv4.address": "10.199.7.77"})
+    assert guest.dhcp()["ip"] == "10.199.7.77"
+    host.devices.stop("default", "c01", guest.devices, guest.config)
+    static = [lease for lease in host.networks.leases("br0") if lease["type"] == "static"]
+    assert [lease["address"] for lease in static] == ["10.199.7.77"]
+    host.devices.remove("default", "c01", guest.devices, guest.config)
+    assert [lease["type"] for lease in host.networks.leases("br0") if lease["type"] == "static"] == []
+
+
+def test_out_through_nat(host: Host, inside: NetworkNamespace) -> None:
+    outside = inside.add_outside()
+    host.create()
+    guest = host.guest("c01")
+    guest.dhcp()
+    guest.run("busybox", "ping", "-c1", "-W2", outside)
+    host.networks.update("br0", {"ipv4.nat": "false"}, None, patch=True)
+    assert "100% packet loss" in guest.run("busybox", "ping", "-c1", "-W1", outside, check=False)
+    host.networks.update("br0", {"ipv4.nat": "true"}, None, patch=True)
+    guest.run("busybox", "ping", "-c1", "-W2", outside)
+
+
+def test_interface_inside(host: Host) -> None:
+    host.create(bridge_mtu="1400", ipv6_address="none")
+    guest = host.guest("c01", {"name": "lan0", "hwaddr": "00:16:3E:12:34:56"})
+    shown = guest.run("ip", "link", "show", "lan0")
+    assert "mtu 1400" in shown
+    assert "00:16:3e:12:34:56" in shown
+    assert "UP" in shown
+    host_name = guest.config["volatile.eth0.host_name"]
+    assert "master br0" in _output("ip", "link", "show", host_name)
+
+
+def test_other_rules_are_left_alone(host: Host) -> None:
+    subprocess.run(["nft", "add table inet other; add chain inet other mine"], check=True)
+    host.create()
+    assert "inet pylxc" in _output("nft", "list", "ruleset")
+    host.networks.delete("br0")
+    assert _output("nft", "list", "ruleset").split() == ["table", "inet", "other", "{", "chain", "mine", "{", "}", "}"]
+    assert _links() == ["lo"]
+
+
+def test_dnsmasq_is_unprivileged_and_outlives_the_service(host: Host) -> None:
+    host.create()
+    (before,) = host.dnsmasqs()
+    status = procfs.status(before)
+    assert status["Uid"].split()[0] != "0"
+    guest = host.guest("c01")
+    leased = guest.dhcp()["ip"]
+    with host.db.transaction() as session:
+        project = session.query(models.Project).filter_by(name="default").one()
+        row = models.Instance(project_id=project.id, name="c01", architecture="x86_64", state="created")
+        row.devices, row.config = guest.devices, guest.config
+        session.add(row)
+    host.networks.close()
+    host.open()
+    assert host.dnsmasqs() == [before]
+    assert leased in guest.resolve("c01.lxd")
+    os.kill(before, signal.SIGKILL)
+    (after,) = until(lambda: [pid for pid in host.dnsmasqs() if pid != before], "dnsmasq is started again")
+    assert after != before
+    until(lambda: leased in guest.resolve("c01.lxd"), "it knows the lease")
+    with pytest.raises(BadRequest, match="in use"):
+        host.networks.delete("br0")
+    with host.db.transaction() as session:
+        session.query(models.Instance).delete()
+
+
+def test_damaged_lease_file_does_not_stop_it(host: Host) -> None:
+    host.create()
+    (pid,) = host.dnsmasqs()
+    Path(host.paths.network("br0"), "dnsmasq.leases").write_bytes(b"\0\xff damaged\nx\n")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: [other for other in host.dnsmasqs() if other != pid], "dnsmasq is started again")
+    assert host.guest("c01").dhcp()["ip"]
+
+
+def test_what_a_crash_leaves_is_cleared(host: Host) -> None:
+    host.create()
+    host.create("br1")
+    (device,) = (name for name in _links() if name == "br1")
+    host.networks.close()
+    with host.db.transaction() as session:
+        for row in session.query(models.Network):
+            row.state = "creating" if row.name == "br0" else "deleting"
+    subprocess.run(["ip", "link", "delete", device], check=True)
+    host.open()
+    assert _links() == ["lo"]
+    assert host.networks.names() == ["lo"]
+    assert host.dnsmasqs() == []
+    assert os.listdir(host.paths.networks) == []
+
+
+def test_orphaned_veth_is_deleted_at_start(host: Host) -> None:
+    host.create()
+    subprocess.run(["ip", "link", "add", "veth0123abcd", "master", "br0", "type", "veth"], check=True)
+    host.networks.close()
+    host.open()
+    assert "veth0123abcd" not in _links()
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "complaint"),
+    [
+        ("much-too-long-a-name", {}, "2-15 characters"),
+        ("br 0", {}, "Invalid network interface name"),
+        ("br0", {"ipv4.adress": "auto"}, "did you mean ipv4.address"),
+        ("br0", {"ipv4.address": "10.1.2.3"}, "CIDR"),
+        ("br0", {"ipv4.address": "127.0.0.1/24"}, "overlaps 127.0.0"),
+        ("br0", {"bridge.mode": "fan"}, "not supported"),
+        ("br0", {"ipv4.address": "10.1.2.1/24", "ipv4.dhcp.ranges": "10.1.3.1-10.1.3.5"}, "outside of 10.1.2.0/24"),
+        ("lo", {}, "exists already"),
+    ],
+)
+def test_bad_networks(host: Host, name: str, config: dict[str, str], complaint: str) -> None:
+    with pytest.raises(PylxcError, match=complaint) as raised:
+        host.networks.create(name, "bridge", config)
+    assert isinstance(raised.value, BadRequest | Conflict)
+    assert host.networks.names() == ["lo"]
+    assert os.listdir(host.paths.networks) == []
+
+
+def test_bad_raw_dnsmasq_leaves_the_network_as_it_was(host: Host) -> None:
+    host.create()
+    before = host.networks.get("br0")
+    with pytest.raises(Unavailable, match="Cannot start dnsmasq for network 'br0'"):
+        host.networks.update("br0", {"raw.dnsmasq": "no-such-option"}, None, patch=True)
+    assert host.networks.get("br0") == before
+    assert len(host.dnsmasqs()) == 1
+    with pytest.raises(Unavailable, match="Cannot start dnsmasq"):
+        host.create("br1", raw_dnsmasq="no-such-option")
+    assert "br1" not in _links()
+    assert host.networks.names() == ["br0", "lo"]
+
+
+@pytest.mark.parametrize(("program", "package"), [("dnsmasq", "dnsmasq-base"), ("nft", "nftables")])
+def test_missing_program_is_named(host: Host, monkeypatch: pytest.MonkeyPatch, program: str, package: str) -> None:
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name, **options: None if name == program else which(name, **options))
+    with pytest.raises(Unavailable, match=f"'{program}' is missing .apt-get install {package}"):
+        host.create()
+    monkeypatch.undo()
+    assert _links() == ["lo"]
+    assert host.networks.names() == ["lo"]
+
+
+def test_without_ipv6(host: Host) -> None:
+    Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
+    host.create()
+    assert host.networks.get("br0")["config"]["ipv6.address"] == "none"
+    assert host.guest("c01").dhcp()["ip"]
+    host.create("br1", ipv6_address="fd42:7::1/64")
+    assert "inet6" not in _output("ip", "address", "show", "br1")
+
+
+def test_update_and_rename(host: Host) -> None:
+    host.create()
+    host.networks.update("br0", {"ipv4.address": "10.199.8.1/24", "ipv6.address": "none"}, "text")
+    shown = _output("ip", "address", "show", "br0")
+    assert "10.199.8.1/24" in shown
+    assert shown.count("inet ") == 1
+    assert "scope global" in shown
+    assert "inet6 fd" not in shown
+    host.networks.rename("br0", "lan")
+    assert _links() == ["lo", "lan"]
+    assert host.networks.get("lan")["description"] == "text"
+    with pytest.raises(NotFound):
+        host.networks.get("br0")
+    with pytest.raises(BadRequest, match=r"overlaps 10\.199\.8\.0/24"):
+        host.create("br1", ipv4_address="10.199.8.129/25")
+
+
+def test_devices_are_validated(host: Host) -> None:
+    host.create(ipv4_address="10.199.7.1/24")
+    validate = partial(host.devices.validate, in_profile=False)
+    validate({"eth0": {"type": "nic", "network": "br0", "ipv4.address": "10.199.7.5"}, "x": {"type": "none"}})
+    bad: list[tuple[dict[str, str], str]] = [
+        ({"type": "nic", "network": "br7"}, "Network 'br7' not found"),
+        ({"type": "nic", "network": "br0", "ipv4.address": "10.1.1.1"}, "not within the ipv4 subnet"),
+        ({"type": "nic", "network": "br0", "parent": "br0"}, "in conjunction"),
+        ({"type": "nic"}, "needs a network"),
+        ({"type": "nic", "network": "br0", "hwadr": "x"}, "did you mean hwaddr"),
+        ({"type": "nic", "network": "br0", "hwaddr": "x"}, "Invalid MAC address"),
+        ({"type": "disk", "path": "/"}, '"pool"'),
+        ({"type": "disk", "path": "/", "pool": "nope"}, "Storage pool not found"),
+        ({"type": "disk", "path": "/mnt"}, '"source"'),
+        ({"type": "disk", "path": "/mnt", "source": "relative"}, "absolute path"),
+        ({"type": "disk", "path": "../up", "source": "/srv"}, "must not contain"),
+        ({"type": "teleport"}, "Unknown device type"),
+        ({}, "Missing device type"),
+    ]
+    for device, complaint in bad:
+        with pytest.raises(PylxcError, match=complaint):
+            validate({"d": device})
+    for kind in ({"type": "proxy", "listen": "tcp:0.0.0.0:80"}, {"type": "nic", "nictype": "routed", "parent": "lo"}):
+        with pytest.raises(NotSupported, match="not supported"):
+            validate({"d": kind})
+
+
+def test_disks(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    devices = {
+        "root": {"type": "disk", "path": "/", "pool": "default"},
+        "data": {"type": "disk", "path": "srv/data", "source": str(tmp_path / "data"), "readonly": "true"},
+        "gone": {"type": "disk", "path": "/gone", "source": "/nonexistent", "required": "false"},
+    }
+    run: RunConfig = host.devices.start("default", "c01", devices, {})
+    (mount,) = run.mounts
+    assert (mount.source, mount.target, mount.create) == (str(tmp_path / "data"), "/srv/data", "dir")
+    assert mount.options == ("bind", "ro")
+    devices["gone"]["required"] = "true"
+    with pytest.raises(BadRequest, match="'/nonexistent' of disk device 'gone' does not exist"):
+        host.devices.start("default", "c01", devices, {})
