@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import socket
+import threading
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -68,6 +69,8 @@ class Server:
         self._storage = storage
         self._events = events
         self._stop = stop
+        self._lock = threading.Lock()
+        self._config: dict[str, str] | None = None  # every request asks for it, and only this class writes it
 
     def get(self, project: str, *, trusted: bool) -> tuple[dict[str, Any], str]:
         """Return the wire's Server (ServerUntrusted for a caller that is not trusted) and its ETag."""
@@ -88,8 +91,8 @@ class Server:
 
     def config(self) -> dict[str, str]:
         """Return what is stored of the configuration."""
-        with self._database.reading() as session:
-            return server_config.read(session)
+        with self._lock:
+            return dict(self._load())
 
     def value(self, key: str) -> str:
         """Return a configuration key's value, its default when it is not set."""
@@ -111,8 +114,8 @@ class Server:
 
     def restore(self, config: Mapping[str, str]) -> None:
         """Put back what `config` has returned, hidden values included."""
-        with self._database.transaction() as session:
-            server_config.write(session, dict(config))
+        with self._lock:
+            self._store(dict(config))
 
     def shutdown(self, *, force: bool) -> None:
         """Stop every container and then the daemon; return when the containers are stopped.
@@ -123,8 +126,8 @@ class Server:
         self._stop(force)
 
     def _write(self, values: ConfigValues, if_match: str | None, *, keep: bool) -> None:
-        with self._database.transaction() as session:
-            old = server_config.read(session)
+        with self._lock:
+            old = self._load()
             check(if_match, _shown(old))
             new = dict(old) if keep else {}
             for key, value in values.items():
@@ -135,11 +138,22 @@ class Server:
             changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
             if refused := [key for key in changed if key in _LISTENERS and key in new]:
                 raise NotSupported(f"{refused[0]} is not supported: this server listens on its unix socket only")
-            server_config.write(session, new)
+            self._store(new)
         if changed:
             shown = _shown(new)
             context = {key: shown.get(key, "") for key in changed}
             self._events.lifecycle("config-updated", "/1.0", project="", context=context)
+
+    def _load(self) -> dict[str, str]:
+        if self._config is None:
+            with self._database.reading() as session:
+                self._config = server_config.read(session)
+        return self._config
+
+    def _store(self, config: dict[str, str]) -> None:
+        with self._database.transaction() as session:
+            server_config.write(session, config)
+        self._config = config
 
     def _environment(self, project: str) -> dict[str, Any]:
         certificate = self._certificate.get()
