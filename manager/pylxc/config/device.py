@@ -139,6 +139,7 @@ NIC_P2P = Table(
 NIC_PHYSICAL = Table(
     "device", "Device nic, physical",
     (*_COMMON, _NICTYPE, _NETWORK, _PARENT, _NAME, _HWADDR, _MTU, _VLAN, _GVRP, *_MAAS, _boot_priority()),
+    refused=True,
 )  # fmt: skip
 
 _ROUTED_ADDRESSES = (
@@ -161,6 +162,7 @@ NIC_ROUTED = Table(
           for family in ("ipv4", "ipv6")),
         *_NIC_LIMITS,
     ),
+    refused=True,
 )  # fmt: skip
 
 NIC_IPVLAN = Table(
@@ -169,6 +171,7 @@ NIC_IPVLAN = Table(
         *_COMMON, _NICTYPE, _PARENT, _NAME, _MTU, _VLAN, _GVRP, *_ROUTED_ADDRESSES,
         Key(name="mode", type="string", check=v.one_of("l2", "l3s"), default="l3s", help="Mode of the interface."),
     ),
+    refused=True,
 )  # fmt: skip
 
 PROXY = Table(
@@ -189,6 +192,7 @@ PROXY = Table(
         Key(name="security.uid", type="integer", check=v.integer(0), default="0", help="User of the process."),
         Key(name="security.gid", type="integer", check=v.integer(0), default="0", help="Group of the process."),
     ),
+    refused=True,
 )  # fmt: skip
 
 
@@ -201,7 +205,7 @@ def _unix(title: str) -> Table:
         Key(name="source", type="path", check=v.absolute_path, help="Path on the host."),
         Key(name="path", type="path", check=v.absolute_path, help="Path inside."),
     )
-    return Table("device", title, (*_COMMON, *paths, *numbers, _UID, _GID, _MODE, _required("true")))
+    return Table("device", title, (*_COMMON, *paths, *numbers, _UID, _GID, _MODE, _required("true")), refused=True)
 
 
 UNIX_CHAR = _unix("Device unix-char")
@@ -212,8 +216,10 @@ _IDS = (
     Key(name="productid", type="string", help="Product id in hexadecimal."),
 )
 
-UNIX_HOTPLUG = Table("device", "Device unix-hotplug", (*_COMMON, *_IDS, _UID, _GID, _MODE, _required("false")))
-USB = Table("device", "Device usb", (*_COMMON, *_IDS, _UID, _GID, _MODE, _required("false")))
+UNIX_HOTPLUG = Table(
+    "device", "Device unix-hotplug", (*_COMMON, *_IDS, _UID, _GID, _MODE, _required("false")), refused=True
+)
+USB = Table("device", "Device usb", (*_COMMON, *_IDS, _UID, _GID, _MODE, _required("false")), refused=True)
 
 GPU = Table(
     "device", "Device gpu",
@@ -227,6 +233,7 @@ GPU = Table(
         *(Key(name=f"mig.{name}", type="string", acts=False, help="A GPU instance of NVIDIA MIG.")
           for name in ("ci", "gi", "uuid")),
     ),
+    refused=True,
 )  # fmt: skip
 
 TPM = Table(
@@ -236,6 +243,7 @@ TPM = Table(
         Key(name="path", type="path", check=v.absolute_path, help="Path inside."),
         Key(name="pathrm", type="path", check=v.absolute_path, help="Path of the resource manager inside."),
     ),
+    refused=True,
 )  # fmt: skip
 
 NICS = {

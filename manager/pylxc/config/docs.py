@@ -16,6 +16,8 @@ Keys and values are LXD's. *Live* keys act at once, the others at the next start
 back like every other, and has no effect in this version.
 """
 
+_REFUSED = "This version refuses them; the keys are checked all the same."
+
 
 def render() -> str:
     """Return the page."""
@@ -24,7 +26,8 @@ def render() -> str:
 
 def _section(table: Table) -> str:
     rows = "\n".join(_row(key) for key in table.keys)
-    return f"## {table.title}\n\n| Key | Type | Default | Live | What it does |\n|---|---|---|---|---|\n{rows}\n"
+    note = f"{_REFUSED}\n\n" if table.refused else ""
+    return f"## {table.title}\n\n{note}| Key | Type | Default | Live | What it does |\n|---|---|---|---|---|\n{rows}\n"
 
 
 def _row(key: Key) -> str:

@@ -54,11 +54,13 @@ class Table:
         scope: which object, in words: "instance", "network", ...
         title: heading of its documentation.
         keys: the rows, in order of documentation.
+        refused: objects of this kind are known to the dialect and refused by this version.
     """
 
     scope: str
     title: str
     keys: tuple[Key, ...]
+    refused: bool = False
     _exact: dict[str, Key] = field(init=False, repr=False, compare=False)
     _patterns: tuple[tuple[re.Pattern[str], Key], ...] = field(init=False, repr=False, compare=False)
 

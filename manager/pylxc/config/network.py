@@ -118,7 +118,7 @@ _MTU = Key(name="mtu", type="integer", check=v.integer(68, 65535), help="MTU of 
 _VLAN = Key(name="vlan", type="integer", check=v.integer(0, 4094), help="VLAN id to attach to.")
 _GVRP = Key(name="gvrp", type="bool", check=v.boolean, default="false", help="Register the VLAN by GVRP.")
 
-MACVLAN = Table("network", "Networks of type macvlan", (_PARENT, _MTU, _VLAN, _GVRP, USER))
+MACVLAN = Table("network", "Networks of type macvlan", (_PARENT, _MTU, _VLAN, _GVRP, USER), refused=True)
 
 PHYSICAL = Table(
     "network",
@@ -131,6 +131,7 @@ PHYSICAL = Table(
         Key(name="ipv6.gateway", type="address", check=v.ipv6_cidr, acts=False, help="IPv6 gateway with prefix."),
         USER,
     ),
+    refused=True,
 )  # fmt: skip
 
 NETWORKS = {"bridge": BRIDGE, "macvlan": MACVLAN, "physical": PHYSICAL}

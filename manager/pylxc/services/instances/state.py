@@ -73,7 +73,7 @@ class States:
         return state
 
     def _disks(self, found: Record, unaccounted: set[str]) -> dict[str, InstanceStateDisk]:
-        """Return what the root disk takes; a pool that keeps no account is noted in `unaccounted` and not asked again."""
+        """Return what the root disk takes; a pool without accounts is noted in `unaccounted` and not asked again."""
         try:
             device, root = root_disk(found.expanded_devices)
             if root["pool"] in unaccounted:
