@@ -60,7 +60,7 @@ def prepare(spec: ContainerSpec, userns_fd: int) -> tuple[Trees, list[str]]:
     """Open everything that comes from the host as detached mounts (close-on-exec, the caller's to close).
 
     A mount that is to stay read-only (nosuid, ...) in the hands of the container's root is not handed over but staged
-    below the run directory, in a mount namespace of this process: copied from there it is locked, see `take_staged`.
+    below the run directory (see `make_stage`): copied from there with the mount namespace it is locked.
 
     Args:
         spec: the container.
@@ -87,11 +87,11 @@ def prepare(spec: ContainerSpec, userns_fd: int) -> tuple[Trees, list[str]]:
                 if not entry.optional:
                     raise
                 continue
-            trees[f"mount:{index}"] = tree
-            if userns_fd >= 0 and _split_options(entry.options)[0]:
-                _stage(spec, index, tree)
+            if userns_fd >= 0 and _is_staged(entry):
+                _stage(spec, f"mount:{index}", tree)
                 staged.append(f"mount:{index}")
-                os.close(trees.pop(f"mount:{index}"))
+            else:
+                trees[f"mount:{index}"] = tree
         for index, device in enumerate(spec.devices):
             trees[f"device:{index}"] = mount.open_tree(device.source)
     except BaseException:
@@ -100,26 +100,50 @@ def prepare(spec: ContainerSpec, userns_fd: int) -> tuple[Trees, list[str]]:
     return trees, staged
 
 
+def needs_stage(spec: ContainerSpec) -> bool:
+    """Return whether mounts have to be staged: of an unprivileged container, with attributes to keep."""
+    return spec.idmap is not None and any(_is_staged(entry) for entry in spec.mounts)
+
+
+def make_stage(run_dir: str) -> None:
+    """Give this process a mount namespace of its own, with a place for staged mounts that nobody else sees.
+
+    PID 1-to-be is forked after that, so that its own mount namespace is a copy of this one.
+    """
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    mount.set_propagation("/", mount.MS_REC | mount.MS_PRIVATE)
+    stage = f"{run_dir}/{_STAGE}"
+    os.mkdir(stage, 0o700)
+    tmpfs = mount.new("tmpfs", (("mode", "0700"),))
+    mount.attach_at(tmpfs, stage)
+    os.close(tmpfs)
+
+
+def remove_stage(run_dir: str) -> None:
+    """Undo `make_stage`, if it was called."""
+    stage = f"{run_dir}/{_STAGE}"
+    if os.path.isdir(stage):
+        mount.unmount(stage)
+        os.rmdir(stage)
+
+
 def take_staged(spec: ContainerSpec, names: list[str]) -> Trees:
     """Return the staged mounts, in the container's own copy of the mount namespace that they were staged in."""
     return {name: mount.open_tree(f"{spec.run_dir}/{_STAGE}/{name}", recursive=True) for name in names}
 
 
-def _stage(spec: ContainerSpec, index: int, tree: int) -> None:
-    stage = f"{spec.run_dir}/{_STAGE}"
-    if not os.path.isdir(stage):
-        namespaces.unshare(namespaces.CLONE_NEWNS)
-        mount.set_propagation("/", mount.MS_REC | mount.MS_PRIVATE)
-        os.mkdir(stage, 0o700)
-        tmpfs = mount.new("tmpfs", (("mode", "0700"),))
-        mount.attach_at(tmpfs, stage)
-        os.close(tmpfs)
-    target = f"{stage}/mount:{index}"
+def _is_staged(entry: Mount) -> bool:
+    return not entry.fstype and bool(_split_options(entry.options)[0])
+
+
+def _stage(spec: ContainerSpec, name: str, tree: int) -> None:
+    target = f"{spec.run_dir}/{_STAGE}/{name}"
     if stat.S_ISDIR(os.fstat(tree).st_mode):
         os.mkdir(target, 0o700)
     else:
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     mount.attach_at(tree, target)
+    os.close(tree)
 
 
 def _open_bind(entry: Mount, userns_fd: int) -> int:

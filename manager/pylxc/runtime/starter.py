@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 
-from pylxc.errors import Internal, PylxcError
+from pylxc.errors import Internal
 from pylxc.kernel import cgroup, idmap, namespaces, pidfd, procfs
 from pylxc.kernel import fds as descriptors
 from pylxc.runtime import init, lean, protocol, rootfs
@@ -57,10 +57,10 @@ def main(payload: dict[str, Any], daemon_fd: int, monitor: socket.socket) -> int
     starter = Starter(payload, daemon, monitor)
     try:
         starter.run()
-    except (OSError, PylxcError) as error:
-        starter.undo()
-        protocol.log(payload["spec"]["log_dir"], f"Failed starting: {error}")
+    except Exception as error:  # noqa: BLE001 (whatever it is, the daemon is told and nothing stays)
         protocol.tell(daemon, protocol.describe_error(error))
+        protocol.log(payload["spec"]["log_dir"], f"Failed starting: {error}")
+        starter.undo()
         return 1
     return 0
 
@@ -88,6 +88,8 @@ class Starter:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._listen()
         self._make_cgroup()
+        if rootfs.needs_stage(self._spec):
+            rootfs.make_stage(self._spec.run_dir)
         child = self._clone()
         # Before the trees are opened: the daemon sets the network up meanwhile.
         monitor_fd = os.pidfd_open(os.getppid())
@@ -111,9 +113,9 @@ class Starter:
             pidfd.wait(self._pidfd)
         self._cgroup.kill()
         self._cgroup.remove()
-        with os.scandir(self._spec.run_dir) as entries:
-            for entry in entries:
-                (os.rmdir if entry.is_dir() else os.unlink)(entry.path)
+        rootfs.remove_stage(self._spec.run_dir)
+        for name in os.listdir(self._spec.run_dir):
+            os.unlink(f"{self._spec.run_dir}/{name}")
         os.rmdir(self._spec.run_dir)
 
     def _listen(self) -> None:
