@@ -37,7 +37,7 @@ from pylxc.api.call import Call, Endpoint, Handler
 from pylxc.api.http import HttpServer, peer
 from pylxc.api.responses import Created, Sync
 from pylxc.api.router import Match, Router
-from pylxc.errors import Forbidden, PylxcError
+from pylxc.errors import BadRequest, Forbidden, PylxcError
 from pylxc.services.events import requestor
 from pylxc.services.services import Services
 
@@ -131,6 +131,8 @@ class App:
         trusted = _identify(request)
         if not trusted and request.method not in match.endpoint.untrusted:
             raise Forbidden("not authorized")
+        if request.query.get("target"):
+            raise BadRequest("This server is not part of a cluster")
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import threading
@@ -66,6 +67,7 @@ class Daemon:
         assembly = Assembly(self._paths, self._shutdown)
         try:
             await asyncio.to_thread(assembly.start)
+            _raise_descriptor_limit()
             app = App(assembly.services)
             http = app.server()
             server = await self._loop.create_unix_server(http, sock=listener)
@@ -107,3 +109,12 @@ class Daemon:
         if self._with_containers:
             services.instances.stop_all()
             services.networks.stop()
+
+
+def _raise_descriptor_limit() -> None:
+    """Let this process have as many descriptors as it may: each container and each client takes some.
+
+    Called when the spawner runs: what it starts keeps the limit that the daemon was given.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

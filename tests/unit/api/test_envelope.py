@@ -41,6 +41,7 @@ def test_sync_answers_have_all_seven_keys(api: Api) -> None:
         ("GET", "/1.0/operations?recursion=x", 400),
         ("GET", "/1.0/operations?project=p&all-projects=true", 400),
         ("GET", "/1.0/events", 400),
+        ("GET", "/1.0/operations?target=other", 400),
     ],
 )
 def test_errors_are_envelopes(api: Api, method: str, path: str, status: int) -> None:
