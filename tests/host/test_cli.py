@@ -52,7 +52,10 @@ def test_exec_keeps_the_streams_apart(daemon: Daemon, guest: str) -> None:
 
 def test_exec_is_binary_clean_through_pipes_and_files(daemon: Daemon, guest: str, tmp_path: Path) -> None:
     data = os.urandom(5 << 20)
-    assert daemon.command("exec", guest, "cat", input=data, text=False).stdout == data
+    piped = subprocess.run(
+        daemon.command_line("exec", guest, "cat"), env=daemon.env, input=data, check=True, capture_output=True
+    )
+    assert piped.stdout == data
     source, target = tmp_path / "in", tmp_path / "out"
     source.write_bytes(data)
     with source.open("rb") as stdin, target.open("ab") as stdout:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-from pylxc.cli import yamltext
 from pylxc.errors import BadRequest, PylxcError
 
 TYPE_CHECKING = False
@@ -55,6 +54,8 @@ def edit(what: str, data: object, apply: Callable[[dict[str, Any]], object]) -> 
         data: what it is now.
         apply: called with the new mapping.
     """
+    from pylxc.cli import yamltext
+
     given = stdin_text()
     if given is not None:
         apply(yamltext.load(given, what))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from pylxc.cli.grammar import Args, Command, Option, UsageError
@@ -181,7 +180,7 @@ def _pull_file(session: Session, head: FileHead, response: Response, path: str, 
 
 
 def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
+    if os.path.lexists(path):
         os.unlink(path)
 
 

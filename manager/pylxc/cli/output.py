@@ -119,7 +119,7 @@ def _wrap(lines: list[str], width: int) -> list[str]:
         rest = line
         while _width(rest) > width:
             cut = rest.rfind(" ", 1, width + 1)
-            cut = cut if cut > width // 2 else width
+            cut = cut if cut > 0 else width
             wrapped.append(rest[:cut].rstrip())
             rest = rest[cut:].lstrip()
         wrapped.append(rest)

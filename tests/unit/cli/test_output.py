@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from pylxc.cli import yamltext
+from pylxc.cli.grammar import UsageError
+from pylxc.cli.image_files import _place
+from pylxc.cli.list import COMMANDS, parse_columns
+from pylxc.cli.list_filter import matches
+from pylxc.cli.output import _fit, _wrap, binary_size, format_time, natural, show, sort_rows
+
+INSTANCE: dict[str, Any] = {
+    "name": "web1",
+    "status": "Running",
+    "type": "container",
+    "architecture": "x86_64",
+    "expanded_config": {"user.colour": "blue", "volatile.base_image": "f" * 64},
+    "expanded_devices": {
+        "root": {"type": "disk", "path": "/", "pool": "fast"},
+        "eth0": {"type": "nic", "parent": "br0"},
+    },
+    "state": {
+        "network": {
+            "lo": {"type": "loopback", "addresses": [{"family": "inet", "address": "127.0.0.1", "scope": "local"}]},
+            "eth0": {
+                "type": "broadcast",
+                "addresses": [
+                    {"family": "inet", "address": "10.1.2.3", "scope": "global"},
+                    {"family": "inet6", "address": "fe80::1", "scope": "link"},
+                ],
+            },
+        }
+    },
+}
+
+
+def test_table_looks_as_lxc_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    show("table", ("NAME", "TYPE"), [["a", "CONTAINER"], ["b", "one\ntwo"]], [])
+    assert capsys.readouterr().out == (
+        "+------+-----------+\n"
+        "| NAME |   TYPE    |\n"
+        "+------+-----------+\n"
+        "| a    | CONTAINER |\n"
+        "+------+-----------+\n"
+        "| b    | one       |\n"
+        "|      | two       |\n"
+        "+------+-----------+\n"
+    )
+
+
+def test_other_formats(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [['say "hi", you', "x"]]
+    show("csv", ("A", "B"), rows, [])
+    assert capsys.readouterr().out == '"say ""hi"", you",x\n'
+    show("compact", ("A", "B"), [["one", "x"]], [])
+    assert capsys.readouterr().out == "   A   B  \n  one  x  \n"
+    show("json", (), [], [{"a": "é"}])
+    assert json.loads(capsys.readouterr().out) == [{"a": "é"}]
+    show("yaml", (), [], [{"b": 1, "a": "1"}])
+    assert capsys.readouterr().out == '- b: 1\n  a: "1"\n'
+
+
+def test_wrapping_loses_no_text() -> None:
+    text = "a somewhat longer description of things"
+    assert " ".join(_wrap([text], 12)) == text
+    assert "".join(_wrap(["f" * 30], 12)) == "f" * 30
+    cells, widths = _fit([[["x"], [text]]], [1, len(text)])
+    assert (cells, widths) == ([[["x"], [text]]], [1, len(text)])  # no terminal, nothing to fit
+
+
+def test_numbers_sort_by_value() -> None:
+    assert sorted(["c10", "c2", "b"], key=natural) == ["b", "c2", "c10"]
+    assert sort_rows([["c10"], ["c9"]]) == [["c9"], ["c10"]]
+
+
+def test_times_and_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    assert format_time("2026-11-21T03:10:43.649171983Z") == "2026/11/21 03:10 UTC"
+    assert format_time("2026-11-21T05:10:43+02:00") == "2026/11/21 03:10 UTC"
+    assert format_time("0001-01-01T00:00:00Z", "never") == "never"
+    assert format_time("1970-01-01T00:00:00Z", "never") == "never"
+    assert [binary_size(n) for n in (0, 1023, 1024, 3 << 30)] == ["0B", "1023B", "1.00KiB", "3.00GiB"]
+
+
+def test_columns_of_list() -> None:
+    cells = {
+        title: cell(INSTANCE)
+        for title, cell, _ in parse_columns("n46bf,user.colour:HUE:2,devices:eth0.parent", COMMANDS[0])
+    }
+    assert cells == {
+        "NAME": "web1", "IPV4": "10.1.2.3 (eth0)", "IPV6": "", "STORAGE POOL": "fast", "BASE IMAGE": "f" * 12,
+        "HUE": "bl", "ETH0.PARENT": "br0",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["z", "n,,s", "n,", "user.a:A:x", "devices:eth0"])
+def test_columns_that_are_wrong(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_columns(text, COMMANDS[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("we", True), ("eb1", False), (".*1", True), ("^eb", False), ("u.colour=blue", True), ("user.colour=b.*", True),
+        ("user.colour=b", False), ("status=running,frozen", True), ("type=virtual-machine", False),
+        ("ipv4=10.1.0.0/16", True), ("ipv4=10.2.0.0/16", False), ("ipv6=nonsense", False), ("[", False),
+    ],
+)  # fmt: skip
+def test_filters(text: str, expected: bool) -> None:
+    assert matches(INSTANCE, [text]) is expected
+
+
+def test_yaml_is_what_it_was() -> None:
+    data: dict[str, Any] = {
+        "b": "true", "a": ["1", "", "two\nlines\n", "plain"], "c": {}, "d": None, "e": True, "f": 5,
+        "created_at": "2026-11-21T03:10:43Z",
+    }  # fmt: skip
+    text = yamltext.dump(data)
+    assert text.startswith('b: "true"\n')
+    assert "created_at: 2026-11-21T03:10:43Z\n" in text
+    assert {**yaml.safe_load(text), "created_at": data["created_at"]} == data
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "middle", "expected"),
+    [
+        ("{tmp}", "x.tar.xz", "", "{tmp}/x.tar.xz"),
+        ("{tmp}/mine", "x.tar.xz", "", "{tmp}/mine.tar.xz"),
+        ("{tmp}/mine", "x.squashfs", ".root", "{tmp}/mine.root.squashfs"),
+    ],
+)
+def test_place_of_an_exported_image(tmp_path: object, target: str, name: str, middle: str, expected: str) -> None:
+    assert _place(target.format(tmp=tmp_path), name, middle) == expected.format(tmp=tmp_path)
