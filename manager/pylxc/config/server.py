@@ -47,7 +47,7 @@ SERVER = Table(
             help="Whether metrics are for trusted clients only."),
         Key(name="core.proxy_http", type="string", acts=False, live=True, help="Proxy of downloads over HTTP."),
         Key(name="core.proxy_https", type="string", acts=False, live=True, help="Proxy of downloads over HTTPS."),
-        Key(name="core.proxy_ignore_hosts", type="string", acts=False, live=True, help="Hosts to reach without a proxy."),
+        Key(name="core.proxy_ignore_hosts", type="string", acts=False, live=True, help="Hosts that need no proxy."),
         Key(name="core.remote_token_expiry", type="expiry", check=v.expiry, acts=False, live=True,
             help="When join tokens expire."),
         Key(name="core.shutdown_timeout", type="integer", check=v.integer(0), default="5", live=True,
