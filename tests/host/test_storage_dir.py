@@ -177,6 +177,16 @@ def test_bad_pools(store: Store, name: str, driver: str, config: dict[str, str],
     assert os.listdir(store.paths.storage_pools) == ["default"]
 
 
+def test_directory_of_a_pool_that_was_lost_is_kept(store: Store) -> None:
+    lost = Path(store.paths.pool("lost"), "containers/c1/rootfs")
+    lost.mkdir(parents=True)
+    with pytest.raises(Conflict, match="is there already"):
+        store.pools.create("lost", "dir")
+    again = StoragePools(store.db, store.paths, EventBus())
+    again.start()
+    assert lost.is_dir()
+
+
 def test_missing_pool_is_shown_and_comes_back(store: Store) -> None:
     pool = store.paths.pool("default")
     os.rename(pool, f"{pool}-away")
@@ -213,7 +223,7 @@ def test_killed_at_random_moments(store: Store) -> None:
     moments = random.Random(seed)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'manager'}:{ROOT}"}
     expected = None
-    for _ in range(12):
+    for _ in range(8):
         process = subprocess.Popen(
             [sys.executable, "-c", _LOOP, store.paths.root], env=environment, stdout=subprocess.PIPE, text=True
         )

@@ -13,6 +13,7 @@ import hashlib
 import ipaddress
 import os
 import pwd
+import re
 import signal
 import stat
 import time
@@ -25,6 +26,9 @@ from pylxc.kernel import command, pidfd
 
 STOP_SECONDS = 5.0
 _USERS = ("dnsmasq", "nobody")
+_HWADDR = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
+_IPV4 = re.compile(r"[0-9]+(\.[0-9]+){3}")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,9 +187,9 @@ class Dnsmasq:
     def set_host(self, key: str, host: Host) -> None:
         """See `NetworkDriver.set_host`."""
         self._make_directory()
-        line = ",".join(
-            part for part in (host.hwaddr, host.ipv4, f"[{host.ipv6}]" if host.ipv6 else "", host.name) if part
-        )
+        name = host.name if _NAME.fullmatch(host.name) else ""
+        parts = (host.hwaddr, host.ipv4, f"[{host.ipv6}]" if host.ipv6 else "", name)
+        line = ",".join(part for part in parts if part)
         path = f"{self._hosts}/{key}"
         with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
             if file.read() == f"{line}\n":
@@ -205,11 +209,13 @@ class Dnsmasq:
         """See `NetworkDriver.hosts`."""
         found = {}
         for key in os.listdir(self._hosts) if os.path.isdir(self._hosts) else ():
-            with contextlib.suppress(OSError, ValueError), open(f"{self._hosts}/{key}", encoding="utf-8") as file:
-                hwaddr, *rest, name = file.read().strip().split(",")
-                ipv6 = next((r.strip("[]") for r in rest if r.startswith("[")), "")
-                ipv4 = next((r for r in rest if not r.startswith("[")), "")
-                found[key] = Host(hwaddr=hwaddr, name=name, ipv4=ipv4, ipv6=ipv6)
+            with contextlib.suppress(OSError), open(f"{self._hosts}/{key}", encoding="utf-8") as file:
+                hwaddr, *rest = file.read().strip().split(",")
+                ipv6 = next((part.strip("[]") for part in rest if part.startswith("[")), "")
+                ipv4 = next((part for part in rest if _IPV4.fullmatch(part)), "")
+                name = next((part for part in rest if part != ipv4 and not part.startswith("[")), "")
+                if _HWADDR.fullmatch(hwaddr):
+                    found[key] = Host(hwaddr=hwaddr, name=name, ipv4=ipv4, ipv6=ipv6)
         return found
 
     def leases(self) -> list[Lease]:

@@ -46,6 +46,9 @@ class DirDriver:
                 os.symlink(self._source, self._path)
             else:
                 os.mkdir(self._path, 0o711)
+        except OSError as error:
+            raise tree.failure(error, "creating") from error
+        try:
             os.chmod(self._path, 0o711)  # noqa: S103 - to pass through only
             self._make_directories()
         except OSError as error:

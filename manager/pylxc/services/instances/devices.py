@@ -13,7 +13,7 @@ from pylxc.drivers.device.driver import Context, RunConfig
 from pylxc.drivers.network.driver import Host
 from pylxc.errors import BadRequest, NotFound, PylxcError
 from pylxc.kernel.netlink import random_hwaddr
-from pylxc.paths import Paths
+from pylxc.paths import Paths, storage_name
 from pylxc.revert import Reverter
 from pylxc.services.networks.service import Networks
 from pylxc.services.storage.service import StoragePools
@@ -113,7 +113,8 @@ class DeviceManager:
             _refuse_same_names(total)
             for nic in total.nics:
                 if nic.network:
-                    host = Host(hwaddr=nic.hwaddr, name=_dns_name(project, name), ipv4=nic.ipv4, ipv6=nic.ipv6)
+                    # An instance of another project is PROJECT_NAME in DNS: no other instance can be called so.
+                    host = Host(hwaddr=nic.hwaddr, name=storage_name(project, name), ipv4=nic.ipv4, ipv6=nic.ipv6)
                     revert.add(self._networks.forget_host, nic.network, (project, name, nic.device), "")
                     self._networks.set_host(nic.network, (project, name, nic.device), host)
             revert.success()
@@ -184,7 +185,3 @@ def _refuse_same_names(run: RunConfig) -> None:
     for name in names:
         if names.count(name) > 1:
             raise BadRequest(f"Two network devices are named {name!r} inside")
-
-
-def _dns_name(project: str, name: str) -> str:
-    return name if project == "default" else f"{name}.{project}"

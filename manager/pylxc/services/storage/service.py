@@ -118,6 +118,11 @@ class StoragePools:
         _table(driver).validate(config)
         if source := config.get("source"):
             config["volatile.initial_source"] = source
+        if os.path.lexists(self._paths.pool(name)):
+            raise Conflict(
+                f"{self._paths.pool(name)!r} is there already, and is no pool that this server knows",
+                hint="move it away",
+            )
         row = models.StoragePool(name=name, driver=driver, config=config, description=description, state="creating")
         try:
             with self._db.transaction() as session:
