@@ -157,7 +157,7 @@ def test_limits(host: Host, tmp_path: Path) -> None:
     host.run(tree, limits=limits)
     shown = host.console("c1", "can't fork: Resource temporarily unavailable")
     assert "not reached" not in shown
-    assert host.runtime.stats("c1").processes == 12
+    assert host.runtime.stats("c1").processes in (11, 12)  # the shell may have ended by now
     host.runtime.set_limits("c1", Limits(processes=50))
     group = cgroup.open_cgroup(_cgroup(host))
     files = [f"{path}/pids.max" for path in (group.path, *group.v1_paths) if os.path.exists(f"{path}/pids.max")]

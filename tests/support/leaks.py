@@ -60,7 +60,9 @@ class Leaks:
     def cgroups(self) -> list[str]:
         """Return the control groups of the directory's containers, innermost first."""
         suffix = cgroup_name("", f"{self.directory}/run/instances/any")
-        return sorted((str(p) for p in Path("/sys/fs/cgroup").glob(f"**/*{suffix}/**")), reverse=True)
+        # Only our own groups are descended into: those of others may vanish while we look.
+        layouts = (f"pylxc/*{suffix}/**", f"*/pylxc/*{suffix}/**")
+        return sorted((str(p) for layout in layouts for p in Path("/sys/fs/cgroup").glob(layout)), reverse=True)
 
     def clean(self, netns: NetworkNamespace | None) -> list[str]:
         """Remove everything found and return a line on each."""

@@ -32,7 +32,7 @@ KINDS = {
 }
 """What can be spawned: `function(payload, fds) -> None`, where fds[0] is a socket for results to the daemon."""
 
-_WARM = ("monitor", "exec")
+_WARM = ("monitor", "exec", "files")
 
 
 def main(fd: int) -> None:
