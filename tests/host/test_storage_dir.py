@@ -131,6 +131,8 @@ def test_delete_rename_and_names(store: Store) -> None:
     store.pools.rename_instance("default", "default", "c1", "c3")
     store.pools.rename_instance("default", "default", "c1", "c3")
     assert os.path.isdir(store.pools.path("default", "default", "c3"))
+    with pytest.raises(Conflict, match="The storage pool already exists"):
+        store.pools.create("default", "dir")
     assert store.pools.get("default")["used_by"] == [f"/1.0/images/{IMAGE}", "/1.0/instances/c3"]
     with pytest.raises(BadRequest, match="in use"):
         store.pools.delete("default")

@@ -47,13 +47,13 @@ class DirDriver:
             else:
                 os.mkdir(self._path, 0o711)
         except OSError as error:
-            raise tree.failure(error, "creating") from error
+            raise tree.failure(error, "creating the storage pool") from error
         try:
             os.chmod(self._path, 0o711)  # noqa: S103 - to pass through only
             self._make_directories()
         except OSError as error:
             self.delete()
-            raise tree.failure(error, "creating") from error
+            raise tree.failure(error, "creating the storage pool") from error
 
     def _check_source(self) -> None:
         if not os.path.isabs(self._source):
@@ -131,7 +131,7 @@ class DirDriver:
         except BaseException as error:
             tree.delete(directory)
             if isinstance(error, OSError):
-                raise tree.failure(error, "creating") from error
+                raise tree.failure(error, "creating the volume") from error
             raise
 
     def delete_volume(self, volume: str) -> None:
@@ -142,7 +142,7 @@ class DirDriver:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise tree.failure(error, "deleting") from error
+            raise tree.failure(error, "deleting the volume") from error
         tree.delete(doomed)
 
     def rename_volume(self, volume: str, new: str) -> None:
@@ -151,9 +151,9 @@ class DirDriver:
             os.rename(self.path(volume), self.path(new))
         except FileNotFoundError as error:
             if not os.path.isdir(self.path(new)):
-                raise tree.failure(error, "renaming") from error
+                raise tree.failure(error, "renaming the volume") from error
         except OSError as error:
-            raise tree.failure(error, "renaming") from error
+            raise tree.failure(error, "renaming the volume") from error
 
     def usage(self, volume: str) -> int | None:
         """See `StorageDriver`."""

@@ -34,7 +34,7 @@ def copy_contents(source: str, target: str) -> None:
     try:
         command.run(argv, timeout=HOURS)
     except command.CommandFailed as error:
-        raise failure(error.stderr.splitlines()[0] if error.stderr else error.message, "copying") from error
+        raise failure(error.stderr.splitlines()[0] if error.stderr else error.message, "copying the volume") from error
 
 
 def delete(path: str) -> None:
@@ -51,7 +51,7 @@ def delete(path: str) -> None:
             if left and os.strerror(errno.ENOTEMPTY) in error.stderr:
                 time.sleep(_PAUSE)
                 continue
-            raise failure(error.message, "deleting") from error
+            raise failure(error.message, "deleting the volume") from error
         return
 
 
@@ -76,10 +76,10 @@ def size(path: str) -> int:
 
 
 def failure(reason: str | OSError, doing: str) -> PylxcError:
-    """Return the error for a change that failed; a full disk is named as such."""
+    """Return the error for a change that failed; a full disk is named as such. `doing` is "copying the volume"."""
     number = reason.errno if isinstance(reason, OSError) else None
     text = reason.strerror or str(reason) if isinstance(reason, OSError) else reason
     for full in (errno.ENOSPC, errno.EDQUOT):
         if number == full or os.strerror(full) in text:
-            return Internal(f"Failed {doing} the volume: {os.strerror(full)}", hint="free some space in the pool")
-    return Internal(f"Failed {doing} the volume: {text}")
+            return Internal(f"Failed {doing}: {os.strerror(full)}", hint="free some space in the pool")
+    return Internal(f"Failed {doing}: {text}")

@@ -118,6 +118,8 @@ class StoragePools:
         _table(driver).validate(config)
         if source := config.get("source"):
             config["volatile.initial_source"] = source
+        if name in self.names():
+            raise Conflict("The storage pool already exists")
         if os.path.lexists(self._paths.pool(name)):
             raise Conflict(
                 f"{self._paths.pool(name)!r} is there already, and is no pool that this server knows",
