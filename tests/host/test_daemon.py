@@ -201,6 +201,38 @@ def test_requests_that_are_waiting_are_let_go_when_it_stops(daemon: Daemon) -> N
         assert time.monotonic() - begin < 4
 
 
+def test_a_client_that_waits_hears_the_end_of_its_operation(
+    daemon: Daemon, busybox_files: list[str], name: str
+) -> None:
+    daemon.start()
+    daemon.request("POST", "/1.0/pylxc/init", {"minimal": True})
+    daemon.import_image("busybox", busybox_files)
+    connection = socket.socket(socket.AF_UNIX)
+    with connection:
+        connection.settimeout(30)
+        connection.connect(f"{daemon.dir}/unix.socket")
+
+        def ask(line: str, body: str = "") -> dict[str, object]:
+            connection.sendall(f"{line} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+            answer = b""
+            while not answer.endswith(b"\n"):
+                answer += connection.recv(65536)
+            found = json.loads(answer.partition(b"\r\n\r\n")[2])
+            assert isinstance(found, dict)
+            return found
+
+        source = {"type": "image", "alias": "busybox"}
+        operation = ask("POST /1.0/instances", json.dumps({"name": name, "source": source}))["operation"]
+        assert daemon.process is not None
+        daemon.process.terminate()
+        metadata = ask(f"GET {operation}/wait")["metadata"]
+    assert isinstance(metadata, dict)
+    assert metadata["status"] == "Success"
+    assert daemon.process.wait(20) == 0
+    daemon.start()
+    assert daemon.instances() == {name: "Stopped"}
+
+
 def test_shutdown_answers_and_ends(daemon: Daemon) -> None:
     daemon.start()
     assert daemon.process is not None

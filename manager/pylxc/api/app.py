@@ -78,10 +78,12 @@ class App:
     """Answers requests for a set of services.
 
     Attributes:
-        stopping: when set, every new request is answered with 503.
+        draining: requests that change something are answered with 503, what has begun is brought to its end.
+        stopping: when set, every new request is answered with 503 and whoever waits is let go.
     """
 
     def __init__(self, services: Services) -> None:
+        self.draining = False
         self.stopping = asyncio.Event()
         self._services = services
         self._router = Router(endpoints())
@@ -122,7 +124,7 @@ class App:
         return response
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if self.stopping.is_set():
+        if self.stopping.is_set() or (self.draining and request.method not in ("GET", "HEAD")):
             return responses.error(503, "The server is stopping")
         match = self._router.find(_raw_path(request))
         handler = _handler(match.endpoint, request.method)

@@ -78,8 +78,9 @@ class Daemon:
 
             log.info("Stopping")
             systemd.notify("STOPPING=1")
-            app.stopping.set()
+            app.draining = True
             await asyncio.to_thread(self._stop_services, assembly)
+            app.stopping.set()
             self._stopped.set()
             server.close()
             http.pre_shutdown()

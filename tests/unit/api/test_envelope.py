@@ -114,6 +114,12 @@ def test_a_stopping_server_says_so_and_closes(api: Api) -> None:
     assert answer.headers["Connection"] == "close"
 
 
+def test_a_draining_server_changes_nothing_more_and_still_answers(api: Api) -> None:
+    api.app.draining = True
+    assert api.request("PATCH", "/1.0", {"config": {"user.a": "1"}}).status == 503
+    assert api.get("/1.0")["config"] == {}
+
+
 def test_a_client_that_leaves_in_the_middle_of_its_body_does_no_harm(api: Api) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(api.path)
