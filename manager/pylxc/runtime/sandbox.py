@@ -57,7 +57,7 @@ class Cell:
         Args:
             uids: user ids of the cell, as (inside, outside, count).
             gids: group ids, likewise.
-            files: read-only files; the cell finds them at `image_path`.
+            files: files that it may read, at `image_path`; everybody must have the right to.
             target_fd: directory that it may write to, at `TARGET`; None for nowhere.
             keep: descriptors that it inherits.
             run: what it does; what that returns becomes the exit status.
@@ -68,7 +68,7 @@ class Cell:
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid, pidfd = namespaces.clone(_NAMESPACES)
         if self.pid == 0:
-            _live([*keep, there.fileno()], there, len(files), run)
+            _live(keep, there, len(files), run)
         os.close(pidfd)
         there.close()
         try:
@@ -113,7 +113,6 @@ def _hand_over(sock: socket.socket, pid: int, files: Sequence[int], target_fd: i
         for file in files:
             trees.append(mount.open_tree("", dir_fd=file))
             mount.set_attributes(trees[-1], add=mount.ATTR_RDONLY | mount.ATTR_NOSUID | mount.ATTR_NODEV)
-            mount.set_idmap(trees[-1], userns_fd)
         if target_fd is not None:
             trees.append(mount.open_tree("", dir_fd=target_fd))
             mount.set_attributes(trees[-1], add=mount.ATTR_NOSUID | mount.ATTR_NODEV | mount.ATTR_NOEXEC)
@@ -129,13 +128,13 @@ def _live(keep: Sequence[int], sock: socket.socket, files: int, run: Callable[[]
         caps.set_parent_death_signal(signal.SIGKILL)
         message, trees = fds.receive(sock, 4096, files + 1)
         if message:
-            fds.close_all_but([0, 1, 2, *keep, *trees])
+            fds.close_all_but([0, 1, 2, *keep, *trees, sock.fileno()])
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
             os.setgroups([])
             caps.set_parent_death_signal(signal.SIGKILL)  # the change of ids has cleared it
             _move_in(trees[:files], trees[files] if json.loads(message)["target"] else None)
-            os.close(sock.fileno())
+            fds.close_all_but([0, 1, 2, *keep])
             _give_up()
             status = run()
     except Exception as error:  # noqa: BLE001 - whatever it is, this process ends here and says why

@@ -19,6 +19,7 @@ from typing import BinaryIO, Self
 from pylxc.errors import BadRequest, Internal, PylxcError
 
 _STAGING = ".staging-"
+_MODE = 0o644  # read by the unpacker's unprivileged child; the directory keeps everyone else out
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
@@ -70,6 +71,7 @@ class Staging:
             raise BadRequest(f"Invalid image upload: expected the part {expected!r}, got {part!r}")
         self.finish()
         self._file = open(f"{self.directory}/{part}", "xb", buffering=0)  # noqa: SIM115 - `finish` closes it
+        os.fchmod(self._file.fileno(), _MODE)
 
     def write(self, chunk: bytes) -> None:
         """Append to the part that was begun, and hash it.
@@ -92,6 +94,7 @@ class Staging:
             while chunk := source.read(1 << 20):
                 self._hash.update(chunk)
                 self.size += len(chunk)
+        os.chmod(path, _MODE)
         os.rename(path, f"{self.directory}/{part}")
         self.finish()
         self._file = open(f"{self.directory}/{part}", "rb", buffering=0)  # noqa: SIM115 - `finish` closes it
@@ -175,7 +178,6 @@ class Store:
         if staging.is_split:
             moves.insert(0, (staging.rootfs_path, self.rootfs_path(fingerprint)))
         for source, target in moves:
-            os.chmod(source, 0o644)  # read by the unpacker's unprivileged child; the directory keeps everyone else out
             os.rename(source, target)
         self._sync()
         return fingerprint
