@@ -158,7 +158,7 @@ class InstanceExec:
             self._announce(project, name, spec)
             return _finish(operation, running.wait())
 
-        return self._start(project, name, spec, run, running, class_="task")
+        return self._start(project, name, spec, run, running, class_="websocket")
 
     def _start(
         self,
