@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,7 +25,7 @@ from pylxc.services.events import EventBus
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.networks.service import Networks
 from pylxc.services.storage.service import StoragePools
-from tests.support.daemon import unique
+from tests.support.daemon import ROOT, unique
 from tests.support.namespace import NetworkNamespace
 from tests.support.wait import until
 
@@ -412,3 +415,47 @@ def test_disks(host: Host, tmp_path: Path) -> None:
     devices["gone"]["required"] = "true"
     with pytest.raises(BadRequest, match="'/nonexistent' of disk device 'gone' does not exist"):
         host.devices.start("default", "c01", devices, {})
+
+
+_LOOP = """
+import sys
+from pathlib import Path
+from tests.host.test_network_bridge import Host
+host = Host(Path(sys.argv[1]))
+print("ready", flush=True)
+while True:
+    host.create("br0")
+    host.networks.update("br0", {"ipv4.address": "10.199.9.1/24"}, None)
+    host.networks.rename("br0", "br1")
+    host.networks.delete("br1")
+"""
+
+
+def test_killed_at_random_moments(host: Host, inside: NetworkNamespace, tmp_path: Path) -> None:
+    host.networks.close()
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")  # noqa: T201 - pytest shows it when the test fails
+    moments = random.Random(seed)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'manager'}:{ROOT}"}
+    for _ in range(8):
+        command = inside.command(sys.executable, "-c", _LOOP, str(tmp_path))
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        with process.stdout:
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(moments.uniform(0, 0.5))  # the moment of the crash
+            process.kill()
+            process.wait()
+        host.open()
+        managed = [network["name"] for network in host.networks.list() if network["managed"]]
+        assert sorted(_links()) == sorted(["lo", *managed])
+        assert len(host.dnsmasqs()) == len(managed)
+        assert sorted(os.listdir(host.paths.networks)) == managed
+        rules = _output("nft", "list", "ruleset")
+        assert rules.count("type nat hook") == len(managed)
+        for name in managed:
+            assert host.networks.get(name)["status"] == "Created"
+            assert f"chain pstrt.{name} " in rules
+            host.networks.delete(name)
+        host.networks.close()
+    host.open()
