@@ -124,9 +124,9 @@ def test_what_is_no_http_is_refused(daemon: Daemon, data: bytes) -> None:
 
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
-    """Mount a file system of 48 MiB."""
+    """Mount a file system of 256 MiB."""
     path = Path(tempfile.mkdtemp(prefix="pt-disk-", dir="/var/tmp"))
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m,mode=0755", "tmpfs", path], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m,mode=0755", "tmpfs", path], check=True)
     yield path
     subprocess.run(["umount", path], check=True)
     path.rmdir()
