@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -400,6 +402,32 @@ def test_containers_outlive_the_daemon(make_daemon: Callable[..., Daemon], busyb
     assert daemon.command("exec", names["stays"], "echo", "hello").stdout == "hello\n"
     state(daemon, names["stays"], "stop", force=True)
     state(daemon, names["stays"], "start")
+
+
+def test_what_a_dead_daemon_left_half_done_is_settled(
+    make_daemon: Callable[..., Daemon], busybox_files: list[str]
+) -> None:
+    daemon = make_daemon()
+    daemon.start()
+    daemon.request("POST", "/1.0/pylxc/init", {"preseed": PRESEED})
+    source = {"type": "image", "alias": daemon.import_image("busybox", busybox_files)}
+    for name in ("half-made", "half-gone", "renamed", "moved", "whole"):
+        daemon.request("POST", "/1.0/instances", {"name": name, "source": source})
+    assert daemon.stop() == 0
+    containers = f"{daemon.dir}/storage-pools/default/containers"
+    with contextlib.closing(sqlite3.connect(f"{daemon.dir}/database/pylxc.db")) as database:
+        database.execute("UPDATE instances SET state = 'creating' WHERE name = 'half-made'")
+        database.execute("UPDATE instances SET state = 'deleting' WHERE name = 'half-gone'")
+        database.execute("UPDATE instances SET new_name = name || '-new' WHERE name IN ('renamed', 'moved')")
+        database.execute("UPDATE storage_volumes SET name = 'moved-new' WHERE name = 'moved'")
+        database.commit()
+    os.rename(f"{containers}/moved", f"{containers}/moved-new")
+    daemon.start()
+    left = ["moved-new", "renamed-new", "whole"]
+    assert sorted(daemon.instances()) == sorted(os.listdir(containers)) == left
+    for name in left:
+        state(daemon, name, "start")
+    assert set(daemon.instances().values()) == {"Running"}
 
 
 def test_what_ran_runs_again_after_the_host_went_down(
