@@ -61,12 +61,25 @@ def receive(sock: socket.socket, max_fds: int = descriptors.MAX_FDS) -> tuple[Me
         OSError: see recvmsg(2); TimeoutError when the socket has a timeout.
         Internal: what came is no message.
     """
+    packet = receive_packet(sock, max_fds)
+    return None if packet is None else read_packet(*packet)
+
+
+def receive_packet(sock: socket.socket, max_fds: int = descriptors.MAX_FDS) -> tuple[bytes, list[int]] | None:
+    """Return the next message as `read_packet` takes it; None and errors as in `receive`."""
     try:
         data, fds = descriptors.receive(sock, _INLINE, max_fds)
     except ConnectionResetError:
         return None
-    if not data:
-        return None
+    return (data, fds) if data else None
+
+
+def read_packet(data: bytes, fds: list[int]) -> tuple[Message, list[int]]:
+    """Return the message and the descriptors of a packet.
+
+    Raises:
+        Internal: it is no message.
+    """
     if data == _IN_FILE and fds:
         memory_fd = fds.pop()
         try:

@@ -131,7 +131,7 @@ class Spawner:
         self._socket: socket.socket | None = None
         self._process: command.Running | None = None
         self._children: dict[int, Child] = {}
-        self._next = 0
+        self._count = 0
         self._started_at = 0.0
 
     def start(self) -> socket.socket:
@@ -141,6 +141,7 @@ class Spawner:
         with self._lock, theirs:
             self._process = command.start(argv, pass_fds=[theirs.fileno()])
             self._socket = ours
+            self._count = 0
             self._started_at = time.monotonic()
         return ours
 
@@ -165,17 +166,16 @@ class Spawner:
         ours, theirs = protocol.pair()
         child = Child(kind, ours)
         with theirs, self._lock:
-            self._next += 1
-            number = self._next
             if self._socket is None:
                 ours.close()
                 raise Unavailable("The runtime is not running")
-            self._children[number] = child
+            self._count += 1
+            self._children[self._count] = child
             try:
-                message = {"id": number, "kind": kind, "payload": payload}
-                protocol.send(self._socket, message, [theirs.fileno(), *fds])
+                protocol.send(self._socket, {"kind": kind, "payload": payload}, [theirs.fileno(), *fds])
             except OSError as error:
-                del self._children[number]
+                del self._children[self._count]
+                self._count -= 1
                 ours.close()
                 raise Unavailable("The runtime is starting again", hint="try again") from error
         return child

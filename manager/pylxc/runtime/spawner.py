@@ -3,8 +3,8 @@
 The daemon has threads, so it must neither fork nor enter namespaces. The spawner is a warm interpreter without
 threads; a child forked from it starts in about a millisecond. It ends with its daemon, its children do not.
 
-Requests are `{"id": N, "kind": K, "payload": {...}}` with descriptors; answers are `{"id": N, "pid": P}` with the
-child's pidfd, later `{"id": N, "exit": CODE}`.
+Requests are `{"kind": K, "payload": {...}}` with descriptors; answers to the Nth request are `{"id": N, "pid": P}` with
+the child's pidfd, later `{"id": N, "exit": CODE}`.
 """
 
 from __future__ import annotations
@@ -46,13 +46,15 @@ def main(fd: int) -> None:
 class Spawner:
     """The loop over the daemon's socket and the children's pidfds.
 
-    No signal handler, no thread, no heavy module: what a child must undo or inherits in memory, each monitor pays for.
+    No signal handler, no thread, no heavy module, and next to no work: pages that the spawner writes to after a fork
+    are no longer shared with its children, so each monitor pays for them. Requests are parsed in the child.
     """
 
     def __init__(self, daemon: socket.socket) -> None:
         self._daemon = daemon
         self._children: dict[int, tuple[int, int]] = {}
         self._poll = select.poll()
+        self._count = 0
 
     def serve(self) -> None:
         """Fork what the daemon asks for and report what ends, until the daemon is gone."""
@@ -69,18 +71,18 @@ class Spawner:
                     return
 
     def _answer(self) -> bool:
-        received = protocol.receive(self._daemon)
-        if received is None:
+        packet = protocol.receive_packet(self._daemon)
+        if packet is None:
             return False
-        request, fds = received
         pid = os.fork()
         if pid == 0:
-            _become(request["kind"], request["payload"], fds)
+            _become(*packet)
         pidfd = os.pidfd_open(pid)
-        self._children[pidfd] = (pid, request["id"])
+        self._count += 1
+        self._children[pidfd] = (pid, self._count)
         self._poll.register(pidfd, select.POLLIN)
-        protocol.tell(self._daemon, {"id": request["id"], "pid": pid}, [pidfd])
-        descriptors.close(fds)
+        self._tell(b'{"id":%d,"pid":%d}' % (self._count, pid), [pidfd])
+        descriptors.close(packet[1])
         return True
 
     def _reap(self, pidfd: int) -> None:
@@ -88,13 +90,23 @@ class Spawner:
         os.close(pidfd)
         pid, number = self._children.pop(pidfd)
         _, status = os.waitpid(pid, 0)
-        protocol.tell(self._daemon, {"id": number, "exit": os.waitstatus_to_exitcode(status)})
+        self._tell(b'{"id":%d,"exit":%d}' % (number, os.waitstatus_to_exitcode(status)), [])
+
+    def _tell(self, data: bytes, fds: list[int]) -> None:
+        try:
+            descriptors.send(self._daemon, data, fds)
+        except BrokenPipeError:
+            # The end of the daemon shows as end of file on the next turn; nobody is left to tell.
+            return
 
 
-def _become(kind: str, payload: protocol.Message, fds: list[int]) -> NoReturn:
+def _become(data: bytes, fds: list[int]) -> NoReturn:
     """Turn this forked child into what was asked for."""
     code = 1
+    kind = ""
     try:
+        request, fds = protocol.read_packet(data, fds)
+        kind, payload = request["kind"], request["payload"]
         os.setsid()
         descriptors.close_all_but([0, 1, 2, *fds])
         try:
