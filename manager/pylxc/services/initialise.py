@@ -8,6 +8,7 @@ import threading
 
 from pylxc.errors import BadRequest, NotFound
 from pylxc.revert import Reverter
+from pylxc.services import builtin_profiles
 from pylxc.services.networks.service import Networks
 from pylxc.services.profiles import Profiles
 from pylxc.services.projects import Projects
@@ -87,13 +88,14 @@ class Initialise:
         with self._lock:
             if self._storage.names():
                 return
-            devices = {"root": {"type": "disk", "path": "/", "pool": POOL}}
+            values = {"pool": POOL}
             preseed: Preseed = {"storage_pools": [{"name": POOL, "driver": "dir"}]}
             if network:
                 taken = set(self._networks.names())
                 bridge = next(name for name in map(BRIDGE.format, itertools.count()) if name not in taken)
                 preseed["networks"] = [{"name": bridge, "type": "bridge"}]
-                devices["eth0"] = {"type": "nic", "name": "eth0", "network": bridge}
+                values["network"] = bridge
+            devices = builtin_profiles.devices("default", values)
             there = self._profiles.get("default", "default")[0]["devices"]
             missing = {name: device for name, device in devices.items() if name not in there}
             preseed["profiles"] = [{"name": "default", "devices": missing}]
