@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pylxc.errors import BadRequest, Internal
+from pylxc.errors import BadRequest, Internal, Unavailable
 from pylxc.paths import Paths
 from pylxc.runtime.handle import Runtime
 from pylxc.services.images import unpack
@@ -293,6 +293,8 @@ def hostile(outside: Path) -> dict[str, bytes]:
         .symlink("rootfs/d", str(outside))
         .hard_link("rootfs/l", "rootfs/d/secret")
         .done(),
+        "deeper than a path can be": Tar().file(f"rootfs/{'deep/' * 3000}x").done(),
+        "a name that speaks to terminals": Tar().hard_link("rootfs/\x1b[2J\nE: fine", "/no/such").done(),
         "rootfs is a link": Tar(rootfs=False).symlink("rootfs", str(outside)).file("rootfs/planted").done(),
         "templates is a link": Tar().symlink("templates", str(outside)).file("templates/planted").done(),
         "metadata is a link afterwards": Tar().symlink("metadata.yaml", f"{outside}/secret").done(),
@@ -302,9 +304,15 @@ def hostile(outside: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("trick", sorted(hostile(Path("/nowhere"))))
 def test_hostile_archive(try_unpack: Callable[..., Path], place: Path, outside: Path, trick: str) -> None:
     """Whatever it does, it is refused with one line, or what it made stays inside and harms nobody."""
+    target: Path | None
+    refused = ""
     try:
         target = try_unpack(hostile(outside)[trick])
-    except BadRequest:
+    except BadRequest as error:
+        refused = str(error)
+        target = None
+    if target is None:
+        assert refused.isprintable()
         assert not (place / "target").exists() or not list((place / "target").iterdir())
         return
     for name, kind in (("rootfs", stat.S_ISDIR), ("metadata.yaml", stat.S_ISREG)):
@@ -337,6 +345,13 @@ def test_set_id_programs_belong_to_the_container(try_unpack: Callable[..., Path]
     target = try_unpack(Tar().file("rootfs/su", mode=0o4755, uid=1000, gid=1000).done())
     program = (target / "rootfs/su").stat()
     assert (program.st_uid, stat.S_IMODE(program.st_mode)) == (1000, 0o4755)
+
+
+def test_missing_program(try_unpack: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    content = compress(Tar().done(), "zst")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(Unavailable, match=r"'zstd' is missing .*apt-get install zstd"):
+        try_unpack(content)
 
 
 @pytest.mark.parametrize(
