@@ -362,19 +362,25 @@ class Networks:
 
     def set_host(self, network: str, nic: tuple[str, str, str], host: Host) -> None:
         """Make an instance's NIC known to a network's DHCP and DNS; `nic` is (project, instance, device)."""
-        with self._db.reading() as session:
-            row = networks.get(session, network)
-        self._driver(row).set_host(_host_key(*nic), host)
+        self._driver_of(network).set_host(_host_key(*nic), host)
 
     def forget_host(self, network: str, nic: tuple[str, str, str], hwaddr: str) -> None:
         """Forget an instance's NIC and end its leases; one that is not known, or no such network, is no error."""
-        with self._db.reading() as session:
-            row = networks.find(session, network)
-        if row is not None:
-            driver = self._driver(row)
-            driver.forget_host(_host_key(*nic))
-            if hwaddr:
-                driver.release(hwaddr)
+        try:
+            driver = self._driver_of(network)
+        except NotFound:
+            return
+        driver.forget_host(_host_key(*nic))
+        if hwaddr:
+            driver.release(hwaddr)
+
+    def _driver_of(self, network: str) -> NetworkDriver:
+        """Return a created network's driver, without the database where it is loaded: containers start by this."""
+        driver = self._drivers.get(network)
+        if driver is None:
+            with self._db.reading() as session:
+                driver = self._driver(networks.get(session, network))
+        return driver
 
 
 def _host_key(project: str, instance: str, device: str) -> str:
