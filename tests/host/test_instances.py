@@ -203,6 +203,15 @@ def test_a_whole_get_answer_can_be_put_back(daemon: Daemon, make: Callable[..., 
     refused(daemon, "PUT", f"/1.0/instances/{name}", {**before, "config": config}, 400, "idmap keys can't be deleted")
 
 
+def test_a_late_put_does_not_turn_back_what_runs(daemon: Daemon, make: Callable[..., str]) -> None:
+    name = make()
+    before = get(daemon, name)
+    state(daemon, name, "start")
+    running = get(daemon, name)["config"]
+    daemon.request("PUT", f"/1.0/instances/{name}", before)
+    assert get(daemon, name)["config"] == running
+
+
 def test_patch_merges(daemon: Daemon, make: Callable[..., str]) -> None:
     name = make(config={"user.a": "1", "user.b": "1"})
     daemon.request("PATCH", f"/1.0/instances/{name}", {"config": {"user.b": "", "user.c": "3"}})

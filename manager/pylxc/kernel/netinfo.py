@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pylxc.kernel.namespaces import CLONE_NEWNET, setns
@@ -85,15 +86,13 @@ def interfaces(pids: Iterable[int]) -> dict[int, list[Interface]]:
 
 def _open_sockets(pids: list[int], sockets: dict[int, socket.socket]) -> None:
     for pid in pids:
-        try:
+        with suppress(OSError):  # it is gone
             fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            setns(fd, CLONE_NEWNET)
-            sockets[pid] = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-        finally:
-            os.close(fd)
+            try:
+                setns(fd, CLONE_NEWNET)
+                sockets[pid] = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+            finally:
+                os.close(fd)
 
 
 def _read(sock: socket.socket) -> list[Interface]:

@@ -11,8 +11,8 @@ from pylxc.config.instance import INSTANCE
 from pylxc.db.engine import Database
 from pylxc.errors import Conflict, NotFound, PylxcError
 from pylxc.runtime.handle import Runtime
-from pylxc.services.instances.expand import Record, load_all
-from pylxc.services.instances.lifecycle import POWER, Lifecycle
+from pylxc.services.instances.expand import POWER, Record, load_all
+from pylxc.services.instances.lifecycle import Lifecycle
 
 log = logging.getLogger(__name__)
 

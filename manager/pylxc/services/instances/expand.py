@@ -16,6 +16,9 @@ from pylxc.errors import BadRequest, NotFound
 from pylxc.runtime.spec import IdMap
 from pylxc.services.instances import idmap
 
+POWER = "volatile.last_state.power"
+"""RUNNING or STOPPED, as the instance was last seen."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
@@ -131,6 +134,13 @@ def expand_devices(
         expanded.update(profile.devices)
     expanded.update({name: dict(device) for name, device in devices.items()})
     return expanded
+
+
+def is_of_run(key: str) -> bool:
+    """Return whether a volatile key describes a device of the container while it runs."""
+    if not key.startswith("volatile.") or key.startswith("volatile.last_state."):
+        return False
+    return key.endswith(".host_name") or ".last_state." in key
 
 
 def lost_devices(before: Devices, after: Devices) -> Devices:

@@ -20,7 +20,15 @@ from pylxc.services.events import EventBus
 from pylxc.services.instances import idmap as ids
 from pylxc.services.instances import limits, spec
 from pylxc.services.instances.devices import DeviceManager
-from pylxc.services.instances.expand import Record, choose_idmap, load, lost_devices, record
+from pylxc.services.instances.expand import (
+    POWER,
+    Record,
+    choose_idmap,
+    is_of_run,
+    load,
+    lost_devices,
+    record,
+)
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.storage.service import StoragePools
 
@@ -31,8 +39,6 @@ _SETTLE_SECONDS = 60.0
 
 _REBOOT_SECONDS = 5.0
 """How long a reboot waits for another operation on the instance."""
-
-POWER = "volatile.last_state.power"
 
 
 @dataclass(slots=True)
@@ -337,7 +343,7 @@ class Lifecycle:
     def _record_stop(self, project: str, name: str) -> None:
         with self._db.transaction() as session:
             row = instances.get(session, project, name)
-            row.config = {key: value for key, value in row.config.items() if not _is_of_run(key)} | {POWER: "STOPPED"}
+            row.config = {key: value for key, value in row.config.items() if not is_of_run(key)} | {POWER: "STOPPED"}
 
     def _used_cpus(self) -> list[str]:
         with self._guard:
@@ -349,10 +355,3 @@ class Lifecycle:
 
     def _tell(self, verb: str, project: str, name: str) -> None:
         self._events.lifecycle(f"instance-{verb}", f"/1.0/instances/{name}", project=project)
-
-
-def _is_of_run(key: str) -> bool:
-    """Return whether a volatile key describes a device of the running container."""
-    if not key.startswith("volatile.") or key.startswith("volatile.last_state."):
-        return False
-    return key.endswith(".host_name") or ".last_state." in key

@@ -59,7 +59,7 @@ class States:
             return state
         try:
             stats = self._runtime.stats(found.key)
-        except NotFound:  # it ended just now
+        except (NotFound, OSError):  # it ended just now
             return state
         state["processes"] = stats.processes if stats.processes is not None else -1
         state["cpu"] = {"usage": stats.cpu_ns if stats.cpu_ns is not None else -1}

@@ -17,7 +17,16 @@ from pylxc.services import etag
 from pylxc.services.events import EventBus
 from pylxc.services.instances import checks, idmap
 from pylxc.services.instances.devices import DeviceManager
-from pylxc.services.instances.expand import Record, choose_idmap, load, lost_devices, record, root_disk
+from pylxc.services.instances.expand import (
+    POWER,
+    Record,
+    choose_idmap,
+    is_of_run,
+    load,
+    lost_devices,
+    record,
+    root_disk,
+)
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.render import etag_fields
 from pylxc.wire.instances import InstancePut
@@ -182,7 +191,7 @@ class Updater:
 def _replaced(found: Record, body: InstancePut) -> _Wanted:
     return _Wanted(
         architecture=checks.architecture(body.get("architecture")) or found.architecture,
-        config=checks.without_empty(body.get("config", {})),
+        config=_with_facts_of_run(checks.without_empty(body.get("config", {})), found),
         devices=body.get("devices", {}),
         profiles=body.get("profiles") or [],
         ephemeral=body.get("ephemeral", False),
@@ -194,12 +203,24 @@ def _merged(found: Record, body: InstancePut) -> _Wanted:
     given = body.get("profiles")
     return _Wanted(
         architecture=checks.architecture(body.get("architecture")) or found.architecture,
-        config=checks.without_empty({**found.config, **body.get("config", {})}),
+        config=_with_facts_of_run(checks.without_empty({**found.config, **body.get("config", {})}), found),
         devices={**found.devices, **body.get("devices", {})},
         profiles=list(found.profiles) if given is None else given,
         ephemeral=body.get("ephemeral", found.ephemeral),
         description=body.get("description", found.description),
     )
+
+
+def _with_facts_of_run(config: Config, found: Record) -> Config:
+    """Return `config` with what is known of a running instance: a client that read it earlier must not turn it back."""
+    if found.config.get(POWER) != "RUNNING":
+        return config
+    others = {key: value for key, value in config.items() if not _is_fact_of_run(key)}
+    return others | {key: value for key, value in found.config.items() if _is_fact_of_run(key)}
+
+
+def _is_fact_of_run(key: str) -> bool:
+    return is_of_run(key) or key in (POWER, "volatile.idmap.current", "volatile.apply_template")
 
 
 def changed_keys(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
