@@ -321,7 +321,7 @@ def test_own_recipe(builder: Daemon, tmp_path: Path) -> None:
 def test_recipe_that_fails(builder: Daemon) -> None:
     name = unique("bad")
     own_recipe(builder, name, f"extends: busybox\naliases: [{name}]\ncommands: [/bin/busybox false-command]\n")
-    with pytest.raises(ApiError, match="Failed building the recipe .*false-command: applet not found"):
+    with pytest.raises(ApiError, match=r"Failed building the recipe .*false-command: applet not found"):
         builder.request("POST", "/1.0/images", {"source": recipe_source(name)}, timeout=300)
     assert not staged(builder)
 

@@ -15,8 +15,9 @@ from pylxc.api.call import MAX_BODY, Call, Endpoint
 from pylxc.api.responses import Answer, Async, Created, Sync
 from pylxc.errors import BadRequest
 from pylxc.services import etag, filters
+from pylxc.services.images.importing import ImportOptions
 from pylxc.services.images.render import alias_etag_fields, etag_fields
-from pylxc.services.images.service import ExportFile, ImportOptions
+from pylxc.services.images.service import ExportFile
 from pylxc.services.images.store import Staging
 from pylxc.wire import images as wire
 from pylxc.wire.check import check

@@ -41,12 +41,6 @@ def architecture_name(text: str) -> str | None:
     return None
 
 
-def debian_architecture(name: str) -> str:
-    """Return Debian's name of an architecture that has the kernel's `name`."""
-    debian = {"i686": "i386", "armv7l": "armhf", "ppc64le": "ppc64el", "mips64": "mips64el"}
-    return debian.get(name) or next(iter(_ARCHITECTURES.get(name, ())), name)
-
-
 def host_architectures() -> tuple[str, ...]:
     """Return what the host runs, its own first: a 64-bit kernel runs its 32-bit sibling's programs too."""
     own = architecture_name(os.uname().machine) or os.uname().machine

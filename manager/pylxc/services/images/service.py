@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -15,42 +13,23 @@ from pylxc.db import images as rows
 from pylxc.db import projects
 from pylxc.db.engine import Database
 from pylxc.db.models import Image, now
-from pylxc.errors import BadRequest, Conflict, NotFound, NotSupported
+from pylxc.errors import BadRequest, NotFound, NotSupported
 from pylxc.paths import Paths
-from pylxc.revert import Reverter
+from pylxc.runtime.handle import Runtime
 from pylxc.services import etag
 from pylxc.services.events import EventBus
 from pylxc.services.images.aliases import Aliases, add_alias, check_name
-from pylxc.services.images.metadata import ImageMetadata, parse
+from pylxc.services.images.importing import Importer, ImportOptions, expiry
 from pylxc.services.images.pull import Puller
 from pylxc.services.images.render import etag_fields, render
 from pylxc.services.images.store import Staging, Store
 from pylxc.services.images.unpack import Unpacker
 from pylxc.services.operations import Operation, Operations
+from pylxc.services.storage.locks import NamedLocks
+from pylxc.services.storage.service import StoragePools
 from pylxc.wire import images as wire
-from pylxc.wire.times import parse_timestamp
-
-if TYPE_CHECKING:
-    from pylxc.runtime.handle import Runtime
-    from pylxc.services.storage.service import StoragePools
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImportOptions:
-    """What the caller says of an image beside its files; `fingerprint`, when given, must be the image's."""
-
-    public: bool = False
-    auto_update: bool = False
-    cached: bool = False
-    filename: str = ""
-    fingerprint: str = ""
-    expires_at: str | None = None
-    properties: dict[str, str] = field(default_factory=dict)
-    profiles: list[str] = field(default_factory=lambda: ["default"])
-    aliases: list[wire.ImageAlias] = field(default_factory=list)
-    source: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +63,10 @@ class Images:
         self._events = events
         self._store = Store(paths.images)
         self._unpacker = Unpacker(self._store, runtime)
-        self._locks: dict[str, threading.Lock] = {}
-        self._locks_guard = threading.Lock()
+        self._locks = NamedLocks()
         self.aliases = Aliases(db, events)
-        self._puller = Puller(db, self._store, paths, self._import_pulled)
+        self._importer = Importer(db, self._store, self._unpacker, self._locks, events)
+        self._puller = Puller(db, self._store, paths, self._importer.take_pulled)
 
     def start(self) -> None:
         """Make files and rows agree after a crash; call once, before requests come."""
@@ -144,7 +123,7 @@ class Images:
             if body.get("profiles"):
                 image.profiles = body["profiles"]
             if "expires_at" in body:
-                image.expires_at = _expiry(body["expires_at"])
+                image.expires_at = expiry(body["expires_at"])
 
         self._change(project, fingerprint, if_match, change)
 
@@ -157,7 +136,7 @@ class Images:
             image.properties = image.properties | body.get("properties", {})
             image.profiles = body.get("profiles") or image.profiles
             if "expires_at" in body:
-                image.expires_at = _expiry(body["expires_at"])
+                image.expires_at = expiry(body["expires_at"])
 
         self._change(project, fingerprint, if_match, change)
 
@@ -184,14 +163,15 @@ class Images:
         )
 
     def _delete(self, project: str, fingerprint: str) -> None:
-        with self._lock(fingerprint):
+        with self._locks.exclusive(fingerprint):
             with self._db.transaction() as session:
                 image = rows.get(session, projects.scope_name(session, project, "images"), fingerprint)
                 shared = rows.is_used_elsewhere(session, image)
                 session.delete(image)
             if not shared:
                 self._store.delete(fingerprint)
-                self._storage.delete_image(fingerprint)
+        if not shared:  # not under our lock: storage calls `unpack`, which takes it, under a lock of its own
+            self._storage.delete_image(fingerprint)
         self._events.lifecycle("image-deleted", f"/1.0/images/{fingerprint}", project=project)
 
     def stage(self) -> Staging:
@@ -206,7 +186,7 @@ class Images:
 
         def run(_operation: Operation) -> dict[str, Any]:
             with staging:
-                return self._import(project, staging, options)
+                return self._importer.take(project, staging, options)
 
         return self._operations.start("Downloading image", run, project=project, resources={})
 
@@ -347,77 +327,8 @@ class Images:
             BadRequest: the archive is damaged or hostile.
             Internal: no space left.
         """
-        with self._lock(fingerprint):
+        with self._locks.shared(fingerprint):
             self._unpacker.unpack(fingerprint, target)
-
-    def _import(self, project: str, staging: Staging, options: ImportOptions) -> dict[str, Any]:
-        staging.finish()
-        fingerprint = staging.fingerprint
-        if options.fingerprint and options.fingerprint.lower() != fingerprint:
-            raise BadRequest(f"The image's fingerprint is {fingerprint}, not {options.fingerprint[:64]}")
-        metadata = parse(self._unpacker.read_metadata(staging))
-        with self._lock(fingerprint), Reverter() as revert:
-            with self._db.reading() as session:
-                self._refuse_duplicate(session, project, fingerprint)
-                stored_elsewhere = fingerprint in rows.fingerprints(session)
-            self._store.put(staging)
-            if not stored_elsewhere:
-                revert.add(self._store.delete, fingerprint)
-            with self._db.transaction() as session:
-                self._add(session, project, staging, metadata, options)
-            revert.success()
-        self._events.lifecycle(
-            "image-created", f"/1.0/images/{fingerprint}", project=project, context={"type": "container"}
-        )
-        return {"fingerprint": fingerprint, "size": str(staging.size)}
-
-    def _import_pulled(self, project: str, staging: Staging, source: dict[str, str], *, cached: bool) -> str:
-        with self._db.reading() as session:
-            scope = projects.scope_name(session, project, "images")
-            present = rows.find(session, scope, staging.fingerprint)
-        if present is None:
-            options = ImportOptions(cached=cached, auto_update=cached, source=source)
-            self._import(project, staging, options)
-        return staging.fingerprint
-
-    def _add(
-        self, session: Session, project: str, staging: Staging, metadata: ImageMetadata, options: ImportOptions
-    ) -> None:
-        scope = self._refuse_duplicate(session, project, staging.fingerprint)
-        session.add(
-            Image(
-                project=projects.get(session, scope),
-                fingerprint=staging.fingerprint,
-                filename=options.filename or staging.filename,
-                architecture=metadata.architecture,
-                size=staging.size,
-                public=options.public,
-                cached=options.cached,
-                auto_update=options.auto_update,
-                properties=metadata.properties | options.properties,
-                profiles=options.profiles,
-                source=options.source,
-                created_at=metadata.created_at,
-                expires_at=_expiry(options.expires_at) or metadata.expires_at,
-            )
-        )
-        session.flush()
-        for alias in options.aliases:
-            add_alias(session, scope, alias["name"], alias.get("description", ""), staging.fingerprint)
-
-    def _refuse_duplicate(self, session: Session, project: str, fingerprint: str) -> str:
-        scope = projects.scope_name(session, project, "images")
-        if rows.find(session, scope, fingerprint):
-            raise Conflict("Image with same fingerprint already exists")
-        return scope
-
-    @contextmanager
-    def _lock(self, fingerprint: str) -> Iterator[None]:
-        # Deleting and unpacking the same image, or importing it twice, take turns; different images do not.
-        with self._locks_guard:
-            lock = self._locks.setdefault(fingerprint, threading.Lock())
-        with lock:
-            yield
 
 
 def _newest(session: Session, scope: str, wanted: dict[str, str]) -> str:
@@ -429,14 +340,6 @@ def _newest(session: Session, scope: str, wanted: dict[str, str]) -> str:
     if not fitting:
         raise NotFound("No image has these properties")
     return max(fitting, key=lambda image: image.created_at or image.uploaded_at).fingerprint
-
-
-def _expiry(text: str | None) -> Any:
-    try:
-        moment = parse_timestamp(text or "")
-    except ValueError as error:
-        raise BadRequest(f"Invalid expires_at: {error}") from error
-    return moment if moment and moment.timestamp() > 0 else None
 
 
 def _aliases(aliases: list[wire.ImageAlias]) -> list[wire.ImageAlias]:

@@ -36,7 +36,6 @@ class Staging:
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.size = 0
-        self.filename = ""
         self._hash = hashlib.sha256()
         self._file: BinaryIO | None = None
 

@@ -10,15 +10,13 @@ import shutil
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pylxc.errors import BadRequest, Internal, NotFound
 from pylxc.kernel import command
+from pylxc.runtime.handle import Runtime
 from pylxc.services.images.store import Staging, Store
 from pylxc.services.instances.idmap import host_map
-
-if TYPE_CHECKING:
-    from pylxc.runtime.handle import Runtime
 
 MAX_UNPACKED = 1 << 40
 """Bytes of an unpacked image, at most; the pool's free space is the other bound."""

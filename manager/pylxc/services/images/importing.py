@@ -1,0 +1,143 @@
+"""Taking a staged image into the store and the database: both or neither."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from pylxc.db import images as rows
+from pylxc.db import projects
+from pylxc.db.engine import Database
+from pylxc.db.models import Image
+from pylxc.errors import BadRequest, Conflict
+from pylxc.revert import Reverter
+from pylxc.services.events import EventBus
+from pylxc.services.images.aliases import add_alias
+from pylxc.services.images.metadata import ImageMetadata, parse
+from pylxc.services.images.store import Staging, Store
+from pylxc.services.images.unpack import Unpacker
+from pylxc.services.storage.locks import NamedLocks
+from pylxc.wire import images as wire
+from pylxc.wire.times import parse_timestamp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOptions:
+    """What the caller says of an image beside its files; `fingerprint`, when given, must be the image's."""
+
+    public: bool = False
+    auto_update: bool = False
+    cached: bool = False
+    filename: str = ""
+    fingerprint: str = ""
+    expires_at: str | None = None
+    properties: dict[str, str] = field(default_factory=dict)
+    profiles: list[str] = field(default_factory=lambda: ["default"])
+    aliases: list[wire.ImageAlias] = field(default_factory=list)
+    source: dict[str, str] = field(default_factory=dict)
+
+
+class Importer:
+    """Takes staged images in; thread-safe.
+
+    Args:
+        db: gets the row.
+        store: gets the files.
+        unpacker: reads the metadata.
+        locks: held alone, by fingerprint, while files and row come or go.
+        events: is told.
+    """
+
+    def __init__(self, db: Database, store: Store, unpacker: Unpacker, locks: NamedLocks, events: EventBus) -> None:
+        self._db = db
+        self._store = store
+        self._unpacker = unpacker
+        self._locks = locks
+        self._events = events
+
+    def take(self, project: str, staging: Staging, options: ImportOptions) -> dict[str, Any]:
+        """Check a complete staging and make it an image; return `fingerprint` and `size` (bytes, as text).
+
+        Raises:
+            BadRequest: it is no image, not for this host, or not the one that was promised.
+            Conflict: the project has it already, or an alias is taken.
+            Internal: no space left.
+        """
+        staging.finish()
+        fingerprint = staging.fingerprint
+        if options.fingerprint and options.fingerprint.lower() != fingerprint:
+            raise BadRequest(f"The image's fingerprint is {fingerprint}, not {options.fingerprint[:64]!r}")
+        metadata = parse(self._unpacker.read_metadata(staging))
+        with self._locks.exclusive(fingerprint), Reverter() as revert:
+            with self._db.reading() as session:
+                _refuse_duplicate(session, project, fingerprint)
+                stored_elsewhere = fingerprint in rows.fingerprints(session)
+            self._store.put(staging)
+            if not stored_elsewhere:
+                revert.add(self._store.delete, fingerprint)
+            with self._db.transaction() as session:
+                _add(session, project, staging, metadata, options)
+            revert.success()
+        url = f"/1.0/images/{fingerprint}"
+        self._events.lifecycle("image-created", url, project=project, context={"type": "container"})
+        return {"fingerprint": fingerprint, "size": str(staging.size)}
+
+    def take_pulled(self, project: str, staging: Staging, source: dict[str, str], *, cached: bool) -> str:
+        """Make an image of what a driver has fetched, unless it is one already; return the fingerprint.
+
+        Raises like `take`.
+        """
+        staging.finish()
+        with self._db.reading() as session:
+            scope = projects.scope_name(session, project, "images")
+            present = rows.find(session, scope, staging.fingerprint)
+        if present is None:
+            self.take(project, staging, ImportOptions(cached=cached, auto_update=cached, source=source))
+        return staging.fingerprint
+
+
+def _add(session: Session, project: str, staging: Staging, metadata: ImageMetadata, options: ImportOptions) -> None:
+    scope = _refuse_duplicate(session, project, staging.fingerprint)
+    session.add(
+        Image(
+            project=projects.get(session, scope),
+            fingerprint=staging.fingerprint,
+            filename=options.filename,
+            architecture=metadata.architecture,
+            size=staging.size,
+            public=options.public,
+            cached=options.cached,
+            auto_update=options.auto_update,
+            properties=metadata.properties | options.properties,
+            profiles=options.profiles,
+            source=options.source,
+            created_at=metadata.created_at,
+            expires_at=expiry(options.expires_at) or metadata.expires_at,
+        )
+    )
+    session.flush()
+    for alias in options.aliases:
+        add_alias(session, scope, alias["name"], alias.get("description", ""), staging.fingerprint)
+
+
+def _refuse_duplicate(session: Session, project: str, fingerprint: str) -> str:
+    scope = projects.scope_name(session, project, "images")
+    if rows.find(session, scope, fingerprint):
+        raise Conflict("Image with same fingerprint already exists")
+    return scope
+
+
+def expiry(text: str | None) -> dt.datetime | None:
+    """Return the time that a client wrote for `expires_at`, None for never.
+
+    Raises:
+        BadRequest: it is no time with a zone.
+    """
+    try:
+        moment = parse_timestamp(text or "")
+    except ValueError as error:
+        raise BadRequest(f"Invalid expires_at: {error}") from error
+    return moment if moment and moment.timestamp() > 0 else None
