@@ -15,26 +15,23 @@ import socket
 import time
 
 from pylxc.errors import Internal, PylxcError
-from pylxc.kernel import caps, cgroup, pidfd
+from pylxc.kernel import cgroup, pidfd
 from pylxc.kernel import fds as descriptors
 from pylxc.runtime import protocol, starter
 from pylxc.runtime.console import Console
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+_FACTS_BYTES = 16384
+_FACTS_FDS = 5
 
 
-def main(payload: dict[str, Any], fds: list[int]) -> None:
+def main(packet: bytes, fds: list[int]) -> None:
     """Run a container from start to end; the spawner's child of kind "monitor".
 
     Args:
-        payload: `spec` (ContainerSpec as JSON), `cgroup` (name of the group to make), `seccomp` (path of the compiled
-            filter, or "").
+        packet: for `protocol.read_packet`; the starter reads it, see there.
         fds: the socket to the daemon: gets `{"ready": pid}` with pidfds of monitor and PID 1, says `{"op": "go"}`, gets
             `{"started": state}` or `{"error": ...}`, and is a control connection from then on.
     """
-    caps.set_name(f"pylxc-{payload['spec']['key']}")
     os.chdir("/")
     null = os.open("/dev/null", os.O_RDWR)
     descriptors.replace_stdio(null)
@@ -45,45 +42,49 @@ def main(payload: dict[str, Any], fds: list[int]) -> None:
         ours.close()
         status = 1
         try:
-            status = starter.main(payload, fds[0], theirs)
+            status = starter.main(packet, fds, theirs)
         finally:
             os._exit(status)
     theirs.close()
-    received = protocol.receive(ours)
+    # From here on: no JSON, no prctl by way of ctypes, no open(). Pages that they touch would be this process's own.
+    facts, container_fds = descriptors.receive(ours, _FACTS_BYTES, _FACTS_FDS)
     ours.close()
-    if received is None:
-        # The starter has undone what it did, unless it was killed.
-        _remove_cgroup(payload["cgroup"])
-        return
     os.waitpid(starter_pid, 0)
-    monitor = Monitor(payload, protocol.adopt(fds[0]), *received)
+    if not facts:
+        return
+    key, pid, console_buffer, group, run_dir, log_dir = facts.decode().split("\0")
+    comm = os.open("/proc/self/comm", os.O_WRONLY)
+    os.write(comm, b"pylxc-" + key.encode())
+    os.close(comm)
+    pidfd, listener, master, *_ = container_fds
+    console = Console(master, int(console_buffer))
+    monitor = Monitor(int(pid), pidfd, group, run_dir, console)
     try:
-        monitor.serve()
+        monitor.serve(protocol.adopt(listener), protocol.adopt(fds[0]))
     except Exception as error:
-        protocol.log(payload["spec"]["log_dir"], f"Failed: {error!r}")
+        protocol.log(log_dir, f"Failed: {error!r}")
         raise
 
 
 class Monitor:
     """A running container's service and end."""
 
-    def __init__(self, payload: dict[str, Any], daemon: socket.socket, facts: protocol.Message, fds: list[int]) -> None:
-        """Take over from `starter.main`, which says what `facts` and `fds` are."""
-        self._run_dir: str = payload["spec"]["run_dir"]
-        self._cgroup: str = payload["cgroup"]
-        self._connections = {daemon.fileno(): daemon}
-        self._pid: int = facts["init"]
-        self._pidfd, listener, master, self._slave, self._lock_fd = fds
-        self._listener = protocol.adopt(listener)
-        self._console = Console(master, facts["buffer"])
+    def __init__(self, pid: int, pidfd: int, group: str, run_dir: str, console: Console) -> None:
+        self._pid = pid
+        self._pidfd = pidfd
+        self._cgroup = group
+        self._run_dir = run_dir
+        self._console = console
+        self._connections: dict[int, socket.socket] = {}
         self._killed = False
 
-    def serve(self) -> None:
+    def serve(self, listener: socket.socket, daemon: socket.socket) -> None:
         """Hold the console and answer requests until PID 1 ends, then record the end."""
         console = self._console
+        self._connections[daemon.fileno()] = daemon
         while True:
             poll = select.poll()
-            for fd in (self._pidfd, self._listener.fileno(), *self._connections):
+            for fd in (self._pidfd, listener.fileno(), *self._connections):
                 poll.register(fd, select.POLLIN)
             self._register_console(poll)
             events = dict(poll.poll())
@@ -94,8 +95,8 @@ class Monitor:
                 console.write_client()
             for fd in [fd for fd in events if fd in self._connections]:
                 self._serve_connection(self._connections[fd])
-            if self._listener.fileno() in events:
-                connection, _ = self._listener.accept()
+            if listener.fileno() in events:
+                connection, _ = listener.accept()
                 self._connections[connection.fileno()] = connection
             if self._pidfd in events:
                 self._finish()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _INLINE = 16000
 _IN_FILE = b"F"
+_MAX_PREFIX = 16
 _MAX_MESSAGE = 64 << 20
 
 
@@ -35,21 +36,21 @@ def adopt(fd: int) -> socket.socket:
     return socket.socket(fileno=fd)
 
 
-def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
-    """Send one message with copies of `fds`.
+def send(sock: socket.socket, message: Message, fds: Sequence[int] = (), *, prefix: bytes = b"") -> None:
+    """Send one message with copies of `fds`; a `prefix` is the receiver's to take off before `read_packet`.
 
     Raises:
         OSError: the other side is gone (EPIPE), or the message cannot be sent.
     """
     data = json.dumps(message, separators=(",", ":")).encode()
     if len(data) <= _INLINE:
-        descriptors.send(sock, data, fds)
+        descriptors.send(sock, prefix + data, fds)
         return
     memory_fd = os.memfd_create("pylxc-message", os.MFD_CLOEXEC)
     try:
         with open(memory_fd, "wb", closefd=False) as file:
             file.write(data)
-        descriptors.send(sock, _IN_FILE, [*fds, memory_fd])
+        descriptors.send(sock, prefix + _IN_FILE, [*fds, memory_fd])
     finally:
         os.close(memory_fd)
 
@@ -68,7 +69,7 @@ def receive(sock: socket.socket, max_fds: int = descriptors.MAX_FDS) -> tuple[Me
 def receive_packet(sock: socket.socket, max_fds: int = descriptors.MAX_FDS) -> tuple[bytes, list[int]] | None:
     """Return the next message as `read_packet` takes it; None and errors as in `receive`."""
     try:
-        data, fds = descriptors.receive(sock, _INLINE, max_fds)
+        data, fds = descriptors.receive(sock, _INLINE + _MAX_PREFIX, max_fds)
     except ConnectionResetError:
         return None
     return (data, fds) if data else None

@@ -172,7 +172,7 @@ class Spawner:
             self._count += 1
             self._children[self._count] = child
             try:
-                protocol.send(self._socket, {"kind": kind, "payload": payload}, [theirs.fileno(), *fds])
+                protocol.send(self._socket, payload, [theirs.fileno(), *fds], prefix=kind.encode() + b" ")
             except OSError as error:
                 del self._children[self._count]
                 self._count -= 1

@@ -3,8 +3,8 @@
 The daemon has threads, so it must neither fork nor enter namespaces. The spawner is a warm interpreter without
 threads; a child forked from it starts in about a millisecond. It ends with its daemon, its children do not.
 
-Requests are `{"kind": K, "payload": {...}}` with descriptors; answers to the Nth request are `{"id": N, "pid": P}` with
-the child's pidfd, later `{"id": N, "exit": CODE}`.
+Requests are a kind, a space and the payload as JSON, with descriptors; answers to the Nth request are
+`{"id": N, "pid": P}` with the child's pidfd, later `{"id": N, "exit": CODE}`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 
 from pylxc.kernel import caps
 from pylxc.kernel import fds as descriptors
-from pylxc.runtime import protocol
+from pylxc.runtime import monitor, protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,14 +25,13 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 KINDS = {
-    "monitor": ("pylxc.runtime.monitor", "main"),
     "exec": ("pylxc.runtime.exec", "main"),
     "files": ("pylxc.runtime.files", "main"),
     "unpack": ("pylxc.runtime.unpack", "main"),
 }
-"""What can be spawned: `function(payload, fds) -> None`, where fds[0] is a socket for results to the daemon."""
+"""What there is beside "monitor": `function(payload, fds)`, where fds[0] is a socket for results to the daemon."""
 
-_WARM = ("monitor", "exec", "files")
+_WARM = ("exec", "files")
 
 
 def main(fd: int) -> None:
@@ -105,12 +104,14 @@ def _become(data: bytes, fds: list[int]) -> NoReturn:
     code = 1
     kind = ""
     try:
-        request, fds = protocol.read_packet(data, fds)
-        kind, payload = request["kind"], request["payload"]
+        kind, body = data[: data.index(b" ")].decode(), data[data.index(b" ") + 1 :]
         os.setsid()
         descriptors.close_all_but([0, 1, 2, *fds])
         try:
-            _function(kind)(payload, fds)
+            if kind == "monitor":
+                monitor.main(body, fds)
+            else:
+                _function(kind)(*protocol.read_packet(body, fds))
             code = 0
         except Exception as error:  # noqa: BLE001 (whatever it is, the daemon is told)
             protocol.tell(protocol.adopt(os.dup(fds[0])), protocol.describe_error(error))

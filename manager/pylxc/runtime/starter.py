@@ -48,11 +48,16 @@ _NAMESPACES = namespaces.CLONE_NEWPID | namespaces.CLONE_NEWUTS | namespaces.CLO
 """What PID 1 is born in; it makes its mount and cgroup namespaces itself, when there is what they start from."""
 
 
-def main(payload: dict[str, Any], daemon_fd: int, monitor: socket.socket) -> int:
-    """Start the container; return the status to exit with. Arguments as `monitor.main` describes them.
+def main(packet: bytes, fds: list[int], monitor: socket.socket) -> int:
+    """Start a container; return the status to exit with.
 
-    On success `monitor` gets `{"init": pid}` with pidfd of PID 1, listener, console master and slave, and the lock.
+    Args:
+        packet: `spec` (ContainerSpec as JSON), `cgroup` (name of the group to make), `seccomp` (path of the compiled
+            filter, or "").
+        fds: the socket to the daemon first, see `monitor.main`.
+        monitor: on success gets what it needs to know with pidfd of PID 1, listener, console master and slave, lock.
     """
+    payload, (daemon_fd, *_) = protocol.read_packet(packet, fds)
     daemon = protocol.adopt(daemon_fd)
     starter = Starter(payload, daemon, monitor)
     try:
@@ -102,9 +107,14 @@ class Starter:
         if received is not None:
             raise protocol.rebuild_error(received[0])
         state = self._write_state()
-        fds = [self._pidfd, self._listener.fileno(), master, slave, lock_fd]
-        protocol.send(self._monitor, {"init": self._pid, "buffer": self._spec.console_buffer}, fds)
+        self._hand_over([self._pidfd, self._listener.fileno(), master, slave, lock_fd])
         protocol.tell(self._daemon, {"started": state})
+
+    def _hand_over(self, fds: list[int]) -> None:
+        """Give the monitor what it has to hold and the little that it has to know."""
+        spec = self._spec
+        facts = (spec.key, self._pid, spec.console_buffer, self._cgroup.name, spec.run_dir, spec.log_dir)
+        descriptors.send(self._monitor, "\0".join(map(str, facts)).encode(), fds)
 
     def undo(self) -> None:
         """Take back what a failed start has made, the run directory too."""
