@@ -11,6 +11,7 @@ import pytest
 from tests.support.daemon import Daemon, unique
 from tests.support.images import image_files
 
+LOG_CHARACTERS = 12_000
 REQUIRE_ALL = os.environ.get("PYLXC_REQUIRE_ALL") == "1"
 
 
@@ -29,11 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Iterator[None]:
-    """Turn a skip into a failure where everything has to run (CI sets PYLXC_REQUIRE_ALL=1)."""
+    """Turn a skip into a failure where everything has to run (CI sets PYLXC_REQUIRE_ALL=1); attach daemons' logs."""
     report: pytest.TestReport = yield  # type: ignore[assignment]
     if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped, but PYLXC_REQUIRE_ALL=1: {report.longrepr}"
+    if report.failed:
+        for daemon in Daemon.open:
+            report.sections.append((f"pylxcd on {daemon.dir}", daemon.logs()[-LOG_CHARACTERS:]))
     return report  # type: ignore[return-value]
 
 
@@ -110,11 +114,9 @@ def module_daemon() -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def daemon(module_daemon: Daemon, request: pytest.FixtureRequest) -> Iterator[Daemon]:
-    """Return the module's running daemon; what it logged during a failed test is attached to the report."""
-    start = len(module_daemon.logs())
-    yield module_daemon
-    request.node.add_report_section("teardown", "pylxcd", module_daemon.logs()[start:])
+def daemon(module_daemon: Daemon) -> Daemon:
+    """Return the module's running daemon."""
+    return module_daemon
 
 
 @pytest.fixture

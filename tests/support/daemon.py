@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.support.leaks import Leaks
 from tests.support.namespace import NetworkNamespace
@@ -43,6 +43,9 @@ class Daemon:
         host_network: run in the host's network namespace, where the package mirror can be reached.
     """
 
+    open: ClassVar[list[Daemon]] = []
+    """Those that have not been closed: what they log is attached to a failed test."""
+
     def __init__(self, base: str = "/var/tmp", *, host_network: bool = False) -> None:
         tag = secrets.token_hex(3)
         self.dir = f"{base}/pt-{tag}"
@@ -54,7 +57,7 @@ class Daemon:
         self.log_file = f"{self.dir}/pylxcd.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.leaks = Leaks(self.dir)
-        self._closed = False
+        self.open.append(self)
         self._images: dict[str, str] = {}
 
     # The process.
@@ -186,8 +189,9 @@ class Daemon:
         that is a leak.
         """
         problems: list[str] = []
-        if self._closed:
+        if self not in self.open:
             return problems
+        self.open.remove(self)
         if self.process:
             if self.process.poll() is None:
                 try:
@@ -207,7 +211,6 @@ class Daemon:
         if self.netns:
             self.netns.close()
         shutil.rmtree(self.dir)
-        self._closed = True
         return problems
 
 
