@@ -44,7 +44,8 @@ class Store:
         return sorted((row.type, row.name, row.state) for row in rows)
 
     def leftovers(self, pool: str = "default") -> list[str]:
-        """Return what lies in the directories that are nobody's."""
+        """Return what lies in the directories that are nobody's, once deleted volumes are freed."""
+        self.pools.finish()
         base = Path(self.paths.pool(pool))
         found = [*base.glob(".staging/*/*"), *base.glob(".trash/*")]
         known = {name for _, name, _ in self.volumes()}
@@ -237,6 +238,7 @@ def test_killed_at_random_moments(store: Store) -> None:
             process.wait()
         again = StoragePools(store.db, store.paths, EventBus())
         again.start()
+        again.finish()
         assert store.leftovers() == []
         for kind, name, state in store.volumes():
             assert state == "created"
@@ -292,12 +294,25 @@ def test_full_disk_is_named_and_leaves_nothing(
     assert store.volumes() == [("image", IMAGE, "created")]
     assert abs(store.pools.resources("small")["space"]["used"] - free) < 1 << 20
 
+    # What was deleted is still being freed when the next copy needs the room.
+    store.pools.create_instance("small", "default", "half", None)
+    Path(store.pools.path("small", "default", "half"), "x").write_bytes(bytes(int(free_bytes(store) * 0.8)))
+    store.pools.delete_image(IMAGE)
+    store.pools.delete_instance("small", "default", "half")
+    store.pools.ensure_image("small", IMAGE, large)
+
     def too_large(directory: str) -> None:
         Path(f"{directory}/x").write_bytes(bytes(60 << 20))
 
     with pytest.raises(Internal, match="No space left on device"):
         store.pools.ensure_image("small", OTHER, too_large)
     assert store.leftovers("small") == []
+
+
+def free_bytes(store: Store) -> int:
+    """Return the free space of pool `small`."""
+    space = store.pools.resources("small")["space"]
+    return space["total"] - space["used"]
 
 
 @pytest.mark.parametrize("fstype", ["xfs", "btrfs"])

@@ -94,10 +94,9 @@ class DirDriver:
             raise Unavailable(f"Storage pool directory {self._path!r} is missing")
         try:
             self._make_directories()
-            swept = [_TRASH, *(f"{_STAGING}/{shard}" for shard in os.listdir(f"{self._path}/{_STAGING}"))]
-            for directory in swept:
-                for name in os.listdir(f"{self._path}/{directory}"):
-                    tree.delete(f"{self._path}/{directory}/{name}")
+            for shard in os.listdir(f"{self._path}/{_STAGING}"):
+                for name in os.listdir(f"{self._path}/{_STAGING}/{shard}"):
+                    os.rename(f"{self._path}/{_STAGING}/{shard}/{name}", self._new_trash())
         except OSError as error:
             raise Unavailable(f"Storage pool directory {self._path!r}: {error.strerror}") from error
 
@@ -136,14 +135,24 @@ class DirDriver:
 
     def delete_volume(self, volume: str) -> None:
         """See `StorageDriver`."""
-        doomed = f"{self._path}/{_TRASH}/{secrets.token_hex(8)}"
         try:
-            os.rename(self.path(volume), doomed)
+            os.rename(self.path(volume), self._new_trash())
         except FileNotFoundError:
             return
         except OSError as error:
             raise tree.failure(error, "deleting the volume") from error
-        tree.delete(doomed)
+
+    def _new_trash(self) -> str:
+        return f"{self._path}/{_TRASH}/{secrets.token_hex(8)}"
+
+    def sweep(self) -> None:
+        """See `StorageDriver`."""
+        try:
+            names = os.listdir(f"{self._path}/{_TRASH}")
+        except FileNotFoundError:
+            return  # the pool is gone, or away
+        for name in names:
+            tree.delete(f"{self._path}/{_TRASH}/{name}")
 
     def rename_volume(self, volume: str, new: str) -> None:
         """See `StorageDriver`."""

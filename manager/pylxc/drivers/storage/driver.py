@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from pylxc.errors import Internal
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Info:
@@ -34,10 +36,14 @@ class Resources:
     inodes_total: int
 
 
+class PoolFull(Internal):
+    """The pool has no space left."""
+
+
 class StorageDriver(Protocol):
     """A pool. Methods are thread-safe for different volumes; the caller keeps two from one volume at a time.
 
-    Errors are `PylxcError`s: `Unavailable` when the pool cannot be used, `Internal` when it is full or broken.
+    Errors are `PylxcError`s: `Unavailable` when the pool cannot be used, `PoolFull`, `Internal` when it is broken.
     """
 
     info: Info
@@ -52,7 +58,7 @@ class StorageDriver(Protocol):
         """Remove the pool and all that is in it; also one that is half made."""
 
     def open(self) -> None:
-        """Make the pool usable at daemon start and remove what a killed daemon left in the middle of a change."""
+        """Make the pool usable at daemon start; what a killed daemon left in the middle of a change is for `sweep`."""
 
     def path(self, volume: str) -> str:
         """Return the directory of a volume, whether it exists or not."""
@@ -64,7 +70,10 @@ class StorageDriver(Protocol):
         """Make a volume that is a complete, independent copy of `source`."""
 
     def delete_volume(self, volume: str) -> None:
-        """Remove a volume; one that does not exist is no error."""
+        """Remove a volume from sight, at once; one that does not exist is no error."""
+
+    def sweep(self) -> None:
+        """Free what deleted volumes took; may take long, and is safe to be cut off at any point."""
 
     def rename_volume(self, volume: str, new: str) -> None:
         """Give a volume another name; one that has it already, from a change that was cut off, is no error."""

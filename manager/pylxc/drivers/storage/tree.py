@@ -10,6 +10,7 @@ import errno
 import os
 import time
 
+from pylxc.drivers.storage.driver import PoolFull
 from pylxc.errors import Internal, PylxcError
 from pylxc.kernel import command
 
@@ -28,7 +29,8 @@ def copy_contents(source: str, target: str) -> None:
     are kept; data is shared with the source where the file system can (FICLONE).
 
     Raises:
-        Internal: it failed; what was copied so far is there.
+        PoolFull: no space left; what was copied so far is there.
+        Internal: it failed otherwise.
     """
     argv = [*_BOUND, "cp", "-a", "--reflink=auto", "--sparse=auto", "-T", "--", source, target]
     try:
@@ -81,5 +83,5 @@ def failure(reason: str | OSError, doing: str) -> PylxcError:
     text = reason.strerror or str(reason) if isinstance(reason, OSError) else reason
     for full in (errno.ENOSPC, errno.EDQUOT):
         if number == full or os.strerror(full) in text:
-            return Internal(f"Failed {doing}: {os.strerror(full)}", hint="free some space in the pool")
+            return PoolFull(f"Failed {doing}: {os.strerror(full)}", hint="free some space in the pool")
     return Internal(f"Failed {doing}: {text}")

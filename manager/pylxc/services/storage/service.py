@@ -21,6 +21,7 @@ from pylxc.errors import BadRequest, Conflict, PylxcError, Unavailable
 from pylxc.paths import Paths
 from pylxc.services import etag
 from pylxc.services.events import EventBus
+from pylxc.services.storage.sweeper import Sweeper
 from pylxc.services.storage.volumes import Volumes
 from pylxc.wire.storage import StoragePool, StoragePoolResources, StorageVolume
 
@@ -42,7 +43,8 @@ class StoragePools:
         self._events = events
         self._broken: dict[str, str] = {}
         self._drivers: dict[str, StorageDriver] = {}
-        self._volumes = Volumes(db, paths, self.driver)
+        self._sweeper = Sweeper()
+        self._volumes = Volumes(db, paths, self.driver, self._sweeper)
 
     # Life of the service
 
@@ -58,12 +60,18 @@ class StoragePools:
             self._remove(pool)
         for pool in pools:
             try:
-                self._load(pool).open()
+                driver = self._load(pool)
+                driver.open()
                 self._broken.pop(pool.name, None)
+                self._sweeper.add(driver)
             except PylxcError as error:
                 log.warning("Storage pool %s cannot be used: %s", pool.name, error)
                 self._broken[pool.name] = str(error)
         self._volumes.settle()
+
+    def finish(self) -> None:
+        """Wait until the space of deleted volumes is free again."""
+        self._sweeper.finish()
 
     def drivers(self) -> list[Info]:
         """Return the drivers that there are."""
@@ -193,6 +201,7 @@ class StoragePools:
 
     def _remove(self, row: models.StoragePool, *, made: bool = True) -> None:
         if made:
+            self._sweeper.finish()
             self._load(row).delete()
         with self._db.transaction() as session:
             session.execute(delete(models.StorageVolume).where(models.StorageVolume.storage_pool_id == row.id))

@@ -16,10 +16,11 @@ from sqlalchemy.exc import IntegrityError
 from pylxc.db import models, projects, storage
 from pylxc.db.engine import Database
 from pylxc.drivers.storage import tree
-from pylxc.drivers.storage.driver import StorageDriver
+from pylxc.drivers.storage.driver import PoolFull, StorageDriver
 from pylxc.errors import Conflict, NotFound, PylxcError
 from pylxc.paths import Paths, storage_name
 from pylxc.services.storage.locks import NamedLocks
+from pylxc.services.storage.sweeper import Sweeper
 from pylxc.wire import times
 from pylxc.wire.storage import StorageVolume
 
@@ -35,12 +36,14 @@ class Volumes:
         db: where the rows are.
         paths: where the pools are.
         driver: returns the driver of a pool by name; raises NotFound or Unavailable.
+        sweeper: frees what deleted volumes took.
     """
 
-    def __init__(self, db: Database, paths: Paths, driver: Callable[[str], StorageDriver]) -> None:
+    def __init__(self, db: Database, paths: Paths, driver: Callable[[str], StorageDriver], sweeper: Sweeper) -> None:
         self._db = db
         self._paths = paths
         self._driver = driver
+        self._sweeper = sweeper
         self._locks = NamedLocks()
 
     def settle(self) -> None:
@@ -49,8 +52,7 @@ class Volumes:
             unsettled = storage.unsettled_volumes(session)
         for row in unsettled:
             try:
-                self._driver(row.pool.name).delete_volume(_place(row.type, row.project.name, row.name))
-                self._forget(row)
+                self._drop(row)
                 log.info("Removed %s volume %s that was left half made or half deleted", row.type, row.name)
             except PylxcError as error:
                 log.warning("Cannot remove volume %s of pool %s: %s", row.name, row.pool.name, error)
@@ -74,7 +76,7 @@ class Volumes:
             driver = self._driver(pool)
             row = self._add(pool, "default", "image", fingerprint)
             try:
-                driver.create_volume(_place("image", "default", fingerprint), unpack)
+                self._with_room(lambda: driver.create_volume(_place("image", "default", fingerprint), unpack))
             except BaseException:
                 self._forget(row)
                 raise
@@ -112,7 +114,7 @@ class Volumes:
                 with self._locks.shared(f"{pool}/{fingerprint}"):
                     if not self._has_image(pool, fingerprint):
                         raise NotFound(f"Image {fingerprint[:12]} has no volume in storage pool {pool!r}")
-                    driver.clone_volume(_place("image", "default", fingerprint), place)
+                    self._with_room(lambda: driver.clone_volume(_place("image", "default", fingerprint), place))
         except BaseException:
             self._forget(row)
             raise
@@ -209,8 +211,22 @@ class Volumes:
             if found is None:
                 return
             found.state = "deleting"
-        self._driver(row.pool.name).delete_volume(_place(row.type, row.project.name, row.name))
+        self._drop(row)
+
+    def _drop(self, row: models.StorageVolume) -> None:
+        driver = self._driver(row.pool.name)
+        driver.delete_volume(_place(row.type, row.project.name, row.name))
         self._forget(row)
+        self._sweeper.add(driver)
+
+    def _with_room(self, make: Callable[[], None]) -> None:
+        """Make a volume; when the pool is full, once more after what was deleted lately has been freed."""
+        try:
+            make()
+        except PoolFull:
+            if not self._sweeper.finish():
+                raise
+            make()
 
 
 def _place(kind: str, project: str, name: str) -> str:
