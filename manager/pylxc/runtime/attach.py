@@ -135,11 +135,15 @@ def run(entry: Entry, spec: dict[str, Any], stdio: list[int], report: socket.soc
         stdio = _terminal(spec, report) if spec["interactive"] else [_own_null(fd) for fd in stdio]
         _place_descriptors(stdio, report_fd)
         report_fd = _REPORT
+        told_fd, telling_fd = os.pipe()
         _confine(entry, spec)
         _reset_signals()
         if pid := sibling.fork():
             os.write(_REPORT, json.dumps({"pid": pid}).encode())
             os._exit(0)
+        # The supervisor hears of the command before anybody else can: signals from now on are for the command.
+        os.close(telling_fd)
+        os.read(told_fd, 1)
         os.setsid()
         if spec["interactive"]:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -49,7 +49,14 @@ def enter(payload: dict[str, Any]) -> int:
 def _enter_running(run_dir: str) -> None:
     state = attach.read_state(run_dir)
     pidfd = attach.open_init(state)
-    flags = namespaces.CLONE_NEWNS
+    # Not only those of mounts and users: what stands in /proc/sys depends on who looks.
+    flags = (
+        namespaces.CLONE_NEWNS
+        | namespaces.CLONE_NEWUTS
+        | namespaces.CLONE_NEWIPC
+        | namespaces.CLONE_NEWNET
+        | namespaces.CLONE_NEWCGROUP
+    )
     if state["spec"]["idmap"]:
         flags |= namespaces.CLONE_NEWUSER
     namespaces.setns(pidfd, flags)

@@ -17,8 +17,8 @@ import stat
 from typing import Any
 
 from pylxc.errors import BadRequest
+from pylxc.kernel import caps, namespaces, pidfd
 from pylxc.kernel import fds as descriptors
-from pylxc.kernel import namespaces, pidfd
 from pylxc.runtime import attach, protocol
 
 FDS_SECONDS = 10.0
@@ -35,6 +35,7 @@ def main(payload: dict[str, Any], fds: list[int]) -> None:
         fds: socket for the result ({"return": N} or {"error": text}), stream socket of the peer, then standard input,
             output and error where the caller has them. Without them and not interactive, the peer sends them.
     """
+    caps.set_name("pylxc-exec")
     supervisor = Supervisor(payload, socket.socket(fileno=fds[1]))
     try:
         outcome = supervisor.run(fds[2:5])

@@ -17,6 +17,7 @@ import stat
 from typing import Any
 
 from pylxc.errors import BadRequest, Conflict, Forbidden, NotFound, PylxcError
+from pylxc.kernel import caps
 from pylxc.runtime import cell, protocol, tarstream
 from pylxc.runtime.spool import Spool
 
@@ -39,6 +40,7 @@ def main(payload: dict[str, Any], fds: list[int]) -> None:
     Raises:
         PylxcError: told to the daemon by the spawner.
     """
+    caps.set_name("pylxc-files")
     daemon = protocol.adopt(fds[0])
     path: str = payload["path"]
     signal.alarm(STALLED_SECONDS)
