@@ -19,6 +19,7 @@ from tests.support.wait import until
 
 def everything(daemon: Daemon) -> set[str]:
     """Return every path below the state directory that instances and images leave."""
+    until(lambda: not any(Path(daemon.dir, "storage-pools").glob("*/.trash/*")), "deleted volumes are freed")
     tops = ("storage-pools", "images", "run", "networks")
     return {str(path) for top in tops for path in Path(daemon.dir, top).rglob("*") if "/rootfs/" not in str(path)}
 
