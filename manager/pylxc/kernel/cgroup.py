@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 
 from pylxc.kernel import bpf, procfs
@@ -25,7 +26,7 @@ LimitValues = Mapping[str, int | str | None]
 """The fields of `runtime.spec.Limits` by name."""
 
 
-class Cgroup:
+class Cgroup(ABC):
     """A container's group; `path` is its directory in the v2 hierarchy, `v1_paths` those of v1 controllers."""
 
     def __init__(self, root: str, name: str) -> None:
@@ -51,9 +52,9 @@ class Cgroup:
         for name in DELEGATED:
             os.chown(f"{self.path}/{name}", uid, gid)
 
+    @abstractmethod
     def allow_devices(self, rules: Iterable[str]) -> None:
         """Deny every device but those of `rules` ("c 1:3 rwm", `*` for any number)."""
-        raise NotImplementedError
 
     def open_entrances(self) -> list[int]:
         """Return descriptors of the v1 groups' `tasks`; a process that writes `0` to them joins.
@@ -111,17 +112,17 @@ class Cgroup:
         for path in (self.path, *self.v1_paths):
             _remove_tree(path)
 
+    @abstractmethod
     def set_limits(self, limits: LimitValues) -> None:
         """Write every limit; None lifts it.
 
         Raises:
             OSError: a limit that was asked for cannot be set (FileNotFoundError: no such controller here).
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def usage(self) -> dict[str, int]:
         """Return those known of `processes`, `cpu_ns`, `memory`, `memory_peak`, `swap`, `swap_peak` (bytes)."""
-        raise NotImplementedError
 
     def _await_event(self, name: str, value: str, timeout: float) -> None:
         """Wait until cgroup.events says `name value`."""

@@ -18,10 +18,3 @@ def write_maps(pid: int, uids: Iterable[Range], gids: Iterable[Range]) -> None:
         text = "".join(f"{inside} {outside} {count}\n" for inside, outside, count in ranges)
         with open(f"/proc/{pid}/{name}", "wb", buffering=0) as file:
             file.write(text.encode())
-
-
-def read_map(pid: int | str, name: str) -> list[Range]:
-    """Return the ranges of `name` ("uid_map" or "gid_map") of a process."""
-    with open(f"/proc/{pid}/{name}") as file:
-        rows = [line.split() for line in file]
-    return [(int(inside), int(outside), int(count)) for inside, outside, count in rows]

@@ -13,7 +13,6 @@ _libc.syscall.restype = ctypes.c_long
 
 # Numbers from 424 on are the same on every architecture. See: include/uapi/asm-generic/unistd.h
 _COMMON = {
-    "pidfd_send_signal": 424,
     "open_tree": 428,
     "move_mount": 429,
     "fsopen": 430,
@@ -22,7 +21,6 @@ _COMMON = {
     "clone3": 435,
     "close_range": 436,
     "openat2": 437,
-    "pidfd_getfd": 438,
     "mount_setattr": 442,
 }
 _X86_64 = {

@@ -16,7 +16,6 @@ UMOUNT_NOFOLLOW = 8
 
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
-MS_SLAVE = 1 << 19
 
 # See: linux/mount.h
 ATTR_RDONLY = 0x1
@@ -143,7 +142,7 @@ def attach_at(mount_fd: int, target: str) -> None:
 
 
 def set_propagation(path: str, flags: int) -> None:
-    """Set the propagation of the mount at `path`: MS_PRIVATE or MS_SLAVE, with MS_REC for all below."""
+    """Set the propagation of the mount at `path`: MS_PRIVATE, with MS_REC for all below."""
     syscall("mount", None, path, None, flags, None, path=path)
 
 

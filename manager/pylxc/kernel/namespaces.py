@@ -1,4 +1,4 @@
-"""Namespaces: make, enter, identify. A process with a second thread can do neither for user and mount."""
+"""Namespaces: make and enter. A process with a second thread can do neither for user and mount."""
 
 from __future__ import annotations
 

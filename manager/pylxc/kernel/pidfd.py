@@ -6,8 +6,6 @@ import os
 import select
 import signal
 
-from pylxc.kernel.libc import syscall
-
 
 def open_pid(pid: int) -> int:
     """Return a pidfd (close-on-exec; readable once the process has ended).
@@ -29,15 +27,6 @@ def send_signal(pidfd: int, number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def get_fd(pidfd: int, fd: int) -> int:
-    """Return a copy (close-on-exec) of descriptor `fd` of the process.
-
-    Raises:
-        OSError: see pidfd_getfd(2).
-    """
-    return syscall("pidfd_getfd", pidfd, fd, 0)
 
 
 def wait(pidfd: int, timeout: float | None = None) -> bool:

@@ -33,12 +33,6 @@ def handles_signal(pid: int, number: int) -> bool:
     return bool((int(fields["SigBlk"], 16) | int(fields["SigCgt"], 16)) & bit)
 
 
-def proportional_memory(pid: int) -> int:
-    """Return a process's Pss in bytes: pages shared by n processes count 1/n."""
-    found = re.search(r"^Pss:\s+(\d+) kB", _read(f"/proc/{pid}/smaps_rollup"), re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
-
-
 def unescape(text: str) -> str:
     r"""Undo mountinfo's octal escapes (`\040` for a space)."""
     return re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), text)

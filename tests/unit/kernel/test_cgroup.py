@@ -1,0 +1,88 @@
+"""What is written where, on directories that look like the two layouts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from pylxc.kernel.cgroup import HybridCgroup, UnifiedCgroup
+from pylxc.runtime.spec import Limits
+
+V2 = ("memory.max", "memory.low", "memory.swap.max", "pids.max", "cpuset.cpus", "cpu.max", "cpu.weight", "io.weight")
+V1 = {
+    "memory": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.soft_limit_in_bytes"),
+    "pids": ("pids.max",),
+    "cpu": ("cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.shares"),
+    "cpuset": ("cpuset.cpus",),
+    "blkio": ("blkio.weight",),
+}
+LIMITS = Limits(
+    memory=1 << 28, swap=1 << 20, processes=9, cpus="0-1", cpu_quota=5000, cpu_period=20000, cpu_weight=50, io_weight=40
+)
+
+
+def unified(tmp_path: Path) -> UnifiedCgroup:
+    """Return a v2 group of plain files."""
+    group = UnifiedCgroup(str(tmp_path), "c1")
+    Path(group.path).mkdir(parents=True)
+    for name in V2:
+        Path(group.path, name).write_text("")
+    return group
+
+
+def hybrid(tmp_path: Path) -> HybridCgroup:
+    """Return a hybrid group of plain files."""
+    group = HybridCgroup(str(tmp_path / "unified"), "c1", {name: str(tmp_path / name) for name in V1})
+    for controller, names in V1.items():
+        directory = tmp_path / controller / "pylxc/c1"
+        directory.mkdir(parents=True)
+        for name in names:
+            (directory / name).write_text("")
+    (tmp_path / "cpuset/pylxc/cpuset.cpus").write_text("0-3\n")
+    return group
+
+
+def written(directory: Path | str) -> dict[str, str]:
+    """Return the content of the files of a group."""
+    return {path.name: path.read_text() for path in Path(directory).iterdir()}
+
+
+def test_limits_on_a_unified_host(tmp_path: Path) -> None:
+    group = unified(tmp_path)
+    group.set_limits(asdict(LIMITS))
+    assert written(group.path) == {
+        "memory.max": "268435456",
+        "memory.low": "0",
+        "memory.swap.max": "1048576",
+        "pids.max": "9",
+        "cpuset.cpus": "0-1",
+        "cpu.max": "5000 20000",
+        "cpu.weight": "50",
+        "io.weight": "40",
+    }
+
+
+def test_limits_on_a_hybrid_host(tmp_path: Path) -> None:
+    group = hybrid(tmp_path)
+    group.set_limits(asdict(LIMITS))
+    assert {k: v for path in group.v1_paths for k, v in written(path).items()} == {
+        "memory.limit_in_bytes": "268435456",
+        "memory.memsw.limit_in_bytes": "269484032",
+        "memory.soft_limit_in_bytes": "-1",
+        "pids.max": "9",
+        "cpu.cfs_quota_us": "5000",
+        "cpu.cfs_period_us": "20000",
+        "cpu.shares": "512",
+        "cpuset.cpus": "0-1",
+        "blkio.weight": "200",
+    }
+
+
+def test_a_limit_without_its_controller_is_an_error(tmp_path: Path) -> None:
+    group = unified(tmp_path)
+    Path(group.path, "pids.max").unlink()
+    group.set_limits(asdict(Limits()))
+    with pytest.raises(FileNotFoundError, match=r"pids.max"):
+        group.set_limits(asdict(Limits(processes=5)))
