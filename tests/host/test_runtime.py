@@ -172,6 +172,18 @@ def test_a_killed_monitor_takes_its_container_along(host: Host, tree: Path, away
     assert host.end().reason == "killed"
 
 
+def test_what_ran_before_the_host_went_down_is_swept_silently(host: Host) -> None:
+    run_dir = Path(host.paths.instance_run("c9"))
+
+    def plant() -> None:
+        run_dir.mkdir()
+        (run_dir / "state.json").write_text('{"boot_id": "another boot"}')
+
+    host.restart(plant)
+    assert not run_dir.exists()
+    assert host.ends.empty()
+
+
 def test_a_killed_spawner_is_replaced(host: Host, tree: Path) -> None:
     host.start(tree)
     running = host.runtime.get("c1")

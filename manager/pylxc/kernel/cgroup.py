@@ -167,7 +167,12 @@ class UnifiedCgroup(Cgroup):
 
     def allow_devices(self, rules: Iterable[str]) -> None:
         """See `Cgroup.allow_devices`."""
-        bpf.restrict_devices(self.path, rules)
+        try:
+            bpf.restrict_devices(self.path, rules)
+        except PermissionError:
+            # In a container of its own a manager may load no program; nor can it reach what its host denies it.
+            if not procfs.in_user_namespace():
+                raise
 
     def _limit(self, file: str, value: int | str | None, unlimited: str, *, optional: bool = False) -> None:
         path = f"{self.path}/{file}"

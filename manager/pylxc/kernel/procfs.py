@@ -11,6 +11,11 @@ def boot_id() -> str:
     return _read("/proc/sys/kernel/random/boot_id").strip()
 
 
+def in_user_namespace() -> bool:
+    """Return whether this process runs in a user namespace other than the host's."""
+    return _read("/proc/self/uid_map").split() != ["0", "0", "4294967295"]
+
+
 def start_time(pid: int) -> int:
     """Return when a process started, in clock ticks since boot: with the pid it names a process for good.
 
