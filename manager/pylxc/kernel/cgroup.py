@@ -19,6 +19,9 @@ PARENT = "pylxc"
 DELEGATED = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 """What the owner of a delegated subtree may write, beside the directory. See: cgroup(7)"""
 
+ENTRY_LEAF = ".pylxc"
+"""Where processes that enter a container live when its root group may have none."""
+
 _V2_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids")
 _V1_CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "blkio", "pids", "hugetlb")
 
@@ -287,6 +290,28 @@ def open_cgroup(name: str) -> Cgroup:
     if "memory" in controllers or "pids" in controllers:
         return HybridCgroup(unified, name, controllers)
     return UnifiedCgroup(unified, name)
+
+
+def open_for_entry(path: str) -> int:
+    """Return a descriptor of a v2 group that a process can be born in so that it belongs to the group `path`.
+
+    A group that distributes controllers to groups below (systemd in the container does that) may have no process of its
+    own; then it is a leaf of it, owned as the group is.
+
+    Raises:
+        FileNotFoundError: the group has gone.
+    """
+    if _read(f"{path}/cgroup.subtree_control").strip():
+        owner = os.stat(path)
+        path = f"{path}/{ENTRY_LEAF}"
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            pass
+        else:
+            for name in ("", *DELEGATED):
+                os.chown(f"{path}/{name}", owner.st_uid, owner.st_gid)
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 _found: list[tuple[str, dict[str, str]]] = []

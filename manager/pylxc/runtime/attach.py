@@ -23,7 +23,7 @@ import termios
 from typing import Any, NoReturn
 
 from pylxc.errors import BadRequest
-from pylxc.kernel import caps, fds, namespaces, procfs, seccomp, sibling
+from pylxc.kernel import caps, cgroup, fds, namespaces, procfs, seccomp, sibling
 
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
@@ -72,7 +72,7 @@ class Entry:
 
     Attributes:
         pidfd: of the container's PID 1.
-        cgroup_fd: the container's cgroup v2 directory.
+        cgroup_fd: the cgroup v2 directory to be born in.
         entrances: open `tasks` of its v1 cgroups; on a host with cgroup v2 alone there are none.
     """
 
@@ -87,7 +87,7 @@ class Entry:
         state = read_state(run_dir)
         self.spec: dict[str, Any] = state["spec"]
         self.pidfd = open_init(state)
-        self.cgroup_fd = os.open(state["cgroups"]["unified"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.cgroup_fd = cgroup.open_for_entry(state["cgroups"]["unified"])
         # A task that moves itself takes no lock; moving a process from outside waits for an RCU grace period.
         self.entrances = [os.open(f"{path}/tasks", os.O_WRONLY | os.O_CLOEXEC) for path in state["cgroups"]["v1"]]
         self.seccomp = b""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from pylxc.kernel.cgroup import HybridCgroup, UnifiedCgroup
+from pylxc.kernel.cgroup import ENTRY_LEAF, HybridCgroup, UnifiedCgroup, open_for_entry
 from pylxc.runtime.spec import Limits
 
 V2 = ("memory.max", "memory.low", "memory.swap.max", "pids.max", "cpuset.cpus", "cpu.max", "cpu.weight", "io.weight")
@@ -78,6 +79,20 @@ def test_limits_on_a_hybrid_host(tmp_path: Path) -> None:
         "cpuset.cpus": "0-1",
         "blkio.weight": "200",
     }
+
+
+def test_who_enters_goes_into_a_leaf_where_the_group_may_have_no_process(tmp_path: Path) -> None:
+    control = tmp_path / "cgroup.subtree_control"
+    control.write_text("")
+    fd = open_for_entry(str(tmp_path))
+    assert os.path.samestat(os.fstat(fd), os.stat(tmp_path))
+    os.close(fd)
+    control.write_text("cpu memory pids\n")
+    leaf = tmp_path / ENTRY_LEAF
+    leaf.mkdir()
+    fd = open_for_entry(str(tmp_path))
+    assert os.path.samestat(os.fstat(fd), os.stat(leaf))
+    os.close(fd)
 
 
 def test_a_limit_without_its_controller_is_an_error(tmp_path: Path) -> None:
