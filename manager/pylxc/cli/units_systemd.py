@@ -29,7 +29,6 @@ WantedBy=sockets.target
 _SERVICE = """\
 [Unit]
 Description=pylxc: system container manager
-Documentation=man:pylxc(1)
 Requires=pylxc.socket
 After=pylxc.socket network-online.target local-fs.target
 Wants=network-online.target

@@ -196,6 +196,9 @@ class _Upgraded:
                             on_resize()
                     else:
                         self._socket.sendall(b'{"signal":%d}\n' % number)
+                    if number == _signal.SIGHUP and on_resize:
+                        # The terminal is gone; a command that outlives that would keep this process for ever.
+                        raise CommandFailed("The terminal hung up", 128 + number)
             if self._socket.fileno() in hits:
                 data, ancillary, _, _ = self._socket.recvmsg(65536, 256)
                 for level, kind, payload in ancillary:
