@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,6 +141,26 @@ def test_mounts(host: Host, tmp_path: Path) -> None:
         assert line in shown.splitlines(), shown
     assert (shared / "new").stat().st_uid == 0
     assert list(shown_only.iterdir()) == []
+
+
+def test_nothing_mounted_inside_reaches_a_shared_mount_of_the_host(host: Host, tmp_path: Path) -> None:
+    tree, shared = tmp_path / "tree", tmp_path / "shared"
+    busybox_tree(tree, "mount -t tmpfs none /mnt && mount -t tmpfs none /data/inner && echo mounted")
+    (shared / "inner").mkdir(parents=True)
+    for path in (tree, shared):
+        subprocess.run(["mount", "--bind", path, path], check=True)
+        subprocess.run(["mount", "--make-shared", path], check=True)
+    try:
+        before = Path("/proc/self/mountinfo").read_text().count(str(tmp_path))
+        mounts = (Mount(source=str(shared), target="/data", shift=True, create="dir"),)
+        assert "mounted" in host.run(tree, mounts=mounts).splitlines()
+        assert Path("/proc/self/mountinfo").read_text().count(str(tmp_path)) == before
+        host.start(tree, "c2", idmap=None)
+        host.console("c2", "ready")
+        assert Path("/proc/self/mountinfo").read_text().count(str(tmp_path)) == before
+    finally:
+        for path in (tree, shared):
+            subprocess.run(["umount", "--lazy", path], check=True)
 
 
 def test_devices(host: Host, tmp_path: Path) -> None:

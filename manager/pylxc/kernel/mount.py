@@ -16,6 +16,7 @@ UMOUNT_NOFOLLOW = 8
 
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
 
 # See: linux/mount.h
 ATTR_RDONLY = 0x1
@@ -74,6 +75,8 @@ def set_attributes(
     mount_fd: int, *, add: int = 0, clear: int = 0, recursive: bool = False, propagation: int = 0
 ) -> None:
     """Set and clear `ATTR_*` of a mount; one that touches access time must clear `ATTR__ATIME` as well.
+
+    `propagation` is MS_PRIVATE or MS_SLAVE, 0 leaves it.
 
     Raises:
         OSError: see mount_setattr(2).

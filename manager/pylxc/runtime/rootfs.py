@@ -48,7 +48,15 @@ _ATTRIBUTES = {
     "strictatime": mount.ATTR_STRICTATIME,
     "nosymfollow": mount.ATTR_NOSYMFOLLOW,
 }
-_NO_ATTRIBUTE = {"", "rw", "bind", "rbind", "defaults", "relatime", "suid", "dev", "exec"}
+_PROPAGATION = {
+    "private": mount.MS_PRIVATE,
+    "rprivate": mount.MS_PRIVATE,
+    "slave": mount.MS_SLAVE,
+    "rslave": mount.MS_SLAVE,
+    "shared": 0,
+    "rshared": 0,
+}
+_NO_ATTRIBUTE = {*_PROPAGATION, "", "rw", "bind", "rbind", "defaults", "relatime", "suid", "dev", "exec"}
 
 _STAGE = "mounts"
 
@@ -75,7 +83,7 @@ def prepare(spec: ContainerSpec, userns_fd: int) -> tuple[Trees, list[str]]:
     trees: Trees = {}
     staged: list[str] = []
     try:
-        trees["rootfs"] = mount.open_tree(spec.rootfs)
+        trees["rootfs"] = _open(spec.rootfs)
         if spec.shift_rootfs and userns_fd >= 0:
             _shift(trees["rootfs"], userns_fd, spec.rootfs)
         for index, entry in enumerate(spec.mounts):
@@ -93,7 +101,7 @@ def prepare(spec: ContainerSpec, userns_fd: int) -> tuple[Trees, list[str]]:
             else:
                 trees[f"mount:{index}"] = tree
         for index, device in enumerate(spec.devices):
-            trees[f"device:{index}"] = mount.open_tree(device.source)
+            trees[f"device:{index}"] = _open(device.source)
     except BaseException:
         close(trees.values())
         raise
@@ -148,7 +156,8 @@ def _stage(spec: ContainerSpec, name: str, tree: int) -> None:
 
 def _open_bind(entry: Mount, userns_fd: int) -> int:
     recursive = "rbind" in entry.options
-    tree = mount.open_tree(entry.source, recursive=recursive)
+    propagation = next((_PROPAGATION[word] for word in entry.options if word in _PROPAGATION), mount.MS_PRIVATE)
+    tree = _open(entry.source, recursive=recursive, propagation=propagation)
     try:
         if entry.shift and userns_fd >= 0:
             _shift(tree, userns_fd, entry.source)
@@ -159,6 +168,17 @@ def _open_bind(entry: Mount, userns_fd: int) -> int:
     except BaseException:
         os.close(tree)
         raise
+    return tree
+
+
+def _open(path: str, *, recursive: bool = False, propagation: int = mount.MS_PRIVATE) -> int:
+    """Return a detached copy of a mount of the host that shares nothing with it, unless `propagation` says so.
+
+    A plain copy of a shared mount (systemd shares all) is its peer: what is mounted there appears on the host.
+    """
+    tree = mount.open_tree(path, recursive=recursive)
+    if propagation:
+        mount.set_attributes(tree, propagation=propagation, recursive=recursive)
     return tree
 
 
@@ -198,6 +218,8 @@ class Builder:
         The kernel lets a user namespace mount proc and sysfs only while it sees whole ones elsewhere, that is before
         the host's are out of sight.
         """
+        # First of all: whatever is mounted or copied from here on is nobody's peer.
+        mount.set_propagation("/", mount.MS_REC | mount.MS_PRIVATE)
         self._proc = mount.new("proc", attributes=_PROTECTED)
         # Read-only, but for its network part: so systemd knows that there is no udev here and waits for none.
         self._sys = mount.new("sysfs", attributes=_PROTECTED | mount.ATTR_RDONLY)
@@ -217,7 +239,6 @@ class Builder:
 
     def pivot(self) -> None:
         """Make the container's tree the root and let go of the host's."""
-        mount.set_propagation("/", mount.MS_REC | mount.MS_PRIVATE)
         root = self._trees.pop("rootfs")
         # On top of the host's root: the one directory that is always there and can be reached.
         mount.attach_at(root, "/")
