@@ -21,6 +21,7 @@ from pylxc.services.instances.files import NewFile, Transfer
 _PIPE_BYTES = 1 << 20
 _MAX_LISTING = 64 << 20
 _MAX_TARGET = 4096
+_BIG = 1 << 20
 _PREFIXES = ("X-LXD-", "X-Incus-")
 
 
@@ -59,17 +60,27 @@ async def post(call: Call) -> Answer:
             raise BadRequest("A symbolic link needs a target of 1 to 4095 bytes")
         await call.run(files.make_symlink, *where, os.fsdecode(target), new)
     elif kind in ("file", "tree"):
-        await _receive(call, kind, new)
+        try:
+            await _receive(call, kind, new)
+        except PylxcError as error:
+            return _last(call, responses.error(error.http_status, str(error)))
         files.pushed(*where)
     else:
         raise BadRequest(f"Invalid file type {kind!r}", hint="file, directory, symlink")
-    return Sync()
+    return _last(call, responses.render(Sync()))
 
 
 async def delete(call: Call) -> Answer:
     """Delete a file or an empty directory."""
     await call.run(call.services.files.delete, call.project, call.params["name"], _path(call))
     return Sync()
+
+
+def _last(call: Call, response: web.StreamResponse) -> web.StreamResponse:
+    """Say that the connection ends with this answer where it does."""
+    if not isinstance(call.request.transport, asyncio.Transport) or not call.request.transport.is_reading():
+        response.force_close()
+    return response
 
 
 async def _send_file(call: Call, transfer: Transfer) -> web.StreamResponse:
@@ -183,11 +194,16 @@ async def _receive(call: Call, kind: str, new: NewFile) -> None:
     try:
         os.set_blocking(sink, False)
         try:
-            await _pass_body(call.request, sink)
+            rest = 0 if kind == "tree" else await _begin_big(call.request, sink)
+            if rest:
+                transfer.read_from(call.request.get_extra_info("socket").fileno(), rest)
+            else:
+                await _pass_body(call.request, sink)
         finally:
             os.close(sink)
-        await descriptors.wait_ready(transfer.fileno())
-        transfer.result()
+        for _ in range(2 if rest else 1):
+            await descriptors.wait_ready(transfer.fileno())
+            transfer.result()
         transfer.commit()
         await descriptors.wait_ready(transfer.fileno())
         transfer.result()
@@ -195,6 +211,26 @@ async def _receive(call: Call, kind: str, new: NewFile) -> None:
         transfer.abandon()
         raise
     transfer.end()
+
+
+async def _begin_big(request: web.BaseRequest, sink: int) -> int:
+    """Write what has come of a big body to `sink`; return how much of it is left to be read from the connection itself.
+
+    Nothing reads the connection here after that. As the HTTP parser never sees the end of the body, the connection ends
+    with the answer. 0 leaves everything as it was.
+    """
+    length, transport = request.content_length, request.transport
+    if length is None or length < _BIG or request.content.is_eof() or not isinstance(transport, asyncio.Transport):
+        return 0
+    begun = b""
+    # Every look may make the parser give more of what it has read already.
+    while piece := request.content.read_nowait():
+        begun += piece
+    request.content.feed_eof()
+    request.protocol.close()
+    transport.pause_reading()  # last: every step above may make aiohttp resume
+    await descriptors.write(sink, begun)
+    return length - len(begun)
 
 
 async def _pass_body(request: web.BaseRequest, sink: int) -> None:

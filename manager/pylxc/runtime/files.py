@@ -83,8 +83,8 @@ class Request:
         """Tell the daemon that the bytes may come."""
         protocol.send(self.daemon, {"ready": True})
 
-    def ask(self, message: dict[str, Any]) -> list[int]:
-        """Tell the daemon something and return what descriptors it answers with.
+    def ask(self, message: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+        """Tell the daemon something and return what it answers, with its descriptors.
 
         Raises:
             _AbandonedError: the daemon has lost interest.
@@ -95,7 +95,7 @@ class Request:
         signal.alarm(STALLED_SECONDS)
         if received is None:
             raise _AbandonedError
-        return received[1]
+        return received
 
 
 def _get(request: Request) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _get(request: Request) -> dict[str, Any]:
 
 
 def _send_bytes(request: Request, head: dict[str, Any], data: bytes) -> None:
-    (sink,) = request.ask(head | {"size": len(data)})
+    _, (sink,) = request.ask(head | {"size": len(data)})
     write_all(sink, data)
 
 
@@ -132,7 +132,7 @@ def _send_file(request: Request, head: dict[str, Any]) -> None:
         # Files of /proc and /sys tell no size.
         _send_bytes(request, head, os.read(fd, _CHUNK))
         return
-    (sink,) = request.ask(head | {"size": status.st_size})
+    _, (sink,) = request.ask(head | {"size": status.st_size})
     if send_file(sink, fd, status.st_size) < status.st_size:
         raise Conflict(f"{request.path!r} was cut short while it was read")
 
@@ -196,12 +196,32 @@ def _put(request: Request) -> dict[str, Any]:
         while more:
             _wait_readable(request.source_fd)
             more = spool.take(request.source_fd)
-        request.ask({"received": spool.size})  # the answer is the daemon's word that this was all
+        # What comes next is the daemon's word that this was all, or where the rest is to be taken from.
+        message, fds = request.ask({"received": spool.size})
+        if fds:
+            _take_rest(spool, fds[0], message["rest"])
+            request.ask({"received": spool.size})
         if request.payload.get("append") and spool.exists:
             spool.append()
         else:
+            spool.keep_replaced()
             spool.commit(request.owner(), request.mode(0o644))
         return {"created": not spool.exists}
+
+
+def _take_rest(spool: Spool, connection: int, size: int) -> None:
+    """Take `size` bytes from the client's connection."""
+    buffer = memoryview(bytearray(min(_CHUNK, size)))
+    while size:
+        _wait_readable(connection)
+        try:
+            count = os.readv(connection, [buffer[:size]])
+        except BlockingIOError:
+            continue
+        if not count:
+            raise _AbandonedError
+        spool.write(buffer[:count])
+        size -= count
 
 
 def _mkdir(request: Request) -> dict[str, Any]:
@@ -250,7 +270,7 @@ def _get_tree(request: Request) -> dict[str, Any]:
     status = os.lstat(request.path)
     if not stat.S_ISDIR(status.st_mode):
         raise BadRequest(f"{request.path!r} is no directory")
-    (sink,) = request.ask({"type": "tree"})
+    _, (sink,) = request.ask({"type": "tree"})
     TreeWriter(sink).write(os.fsencode(request.path))
     return {"done": True}
 

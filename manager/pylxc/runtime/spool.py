@@ -86,6 +86,11 @@ class Spool:
             self.size += count
             data = data[count:]
 
+    def keep_replaced(self) -> None:
+        """Hold the file that `commit` replaces until this process ends: freeing a big one takes a file system long."""
+        if self.exists:
+            os.open(self._path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+
     def commit(self, owner: tuple[int, int], mode: int) -> None:
         """Make the bytes the file's content; `owner` and `mode` are for a file that is new.
 

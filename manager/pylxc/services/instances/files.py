@@ -59,6 +59,10 @@ class Transfer:
         """Let the process write the bytes to `fd`; the caller goes on owning its copy."""
         self._tell({"send": True}, [fd])
 
+    def read_from(self, fd: int, size: int) -> None:
+        """Let the process take `size` more bytes from `fd`, after those of `source_fd`."""
+        self._tell({"rest": size}, [fd])
+
     def commit(self) -> None:
         """Say that all bytes have been given."""
         self._tell({"commit": True}, [])
