@@ -209,9 +209,10 @@ def _value(field: bytes) -> int:
         value = int.from_bytes(field, "big") & ((1 << 8 * len(field) - 1) - 1)
         return value - (1 << 8 * len(field) - 1) if field[0] & 0x40 else value
     digits = field.strip(b" \0")
-    if not digits:
-        return 0
-    return int(digits, 8)
+    try:
+        return int(digits or b"0", 8)
+    except ValueError:
+        raise ValueError("this is no tar archive") from None
 
 
 def _pax(text: bytes) -> dict[bytes, bytes]:

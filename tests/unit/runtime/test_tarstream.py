@@ -17,14 +17,13 @@ def read(content: bytes) -> list[tuple[tarstream.Member, bytes]]:
 
     def write() -> None:
         with open(sink, "wb", buffering=0) as file:
-            for start in range(0, len(content), 700):
-                file.write(content[start : start + 700])
+            file.writelines(content[start : start + 700] for start in range(0, len(content), 700))
 
     writer = threading.Thread(target=write)
     writer.start()
     found = []
     try:
-        reader = tarstream.Reader(source, lambda fd: None)
+        reader = tarstream.Reader(source, lambda _: None)
         for member in reader.members():
             parts: list[bytes] = []
             reader.content(member, lambda piece, into=parts: into.append(bytes(piece)))  # type: ignore[misc]
