@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -18,8 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.support.images import CACHE
+
 CHECKOUT = Path(__file__).resolve().parents[2]
-CACHE = Path(os.environ.get("PYLXC_TEST_CACHE", "/var/tmp/pylxc-test-cache"))
 PACKAGES = (
     "systemd-sysv,udev,dbus,kmod,linux-image-cloud-amd64,python3,python3-venv,iproute2,dnsmasq-base,nftables,"
     "squashfs-tools,btrfs-progs,rsync,libseccomp2,apparmor,procps,ca-certificates,xz-utils,zstd,busybox-static,"

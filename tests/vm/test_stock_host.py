@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm.stock_host import CACHE, StockHost, build_disk
+from tests.support.images import CACHE
+from tests.vm.stock_host import StockHost, build_disk
 
 
 @pytest.fixture(scope="module")
