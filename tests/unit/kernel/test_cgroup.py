@@ -101,3 +101,19 @@ def test_a_limit_without_its_controller_is_an_error(tmp_path: Path) -> None:
     group.set_limits(asdict(Limits()))
     with pytest.raises(FileNotFoundError, match=r"pids.max"):
         group.set_limits(asdict(Limits(processes=5)))
+
+
+def test_groups_deeper_than_a_path_may_be_long_are_removed(tmp_path: Path) -> None:
+    group = unified(tmp_path)
+    for name in V2:
+        Path(group.path, name).unlink()  # in kernfs they go with their directory
+    here = os.open(group.path, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=here)
+        os.mkdir("beside", dir_fd=here)
+        deeper = os.open("d" * 250, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = deeper
+    os.close(here)
+    group.remove()
+    assert not os.path.exists(group.path)
