@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -287,6 +288,30 @@ def test_the_console_keeps_the_newest_part(host: Host, tmp_path: Path) -> None:
     assert len(host.runtime.console_log("c1")) <= 4096
     assert "line 1999" in shown
     assert "line 5\n" not in shown
+
+
+def test_the_consoles_log_outlives_the_container(host: Host, tmp_path: Path) -> None:
+    host.run(busybox_tree(tmp_path / "tree", "echo last words"))
+    host.runtime.kill("c1")
+    assert host.end().reason == "killed"
+    log = Path(host.paths.instance_logs("c1"), "console.log")
+    assert b"last words" in log.read_bytes()
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_no_request_ends_the_monitor(host: Host, tree: Path) -> None:
+    host.run(tree)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+        control.connect(f"{host.paths.instance_run('c1')}/control.sock")
+        for request in (
+            b"nonsense",
+            b"[]",
+            b'{"op":"of tomorrow"}',
+            b'{"op":"console-resize","width":"x","height":-1}',
+        ):
+            control.send(request)
+            assert b"error" in control.recv(4096)
+    host.console("c1", "ready")
 
 
 def test_a_stuck_console_client_does_not_block_the_container(host: Host, tmp_path: Path) -> None:

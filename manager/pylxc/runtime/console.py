@@ -49,6 +49,11 @@ class Console:
         os.set_blocking(master_fd, False)
 
     @property
+    def takes_input(self) -> bool:
+        """Whether the client may type more; what the container does not read must not fill our memory."""
+        return len(self._to_master) < _BACKLOG
+
+    @property
     def wants_write(self) -> bool:
         """Whether bytes wait for the client to read."""
         return bool(self._to_client)

@@ -1,7 +1,7 @@
 """The monitor: one process per container, parent of its PID 1, that outlives the daemon.
 
 It has a `starter` make the container, holds the console, answers on `control.sock`, and when PID 1 ends it records how
-in `exit.json`, removes the control group and ends itself.
+in `exit.json`, leaves the console's log in `console.log`, removes the control group and ends itself.
 
 There may be hundreds of them: whatever a monitor touches of its memory is paid for each.
 """
@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 
-from pylxc.errors import Internal, PylxcError
+from pylxc.errors import Internal
 from pylxc.kernel import cgroup, pidfd
 from pylxc.kernel import fds as descriptors
 from pylxc.runtime import protocol, starter
@@ -58,7 +58,7 @@ def main(packet: bytes, fds: list[int]) -> None:
     os.close(comm)
     pidfd, listener, master, *_ = container_fds
     console = Console(master, int(console_buffer))
-    monitor = Monitor(int(pid), pidfd, group, run_dir, console)
+    monitor = Monitor(int(pid), pidfd, group, run_dir, log_dir, console)
     try:
         monitor.serve(protocol.adopt(listener), protocol.adopt(fds[0]))
     except Exception as error:
@@ -69,11 +69,12 @@ def main(packet: bytes, fds: list[int]) -> None:
 class Monitor:
     """A running container's service and end."""
 
-    def __init__(self, pid: int, pidfd: int, group: str, run_dir: str, console: Console) -> None:
+    def __init__(self, pid: int, pidfd: int, group: str, run_dir: str, log_dir: str, console: Console) -> None:
         self._pid = pid
         self._pidfd = pidfd
         self._cgroup = group
         self._run_dir = run_dir
+        self._log_dir = log_dir
         self._console = console
         self._connections: dict[int, socket.socket] = {}
         self._killed = False
@@ -107,8 +108,9 @@ class Monitor:
         writing = select.POLLOUT if console.wants_master_write else 0
         poll.register(console.master_fd, select.POLLIN | writing)
         if console.client is not None:
+            reading = select.POLLIN if console.takes_input else 0
             writing = select.POLLOUT if console.wants_write else 0
-            poll.register(console.client, select.POLLIN | writing)
+            poll.register(console.client, reading | writing)
 
     def _serve_master(self, events: int) -> None:
         if events & select.POLLIN:
@@ -119,18 +121,14 @@ class Monitor:
     def _serve_connection(self, connection: socket.socket) -> None:
         try:
             received = protocol.receive(connection)
-        except PylxcError as error:
-            protocol.tell(connection, protocol.describe_error(error))
-            return
-        if received is None:
-            del self._connections[connection.fileno()]
-            connection.close()
-            return
-        message, fds = received
-        descriptors.close(fds)
-        try:
+            if received is None:
+                del self._connections[connection.fileno()]
+                connection.close()
+                return
+            message, fds = received
+            descriptors.close(fds)
             self._answer(connection, message)
-        except (OSError, PylxcError, KeyError) as error:
+        except Exception as error:  # noqa: BLE001 (no request, of a later daemon's either, may end the container)
             protocol.tell(connection, protocol.describe_error(error))
 
     def _answer(self, connection: socket.socket, message: protocol.Message) -> None:
@@ -171,10 +169,21 @@ class Monitor:
         while self._console.read_master():
             pass
         self._console.detach()
-        _remove_cgroup(self._cgroup)
         code = os.waitstatus_to_exitcode(status)
         ended = {"reason": _reason(code, killed=self._killed), "status": code, "at": time.time()}
         protocol.write_file(f"{self._run_dir}/exit.json", ended)
+        self._keep_console_log()
+        _remove_cgroup(self._cgroup)
+
+    def _keep_console_log(self) -> None:
+        """Leave what the console has shown to those who ask for it later."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(f"{self._log_dir}/console.log", flags, 0o600)
+            os.write(fd, self._console.ring.content())
+            os.close(fd)
+        except OSError as error:
+            protocol.log(self._log_dir, f"Failed keeping the console's log: {error}")
 
 
 def _remove_cgroup(name: str) -> None:
