@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import json
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import ROOT, Daemon
+from tests.support.wait import until
 
 PROFILE = """
 storage_pools: [{name: default, driver: dir}]
@@ -243,13 +245,20 @@ def test_shutdown_answers_and_ends(daemon: Daemon) -> None:
 def test_no_descriptor_leaks_into_the_spawner(daemon: Daemon) -> None:
     daemon.start()
     assert daemon.process is not None
-    children = Path(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children").read_text().split()
-    threads = Path(f"/proc/{daemon.process.pid}/task").iterdir()
-    children += [pid for task in threads for pid in (task / "children").read_text().split()]
-    assert children
-    for pid in set(children):
-        held = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
-        assert not {name for name in held if daemon.dir in name and not name.endswith((".log", ".out"))}
+    (spawner,) = until(lambda: _children(daemon.process, "pylxc-spawner"), "the spawner")
+    held = {os.readlink(f"/proc/{spawner}/fd/{fd}") for fd in os.listdir(f"/proc/{spawner}/fd")}
+    assert not {name for name in held if daemon.dir in name and not name.endswith((".log", ".out"))}
+
+
+def _children(process: subprocess.Popen[bytes] | None, name: str) -> list[str]:
+    """Return the children of a process's threads that have this name; others come and go."""
+    assert process is not None
+    found = []
+    for children in Path(f"/proc/{process.pid}/task").glob("*/children"):
+        for pid in children.read_text().split():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found += [pid] if Path(f"/proc/{pid}/comm").read_text().strip() == name else []
+    return found
 
 
 def test_the_unmodified_lxc_talks_to_it(daemon: Daemon, need: object) -> None:
