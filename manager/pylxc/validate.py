@@ -44,13 +44,6 @@ def instance_name(name: str) -> None:
         raise BadRequest("Invalid instance name: it must not end with a hyphen")
 
 
-def snapshot_name(name: str) -> None:
-    """Check a snapshot's name: anything but empty, spaces and slashes."""
-    object_name(name, "snapshot")
-    if any(c.isspace() for c in name):
-        raise BadRequest(f"Invalid snapshot name {name!r}: it must not contain spaces")
-
-
 def object_name(name: str, kind: str) -> None:
     """Check the name of a profile, project, pool or volume, which becomes a directory or a part of a URL."""
     if not name:

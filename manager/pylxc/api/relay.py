@@ -45,7 +45,6 @@ class ExecRelay:
         self._outputs: set[asyncio.Task[None]] = set()
         self._control: socket.socket | None = None
         self._stdio: list[int] = []
-        self._size: bytes | None = None
 
     async def connect(self, name: str, websocket: web.WebSocketResponse) -> None:
         """Carry one websocket until its end."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pylxc.db.models import Image, Instance, Network, Profile, Project, StorageVolume
@@ -60,9 +60,3 @@ def users(session: Session) -> dict[str, list[tuple[str, str]]]:
         for project, name in session.execute(query):
             found.setdefault(project, []).append((kind, name))
     return found
-
-
-def instance_count(session: Session, name: str) -> int:
-    """Return how many instances the project called `name` has."""
-    query = select(func.count()).select_from(Instance).join(Instance.project).where(Project.name == name)
-    return session.scalar(query) or 0

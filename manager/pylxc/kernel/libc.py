@@ -55,7 +55,6 @@ NUMBERS = _COMMON | (_X86_64 if os.uname().machine == "x86_64" else _GENERIC)
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
-AT_SYMLINK_NOFOLLOW = 0x100
 
 Argument = int | bytes | str | None | ctypes.Array[ctypes.c_char] | ctypes.Structure
 

@@ -37,25 +37,6 @@ class IdMap:
         """Read what `dataclasses.asdict` wrote."""
         return cls(tuple(IdRange(**r) for r in data["uids"]), tuple(IdRange(**r) for r in data["gids"]))
 
-    def host_uid(self, inside: int) -> int:
-        """Return the host's uid of a container's uid.
-
-        Raises:
-            ValueError: the id is not mapped.
-        """
-        return _outside(self.uids, inside)
-
-    def host_gid(self, inside: int) -> int:
-        """Return the host's gid of a container's gid; raises like `host_uid`."""
-        return _outside(self.gids, inside)
-
-
-def _outside(ranges: tuple[IdRange, ...], inside: int) -> int:
-    for r in ranges:
-        if r.inside <= inside < r.inside + r.length:
-            return r.outside + inside - r.inside
-    raise ValueError(f"id {inside} is not mapped")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:

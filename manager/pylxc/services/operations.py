@@ -111,11 +111,6 @@ class Operation:
             {key: text} | ({"progress": {"stage": key.removesuffix("_progress"), **detail}} if detail else {})
         )
 
-    def set_resources(self, resources: Mapping[str, Sequence[str]]) -> None:
-        """Set what it is about, where that is known only later."""
-        with self._lock:
-            self._resources = {kind: list(urls) for kind, urls in resources.items()}
-
     def check_cancelled(self) -> None:
         """Raise Cancelled once the user has asked for the end."""
         if self.cancelled.is_set():
@@ -330,10 +325,6 @@ class Operations:
             operation._cancelling()
         if on_cancel:
             on_cancel()
-
-    def finish_token(self, operation: Operation) -> None:
-        """End a token operation whose token was used."""
-        self._finish(operation, wire.SUCCESS)
 
     def close(self, timeout: float) -> int:
         """Take no new operations, and wait for the running tasks; return how many still run.

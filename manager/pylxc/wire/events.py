@@ -22,14 +22,6 @@ class Lifecycle(TypedDict, total=False):
     requestor: Requestor
 
 
-class Logging(TypedDict):
-    """A line of the server's log."""
-
-    message: str
-    level: str
-    context: dict[str, str]
-
-
 class Event(TypedDict, total=False):
     """The frame: `type` is lifecycle, logging or operation; `project` only where it has one."""
 

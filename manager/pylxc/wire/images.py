@@ -59,16 +59,6 @@ class ImagesPost(ImagePut, total=False):
     format: str
 
 
-class ImageExportPost(TypedDict, total=False):
-    """Body of POST /1.0/images/FINGERPRINT/export: push to another server."""
-
-    target: str
-    secret: str
-    certificate: str
-    aliases: list[ImageAlias]
-    project: str
-
-
 class Image(TypedDict):
     """An image as GET answers it."""
 

@@ -220,29 +220,6 @@ class Instance(TypedDict):
     project: str
 
 
-class InstanceSnapshotPut(TypedDict, total=False):
-    """Body of PUT and PATCH of a snapshot."""
-
-    expires_at: str | None
-
-
-class InstanceSnapshotsPost(TypedDict, total=False):
-    """Body of POST of a snapshot; an empty name follows snapshots.pattern."""
-
-    name: str
-    stateful: bool
-    expires_at: str | None
-
-
-class InstanceSnapshotPost(TypedDict, total=False):
-    """Body of POST of one snapshot: rename, or migration."""
-
-    name: str
-    migration: bool
-    live: bool
-    target: InstanceMove | None
-
-
 class InstanceSnapshot(TypedDict):
     """A snapshot; `name` without its instance's; `size` is -1 when not known."""
 

@@ -15,15 +15,11 @@ from pylxc.errors import Internal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Info:
-    """What a driver is, for `GET /1.0`.
-
-    `optimized_images` says that cloning an image's volume takes no time and no space worth mentioning.
-    """
+    """What a driver is, for `GET /1.0`."""
 
     name: str
     version: str
     remote: bool = False
-    optimized_images: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

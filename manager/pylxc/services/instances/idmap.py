@@ -14,7 +14,6 @@ WIDTH = 65536
 """Ids that a container needs at least, and the width of an isolated map that names none."""
 
 _FALLBACK = (1_000_000, 1_000_000_000)
-_KEYS = ("security.privileged", "security.idmap.isolated", "security.idmap.base", "security.idmap.size", "raw.idmap")
 
 
 def host_range(path: str) -> tuple[int, int]:
@@ -50,11 +49,6 @@ def host_map(subuid: str = "/etc/subuid", subgid: str = "/etc/subgid") -> IdMap:
     """Return the map that instances share by default: all of root's range; raises like `host_range`."""
     (uid, uids), (gid, gids) = host_range(subuid), host_range(subgid)
     return IdMap((IdRange(0, uid, uids),), (IdRange(0, gid, gids),))
-
-
-def concerns(changed: Iterable[str]) -> bool:
-    """Return whether a change of these keys changes an instance's map."""
-    return not set(_KEYS).isdisjoint(changed)
 
 
 def choose(config: Mapping[str, str], host: IdMap, taken: Iterable[tuple[int, int]]) -> IdMap | None:
