@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pylxc.api.call import Call, Endpoint
 from pylxc.api.responses import Answer, Async, Sync
-from pylxc.errors import BadRequest
 from pylxc.wire.instances import InstancePost, InstancePut, InstancesPost, InstancesPut
 
 
@@ -25,7 +24,6 @@ async def list_instances(call: Call) -> Answer:
 
 async def create(call: Call) -> Answer:
     """Make an instance."""
-    _refuse_target(call)
     body = await call.body(InstancesPost)
     return Async(await call.run(call.services.instances.create, call.project, body))
 
@@ -58,7 +56,6 @@ async def patch(call: Call) -> Answer:
 
 async def post(call: Call) -> Answer:
     """Rename an instance."""
-    _refuse_target(call)
     body = await call.body(InstancePost)
     return Async(await call.run(call.services.instances.rename, call.project, call.params["name"], body))
 
@@ -66,11 +63,6 @@ async def post(call: Call) -> Answer:
 async def delete(call: Call) -> Answer:
     """Delete an instance."""
     return Async(await call.run(call.services.instances.delete, call.project, call.params["name"]))
-
-
-def _refuse_target(call: Call) -> None:
-    if call.query.get("target"):
-        raise BadRequest("This server is not clustered")
 
 
 ENDPOINTS = (

@@ -6,7 +6,6 @@ from urllib.parse import quote
 
 from pylxc.api.call import Call, Endpoint
 from pylxc.api.responses import Answer, Created, Sync
-from pylxc.errors import BadRequest
 from pylxc.wire.networks import NetworkPost, NetworkPut, NetworksPost
 
 
@@ -20,7 +19,6 @@ async def list_networks(call: Call) -> Answer:
 
 async def create(call: Call) -> Answer:
     """Make a network."""
-    _refuse_target(call)
     body = await call.body(NetworksPost)
     name = body.get("name", "")
     await call.run(
@@ -35,7 +33,6 @@ async def create(call: Call) -> Answer:
 
 async def get(call: Call) -> Answer:
     """Answer one network."""
-    _refuse_target(call)
     networks = call.services.networks
     network = await call.run(networks.get, call.params["network"])
     return Sync(network, networks.etag(network))
@@ -52,7 +49,6 @@ async def patch(call: Call) -> Answer:
 
 
 async def _update(call: Call, *, patch: bool) -> Answer:
-    _refuse_target(call)
     body = await call.body(NetworkPut)
     await call.run(
         call.services.networks.update,
@@ -87,11 +83,6 @@ async def state(call: Call) -> Answer:
 async def leases(call: Call) -> Answer:
     """Answer the addresses that are in use on a managed network."""
     return Sync(await call.run(call.services.networks.leases, call.params["network"]))
-
-
-def _refuse_target(call: Call) -> None:
-    if call.query.get("target"):
-        raise BadRequest("This server is not clustered")
 
 
 ENDPOINTS = (

@@ -20,7 +20,6 @@ async def list_pools(call: Call) -> Answer:
 
 async def create(call: Call) -> Answer:
     """Make a pool."""
-    _refuse_target(call)
     body = await call.body(StoragePoolsPost)
     name = body.get("name", "")
     if not body.get("driver"):
@@ -33,7 +32,6 @@ async def create(call: Call) -> Answer:
 
 async def get(call: Call) -> Answer:
     """Answer one pool."""
-    _refuse_target(call)
     storage = call.services.storage
     pool = await call.run(storage.get, call.params["pool"])
     return Sync(pool, storage.etag(pool))
@@ -50,7 +48,6 @@ async def patch(call: Call) -> Answer:
 
 
 async def _update(call: Call, *, patch: bool) -> Answer:
-    _refuse_target(call)
     body = await call.body(StoragePoolPut)
     await call.run(
         call.services.storage.update,
@@ -72,11 +69,6 @@ async def delete(call: Call) -> Answer:
 async def resources(call: Call) -> Answer:
     """Answer a pool's space and inodes."""
     return Sync(await call.run(call.services.storage.resources, call.params["pool"]))
-
-
-def _refuse_target(call: Call) -> None:
-    if call.query.get("target"):
-        raise BadRequest("This server is not clustered")
 
 
 ENDPOINTS = (
