@@ -19,19 +19,14 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.support.daemon import ApiError, Daemon, unique
+from tests.support.daemon import POOL_ONLY, ApiError, Daemon, unique
 from tests.support.execs import Direct, Websockets, direct
 from tests.support.wait import until
-
-PRESEED = {
-    "storage_pools": [{"name": "default", "driver": "dir"}],
-    "profiles": [{"name": "default", "devices": {"root": {"type": "disk", "path": "/", "pool": "default"}}}],
-}
 
 
 @pytest.fixture(scope="module")
 def host(module_daemon: Daemon, busybox_files: list[str]) -> Daemon:
-    module_daemon.request("POST", "/1.0/pylxc/init", {"preseed": PRESEED})
+    module_daemon.request("POST", "/1.0/pylxc/init", {"preseed": POOL_ONLY})
     module_daemon.import_image("busybox", busybox_files)
     return module_daemon
 

@@ -18,14 +18,9 @@ from urllib.parse import quote
 import pytest
 from websockets.sync.client import unix_connect
 
-from tests.support.daemon import Daemon, _UnixConnection, unique
+from tests.support.daemon import POOL_ONLY, Daemon, _UnixConnection, unique
 from tests.support.execs import Direct, direct
 from tests.support.wait import until
-
-PRESEED = {
-    "storage_pools": [{"name": "default", "driver": "dir"}],
-    "profiles": [{"name": "default", "devices": {"root": {"type": "disk", "path": "/", "pool": "default"}}}],
-}
 
 
 class Files:
@@ -71,7 +66,7 @@ class Files:
 
 @pytest.fixture(scope="module")
 def host(module_daemon: Daemon, busybox_files: list[str]) -> Daemon:
-    module_daemon.request("POST", "/1.0/pylxc/init", {"preseed": PRESEED})
+    module_daemon.request("POST", "/1.0/pylxc/init", {"preseed": POOL_ONLY})
     module_daemon.import_image("busybox", busybox_files)
     return module_daemon
 

@@ -12,17 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemon import ApiError, Daemon, unique
-
-PRESEED = {
-    "storage_pools": [{"name": "default", "driver": "dir"}],
-    "profiles": [{"name": "default", "devices": {"root": {"type": "disk", "path": "/", "pool": "default"}}}],
-}
+from tests.support.daemon import POOL_ONLY, ApiError, Daemon, unique
 
 
 @pytest.fixture(autouse=True)
 def pool(daemon: Daemon) -> None:
-    daemon.request("POST", "/1.0/pylxc/init", {"preseed": PRESEED})
+    daemon.request("POST", "/1.0/pylxc/init", {"preseed": POOL_ONLY})
 
 
 @pytest.fixture
@@ -394,7 +389,7 @@ def test_projects_keep_names_apart(daemon: Daemon, busybox: str) -> None:
 def test_containers_outlive_the_daemon(make_daemon: Callable[..., Daemon], busybox_files: list[str]) -> None:
     daemon = make_daemon()
     daemon.start()
-    daemon.request("POST", "/1.0/pylxc/init", {"preseed": PRESEED})
+    daemon.request("POST", "/1.0/pylxc/init", {"preseed": POOL_ONLY})
     source = {"type": "image", "alias": daemon.import_image("busybox", busybox_files)}
     names = {}
     for what in ("stays", "ends"):
@@ -418,7 +413,7 @@ def test_what_a_dead_daemon_left_half_done_is_settled(
 ) -> None:
     daemon = make_daemon()
     daemon.start()
-    daemon.request("POST", "/1.0/pylxc/init", {"preseed": PRESEED})
+    daemon.request("POST", "/1.0/pylxc/init", {"preseed": POOL_ONLY})
     source = {"type": "image", "alias": daemon.import_image("busybox", busybox_files)}
     for name in ("half-made", "half-gone", "renamed", "moved", "whole"):
         daemon.request("POST", "/1.0/instances", {"name": name, "source": source})
@@ -444,7 +439,7 @@ def test_what_ran_runs_again_after_the_host_went_down(
 ) -> None:
     daemon = make_daemon()
     daemon.start()
-    daemon.request("POST", "/1.0/pylxc/init", {"preseed": PRESEED})
+    daemon.request("POST", "/1.0/pylxc/init", {"preseed": POOL_ONLY})
     source = {"type": "image", "alias": daemon.import_image("busybox", busybox_files)}
     wanted = {"ran": {}, "never": {"boot.autostart": "false"}, "always": {"boot.autostart": "true"}, "idle": {}}
     patience = {"boot.host_shutdown_timeout": "1"}

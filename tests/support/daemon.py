@@ -20,6 +20,12 @@ from tests.support.namespace import NetworkNamespace
 
 ROOT = Path(__file__).resolve().parents[2]
 
+POOL_ONLY = {
+    "storage_pools": [{"name": "default", "driver": "dir"}],
+    "profiles": [{"name": "default", "devices": {"root": {"type": "disk", "path": "/", "pool": "default"}}}],
+}
+"""A preseed: a dir pool, root disks on it, no network."""
+
 
 def unique(prefix: str) -> str:
     """Return a name nobody else uses: tests may run twice, or beside each other."""

@@ -12,14 +12,9 @@ from pathlib import Path
 
 import yaml
 
-from tests.support.daemon import ROOT, Daemon
+from tests.support.daemon import POOL_ONLY, ROOT, Daemon
 
 CACHE = Path(os.environ.get("PYLXC_TEST_CACHE", "/var/tmp/pylxc-test-cache"))
-
-_POOL_ONLY = """
-storage_pools: [{name: default, driver: dir}]
-profiles: [{name: default, devices: {root: {type: disk, path: /, pool: default}}}]
-"""
 
 
 def image_files(recipe: str) -> list[str]:
@@ -50,7 +45,7 @@ def _build(recipe: str, target: Path) -> None:
     scratch = tempfile.mkdtemp(dir=CACHE)
     try:
         daemon.start()
-        daemon.command("admin", "init", "--preseed", input=_POOL_ONLY)
+        daemon.command("admin", "init", "--preseed", input=json.dumps(POOL_ONLY))
         daemon.command("init", f"recipe:{recipe}", "built", timeout=900)
         (image,) = json.loads(daemon.command("image", "list", "--format", "json").stdout)
         daemon.command("image", "export", image["fingerprint"], scratch)
