@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import unix_connect
 
-from tests.support.daemon import POOL_ONLY, ApiError, Daemon, _UnixConnection, unique
+from tests.support.daemon import POOL_ONLY, ApiError, Daemon, UnixConnection, unique
 from tests.support.execs import Websockets, direct
 from tests.support.wait import until
 
@@ -32,7 +32,7 @@ def guest(host: Daemon) -> Iterator[str]:
 
 
 def log(host: Daemon, guest: str) -> bytes:
-    connection = _UnixConnection(f"{host.dir}/unix.socket", 30)
+    connection = UnixConnection(f"{host.dir}/unix.socket", 30)
     connection.request("GET", f"/1.0/instances/{guest}/console")
     response = connection.getresponse()
     content = response.read()

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import pytest
 from websockets.sync.client import unix_connect
 
-from tests.support.daemon import POOL_ONLY, Daemon, _UnixConnection, unique
+from tests.support.daemon import POOL_ONLY, Daemon, UnixConnection, unique
 from tests.support.execs import Direct, direct
 from tests.support.wait import until
 
@@ -36,7 +36,7 @@ class Files:
 
     def ask(self, method: str, path: str, body: Any = None, query: str = "", **headers: str) -> Any:
         """Return (status, headers, body) of one request; `uid=1` is the header X-LXD-uid."""
-        connection = _UnixConnection(f"{self.daemon.dir}/unix.socket", 60)
+        connection = UnixConnection(f"{self.daemon.dir}/unix.socket", 60)
         try:
             fields = {f"X-LXD-{key}": value for key, value in headers.items()}
             chunked = body is not None and not isinstance(body, bytes)
@@ -273,7 +273,7 @@ def test_a_client_that_goes_away_leaves_nothing(files: Files) -> None:
 
 
 def test_one_connection_serves_many(files: Files) -> None:
-    connection = _UnixConnection(f"{files.daemon.dir}/unix.socket", 60)
+    connection = UnixConnection(f"{files.daemon.dir}/unix.socket", 60)
     data = os.urandom(300_000)
     for number in range(5):
         connection.request("POST", files.url("/root/x"), data + bytes([number]))

@@ -159,7 +159,7 @@ class Daemon:
         return answer["metadata"]
 
     def _exchange(self, method: str, path: str, body: Any, timeout: float) -> dict[str, Any]:
-        connection = _UnixConnection(f"{self.dir}/unix.socket", timeout)
+        connection = UnixConnection(f"{self.dir}/unix.socket", timeout)
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
             response = connection.getresponse()
@@ -220,7 +220,7 @@ class Daemon:
         return problems
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("pylxc", timeout=timeout)
         self._path = path
