@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -185,10 +187,36 @@ def test_what_ran_before_the_host_went_down_is_swept_silently(host: Host) -> Non
     assert host.ends.empty()
 
 
+@pytest.mark.parametrize("lacks", ["started_at", "init_pid"])
+def test_monitors_of_another_version(host: Host, tree: Path, caplog: pytest.LogCaptureFixture, lacks: str) -> None:
+    pid = host.start(tree)
+    file = Path(host.paths.instance_run("c1"), "state.json")
+    original = file.read_text()
+
+    def upgrade() -> None:
+        state = json.loads(original) | {"of": "tomorrow"}
+        del state[lacks]
+        file.write_text(json.dumps(state))
+
+    host.restart(upgrade)
+    if lacks == "init_pid":
+        assert host.runtime.get("c1") is None
+        (line,) = caplog.messages
+        assert "does not understand: KeyError('init_pid')" in line
+        assert host.runtime.is_held("c1")
+        with pytest.raises(Conflict):
+            host.start(tree)
+        host.restart(lambda: file.write_text(original))
+    assert alive(pid)
+    assert host.runtime.get("c1") is not None
+
+
 def test_a_killed_spawner_is_replaced(host: Host, tree: Path) -> None:
     host.start(tree)
     running = host.runtime.get("c1")
     assert running is not None
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit[0] - 1, limit[1]))
     os.kill(int(status(running.monitor_pid)["PPid"]), signal.SIGKILL)
 
     def start() -> bool:
@@ -198,8 +226,14 @@ def test_a_killed_spawner_is_replaced(host: Host, tree: Path) -> None:
             return False
         return True
 
-    until(start, "a new spawner starts containers")
+    try:
+        until(start, "a new spawner starts containers")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
     assert alive(running.pid)
+    second = host.runtime.get("c2")
+    assert second is not None
+    assert resource.prlimit(second.pid, resource.RLIMIT_NOFILE) == limit
     host.runtime.kill("c1")
     assert host.end().reason == "killed"
 

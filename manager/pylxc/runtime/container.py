@@ -5,6 +5,7 @@ A monitor that is alive holds the lock on `lock` in the run directory; the kerne
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -16,10 +17,10 @@ import time
 from typing import Any
 
 from pylxc.errors import Internal, NotFound
-from pylxc.kernel import cgroup, procfs
+from pylxc.kernel import cgroup, pidfd, procfs
 from pylxc.kernel import fds as descriptors
 from pylxc.runtime import protocol
-from pylxc.runtime.spec import ContainerExit
+from pylxc.runtime.spec import ContainerExit, IdMap
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +60,21 @@ class Container:
             raise protocol.rebuild_error(answer)
         return fds
 
+    def signal(self, number: int) -> None:
+        """Send PID 1 a signal; one that has ended misses it."""
+        # The number of a closed descriptor may be that of another container's PID 1 already.
+        with self._lock:
+            if self.init_fd >= 0:
+                pidfd.send_signal(self.init_fd, number)
+
     def close(self) -> None:
         """Close what it owns; the container runs on."""
-        self.control.close()
-        descriptors.close([self.monitor_fd, self.init_fd])
+        with contextlib.suppress(OSError):
+            self.control.shutdown(socket.SHUT_RDWR)  # lets go whoever waits for an answer
+        with self._lock:
+            self.control.close()
+            descriptors.close([self.monitor_fd, self.init_fd])
+            self.monitor_fd = self.init_fd = -1
 
 
 def cgroup_name(key: str, run_dir: str) -> str:
@@ -104,7 +116,13 @@ def await_monitor_end(run_dir: str, timeout: float) -> None:
 
 
 def reconnect(run_dir: str) -> Container | None:
-    """Find the container whose monitor is alive; None when the monitor is one that was starting it (it undoes that)."""
+    """Find the container whose monitor is alive; None when the monitor is one that was starting it (it undoes that).
+
+    The monitor may be of an earlier or a later version: what is not known is passed over.
+
+    Raises:
+        Internal: what it says lacks something without which it cannot be dealt with.
+    """
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -113,29 +131,57 @@ def reconnect(run_dir: str) -> Container | None:
         control.connect(f"/proc/self/fd/{directory}/control.sock")
         protocol.send(control, {"op": "hold"})
         received = protocol.receive(control)
-    except OSError as error:
+    except (OSError, Internal) as error:
         log.warning("No answer from the monitor of %s: %s", run_dir, error)
         received = None
     finally:
         os.close(directory)
-    state = _read_json(f"{run_dir}/state.json")
-    if received is None or state is None:
+    fds = received[1] if received is not None else []
+    try:
+        state = _read_json(f"{run_dir}/state.json")
+        if received is None or state is None:
+            control.close()
+            return None
+        if "error" in received[0]:
+            raise ValueError(received[0]["error"])
+        _check_state(state)
+        monitor_fd, init_fd, *unknown = fds
+        container = Container(state, control, monitor_fd, init_fd)
+    except (KeyError, TypeError, ValueError) as error:
         control.close()
-        return None
+        descriptors.close(fds)
+        raise Internal(
+            f"The container in {run_dir!r} runs under a monitor that this version does not understand: {error!r}",
+            hint=f"it is left alone; end it by the signal KILL to the process that holds {run_dir}/lock",
+        ) from error
+    descriptors.close(unknown)
     control.settimeout(None)
-    return Container(state, control, *received[1])
+    return container
+
+
+def _check_state(state: dict[str, Any]) -> None:
+    """Raise KeyError, TypeError or ValueError when a fact is missing that the daemon needs of a running container."""
+    spec = state["spec"]
+    for value, kind in ((state["init_pid"], int), (state["cgroups"]["name"], str), (spec["run_dir"], str)):
+        if not isinstance(value, kind):
+            raise TypeError(f"{value!r} is no {kind.__name__}")
+    state.setdefault("monitor_pid", 0)
+    state.setdefault("started_at", 0.0)
+    spec.setdefault("rootfs", "")
+    if spec.setdefault("idmap", None):
+        IdMap.from_json(spec["idmap"])
 
 
 def read_end(run_dir: str) -> ContainerExit | None:
     """Return how the container ended whose monitor has gone; None when it had not started in this boot of the host."""
     state = _read_json(f"{run_dir}/state.json")
-    if state is None or state["boot_id"] != procfs.boot_id():
+    if state is None or state.get("boot_id") != procfs.boot_id():
         return None
-    recorded = _read_json(f"{run_dir}/exit.json")
-    if recorded is None:
-        # The monitor was killed: PID 1 got SIGKILL with it and nobody saw how it ended.
-        return ContainerExit(reason="killed", status=-9, at=time.time())
-    return ContainerExit(**recorded)
+    # Without a record the monitor was killed: PID 1 got SIGKILL with it and nobody saw how it ended.
+    recorded = _read_json(f"{run_dir}/exit.json") or {}
+    return ContainerExit(
+        reason=recorded.get("reason", "killed"), status=recorded.get("status", -9), at=recorded.get("at", time.time())
+    )
 
 
 def remove_leftovers(key: str, run_dir: str) -> None:
@@ -158,5 +204,8 @@ def _read_json(path: str) -> dict[str, Any] | None:
         with open(path, encoding="utf-8") as file:
             content: dict[str, Any] = json.load(file)
     except FileNotFoundError:
+        return None
+    except ValueError:
+        log.warning("%s is damaged", path)
         return None
     return content

@@ -6,6 +6,7 @@ Monitors are the truth. A container's facts lie in its run directory (`state.jso
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -19,7 +20,7 @@ from typing import Any
 
 from pylxc.errors import BadRequest, Conflict, Internal, NotFound
 from pylxc.kernel import fds as descriptors
-from pylxc.kernel import pidfd, procfs, seccomp
+from pylxc.kernel import procfs, seccomp
 from pylxc.paths import Paths
 from pylxc.runtime import container as containers
 from pylxc.runtime import protocol
@@ -186,6 +187,10 @@ class Runtime:
             rootfs=state["spec"]["rootfs"],
         )
 
+    def is_held(self, key: str) -> bool:
+        """Return whether a monitor lives in the run directory, be it one that could not be talked to."""
+        return containers.monitor_is_alive(self._paths.instance_run(key))
+
     def keys(self) -> list[str]:
         """Return the keys of all running containers."""
         with self._lock:
@@ -201,13 +206,15 @@ class Runtime:
         container = self._running(key)
         # systemd blocks SIGRTMIN+3 (it reads signals from a descriptor); to other inits SIGPWR is the power failing.
         halt = signal.SIGRTMIN + 3
-        number = halt if procfs.handles_signal(container.state["init_pid"], halt) else signal.SIGPWR
-        pidfd.send_signal(container.init_fd, number)
+        # It may have ended just now.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            catches = procfs.handles_signal(container.state["init_pid"], halt)
+            container.signal(halt if catches else signal.SIGPWR)
         return container.ended.wait(timeout)
 
     def reboot(self, key: str) -> None:
         """Ask PID 1 to reboot (SIGINT, as ctrl-alt-del does); its exit then says "reboot"."""
-        pidfd.send_signal(self._running(key).init_fd, signal.SIGINT)
+        self._running(key).signal(signal.SIGINT)
 
     def kill(self, key: str) -> None:
         """End the container at once and wait until it is gone.
@@ -236,6 +243,8 @@ class Runtime:
             container.cgroup.freeze()
         except TimeoutError as error:
             raise Internal(f"Failed freezing instance {key!r}: {error}") from error
+        except FileNotFoundError:
+            raise NotFound("The instance is not running") from None
 
     def unfreeze(self, key: str) -> None:
         """Let all processes go on; raises like `freeze`."""
@@ -255,7 +264,10 @@ class Runtime:
 
     def stats(self, key: str) -> Stats:
         """Return what the container uses; raises NotFound when it does not run."""
-        usage = self._running(key, frozen=True).cgroup.usage()
+        try:
+            usage = self._running(key, frozen=True).cgroup.usage()
+        except OSError:  # its control group has gone just now
+            raise NotFound("The instance is not running") from None
         names = ("processes", "cpu_ns", "memory", "memory_peak", "swap", "swap_peak")
         return Stats(**{name: usage.get(name) for name in names})
 
@@ -333,8 +345,8 @@ class Runtime:
                 containers.await_monitor_end(run_dir, START_SECONDS)
             ended = containers.read_end(run_dir)
             containers.remove_leftovers(key, run_dir)
-        except (Internal, OSError):
-            log.exception("Failed taking over the container in %s", run_dir)
+        except (Internal, OSError) as error:
+            log.error("Failed taking over the container in %s: %s", run_dir, error)
             return
         if ended is not None:
             self._report(key, ended)
@@ -348,11 +360,12 @@ class Runtime:
         """The monitor has gone, so the container has: clean up and report (runtime thread)."""
         self._unwatch(container.monitor_fd)
         run_dir = container.state["spec"]["run_dir"]
-        ended = containers.read_end(run_dir)
+        ended = None
         try:
+            ended = containers.read_end(run_dir)
             containers.remove_leftovers(key, run_dir)
-        except Internal:
-            log.exception("Failed cleaning up after instance %s", key)
+        except (Internal, OSError) as error:
+            log.error("Failed cleaning up after instance %s: %s", key, error)
         with self._lock:
             self._containers.pop(key, None)
         container.exit = ended
@@ -381,7 +394,14 @@ class Runtime:
                     return
                 callback = self._watched.get(fd)
                 if callback is not None:
-                    callback()
+                    self._call(callback)
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception:
+            # This thread is the only one that hears of ends: no single one may end it.
+            log.exception("Failed dealing with an event of the runtime")
 
     def _watch_spawner(self) -> None:
         sock = self._spawner.start()

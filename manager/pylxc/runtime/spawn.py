@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import select
 import socket
 import sys
@@ -98,8 +99,11 @@ class Child:
 
     def kill(self, number: int = 9) -> None:
         """Send the child a signal."""
-        if self.pid and not self._ended.is_set():
-            pidfd.send_signal(self.pidfd, number)
+        if not self.pid:
+            return
+        with self._lock:  # after the end the descriptor's number may be somebody else's
+            if self.pidfd >= 0 and not self._ended.is_set():
+                pidfd.send_signal(self.pidfd, number)
 
     def close(self) -> None:
         """Close our end of the socket."""
@@ -133,6 +137,8 @@ class Spawner:
         self._children: dict[int, Child] = {}
         self._count = 0
         self._started_at = 0.0
+        self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
+        """What containers inherit, whatever the daemon raises its own limit to."""
 
     def start(self) -> socket.socket:
         """Start the process; return the socket that `handle` serves."""
@@ -140,6 +146,7 @@ class Spawner:
         argv = [sys.executable, "-I", "-S", "-c", _BOOT, _PACKAGE_ROOT, str(theirs.fileno())]
         with self._lock, theirs:
             self._process = command.start(argv, pass_fds=[theirs.fileno()])
+            resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, self._descriptors)
             self._socket = ours
             self._count = 0
             self._started_at = time.monotonic()

@@ -73,11 +73,16 @@ class Spawner:
         packet = protocol.receive_packet(self._daemon)
         if packet is None:
             return False
-        pid = os.fork()
+        self._count += 1
+        try:
+            pid = os.fork()
+        except OSError:  # no memory, or too many processes: this one has failed, others need us
+            self._tell(b'{"id":%d,"exit":1}' % self._count, [])
+            descriptors.close(packet[1])
+            return True
         if pid == 0:
             _become(*packet)
         pidfd = os.pidfd_open(pid)
-        self._count += 1
         self._children[pidfd] = (pid, self._count)
         self._poll.register(pidfd, select.POLLIN)
         self._tell(b'{"id":%d,"pid":%d}' % (self._count, pid), [pidfd])

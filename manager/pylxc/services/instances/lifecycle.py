@@ -241,6 +241,9 @@ class Lifecycle:
         key = storage_name(project, name)
         if self._runtime.get(key) is not None:
             raise BadRequest("The instance is already running")
+        if self._runtime.is_held(key):
+            # Nothing of it may be made anew, nor undone: its network is in use.
+            raise Conflict("The instance runs already, out of the server's reach", hint="see the server's log")
         self.require_stopped(key, "The instance is already running")
         with self._db.reading() as session:
             found = load(session, project, name)
