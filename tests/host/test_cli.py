@@ -297,11 +297,11 @@ def test_push_and_pull_a_tree(daemon: Daemon, guest: str, tmp_path: Path) -> Non
 def test_usage_errors(daemon: Daemon, guest: str) -> None:
     wrong = daemon.command("lits", check=False)
     assert (wrong.returncode, wrong.stderr.splitlines()[0]) == (
-        2,
+        1,
         "Error: Unknown command 'lits', did you mean 'list'?",
     )
     wrong = daemon.command("list", "--fromat", "json", check=False)
-    assert wrong.returncode == 2
+    assert wrong.returncode == 1
     assert "did you mean '--format'" in wrong.stderr
     assert "Usage: pylxc list [<remote>:] [<filter>...] [flags]" in wrong.stderr
     assert daemon.command("list", "nowhere:", check=False).stderr.startswith(

@@ -97,7 +97,7 @@ def _report(error: BaseException) -> int:
     """Print one line (two for a wrong usage) and return the exit status."""
     if isinstance(error, UsageError):
         print(f"Error: {error}\nUsage: {error.command.usage_line()}", file=sys.stderr)
-        return 2
+        return 1  # as lxc
     if isinstance(error, KeyboardInterrupt):
         return 130
     if isinstance(error, BrokenPipeError):
