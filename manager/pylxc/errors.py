@@ -1,10 +1,13 @@
 """Every error that pylxc shows to a user, and the HTTP status it maps to.
 
-Kernel code raises plain `OSError`; drivers, runtime and services translate at their own border. Only
+Kernel code raises plain `OSError`; drivers, runtime and services translate at their own border, where they can say
+more than `from_os`, which the operations and the API fall back on. Only
 `pylxc.api` turns these into HTTP answers and only `pylxc.client` turns answers back into these.
 """
 
 from __future__ import annotations
+
+import os
 
 
 class PylxcError(Exception):
@@ -96,6 +99,12 @@ _BY_STATUS: dict[int, type[PylxcError]] = {
     501: NotSupported,
     503: Unavailable,
 }
+
+
+def from_os(error: OSError) -> Internal:
+    """Return what a user is told of a system call's failure that nobody on the way had more to say about."""
+    text = error.strerror or str(error) or type(error).__name__
+    return Internal(f"{text}: {os.fsdecode(error.filename)!r}" if isinstance(error.filename, str | bytes) else text)
 
 
 def for_status(status: int, message: str) -> PylxcError:

@@ -37,7 +37,7 @@ from pylxc.api.call import Call, Endpoint, Handler
 from pylxc.api.http import HttpServer, peer
 from pylxc.api.responses import Created, Sync
 from pylxc.api.router import Match, Router
-from pylxc.errors import BadRequest, Forbidden, PylxcError
+from pylxc.errors import BadRequest, Forbidden, PylxcError, from_os
 from pylxc.services.events import requestor
 from pylxc.services.services import Services
 
@@ -113,6 +113,9 @@ class App:
             response = responses.error(400, "Malformed HTTP request")
         except (ConnectionError, asyncio.CancelledError):
             raise
+        except OSError as error:
+            log.exception("Failed answering %s %s", request.method, request.path)
+            response = responses.error(500, str(from_os(error)))
         except Exception:
             log.exception("Failed answering %s %s", request.method, request.path)
             response = responses.error(500, "Internal error: see the daemon's log")

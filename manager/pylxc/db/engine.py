@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import create_engine, event
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
+
+from pylxc.errors import Internal
 
 
 class Database:
@@ -27,9 +30,16 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """Yield a session: commit when the block ends, roll back when it raises. Keep it short, do no I/O in it."""
-        with self._sessions.begin() as session:
-            yield session
+        """Yield a session: commit when the block ends, roll back when it raises. Keep it short, do no I/O in it.
+
+        Raises:
+            Internal: the database cannot be written: the disk is full, or somebody else holds it.
+        """
+        try:
+            with self._sessions.begin() as session:
+                yield session
+        except OperationalError as error:
+            raise Internal(f"The database failed: {error.orig}") from error
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

@@ -10,7 +10,7 @@ import os
 import socket
 import time
 
-from pylxc.errors import Internal, PylxcError, for_status
+from pylxc.errors import Internal, PylxcError, for_status, from_os
 from pylxc.kernel import fds as descriptors
 
 TYPE_CHECKING = False
@@ -121,9 +121,8 @@ def describe_error(error: BaseException, step: str = "") -> Message:
     """Return an error as a message that `rebuild_error` reads."""
     if isinstance(error, PylxcError):
         text, status = str(error), error.http_status
-    elif isinstance(error, OSError) and error.strerror:
-        text = f"{error.strerror} ({os.fsdecode(error.filename)!r})" if error.filename else error.strerror
-        status = 500
+    elif isinstance(error, OSError):
+        text, status = str(from_os(error)), 500
     else:
         text, status = f"{type(error).__name__}: {error}", 500
     message = f"Failed {step}: {text}" if step else text

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pylxc.errors import BadRequest, Cancelled, Forbidden, NotFound, PylxcError, Unavailable
+from pylxc.errors import BadRequest, Cancelled, Forbidden, NotFound, PylxcError, Unavailable, from_os
 from pylxc.services.events import EventBus
 from pylxc.wire import operations as wire
 from pylxc.wire.times import now
@@ -346,6 +346,9 @@ class Operations:
         except PylxcError as error:
             status = wire.CANCELLED if operation.cancelled.is_set() else wire.FAILURE
             self._finish(operation, status, str(error))
+        except OSError as error:
+            log.exception("Operation %s (%s) failed", operation.id, operation.description)
+            self._finish(operation, wire.FAILURE, str(from_os(error)))
         except Exception as error:
             log.exception("Operation %s (%s) failed", operation.id, operation.description)
             self._finish(operation, wire.FAILURE, f"Internal error: {type(error).__name__}")

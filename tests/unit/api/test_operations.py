@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 import time
+from pathlib import Path
 
 import aiohttp
 import pytest
+from sqlalchemy import text
 
-from pylxc.errors import Conflict
+from pylxc.db.engine import Database
+from pylxc.errors import Conflict, Internal
 from pylxc.services.operations import Operation
 from pylxc.services.services import Services
 from tests.unit.api.conftest import Api
@@ -199,3 +203,21 @@ def test_many_long_operations_do_not_hold_up_a_short_one(services: Services) -> 
     for operation, release in held:
         release.set()
         assert operation.wait(5)
+
+
+def test_a_system_call_that_failed_is_one_clear_line(api: Api, services: Services) -> None:
+    def run(_: Operation) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/pool/c1")
+
+    operation = services.operations.start("Filling", run, project="default", resources={})
+    assert operation.wait(5)
+    assert api.get(f"/1.0/operations/{operation.id}")["err"] == "No space left on device: '/pool/c1'"
+
+
+def test_a_database_that_cannot_be_written_says_why(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'a.db'}")
+    try:
+        with pytest.raises(Internal, match="The database failed: no such table"), database.transaction() as session:
+            session.execute(text("INSERT INTO missing VALUES (1)"))
+    finally:
+        database.close()

@@ -65,7 +65,7 @@ def test_errors_keep_their_class_and_text() -> None:
     assert isinstance(error, Conflict)
     assert str(error) == "taken (choose another)"
     error = protocol.rebuild_error(protocol.describe_error(FileNotFoundError(2, "No such file", "/x"), "mounting"))
-    assert str(error) == "Failed mounting: No such file ('/x')"
+    assert str(error) == "Failed mounting: No such file: '/x'"
 
 
 def test_the_ring_keeps_the_newest() -> None:
