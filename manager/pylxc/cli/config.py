@@ -156,7 +156,7 @@ COMMANDS = (
                 complete=_COMPLETE,
                 examples=(
                     ("config set c01 limits.cpu=2", 'Limit "c01" to two CPUs.'),
-                    ("config set core.https_address=[::]:8443", "Listen on all addresses."),
+                    ("config set core.shutdown_timeout=10", "Let a shutdown wait 10 minutes for operations."),
                 ),
             ),
             Command(
