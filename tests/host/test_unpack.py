@@ -412,10 +412,11 @@ def test_decompression_bomb(
     assert not list((place / "target").iterdir())
 
 
-def test_one_huge_file(try_unpack: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", ["tar", "gz"])
+def test_one_huge_file(try_unpack: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     monkeypatch.setattr(unpack, "MAX_UNPACKED", 8 << 20)
-    with pytest.raises(BadRequest, match="too large"):
-        try_unpack(compress(Tar().file("rootfs/big", bytes(12 << 20)).done(), "gz"))
+    with pytest.raises(BadRequest, match="The image is too large"):
+        try_unpack(compress(Tar().file("rootfs/big", bytes(12 << 20)).done(), form))
 
 
 @pytest.mark.parametrize("form", ["gz", "squashfs"])
@@ -437,7 +438,8 @@ def test_too_many_files(
         try_unpack(Tar(rootfs=False).done(), rootfs)
 
 
-def test_no_space(try_unpack: Callable[..., Path], place: Path) -> None:
+@pytest.mark.parametrize("size", [40, 90])
+def test_no_space(try_unpack: Callable[..., Path], place: Path, size: int) -> None:
     """A pool that is full: one line, and nothing is left."""
     target = place / "target"
     target.mkdir()
@@ -447,7 +449,7 @@ def test_no_space(try_unpack: Callable[..., Path], place: Path) -> None:
     try:
         (target / "lost+found").rmdir()
         with pytest.raises(Internal, match="no space left"):
-            try_unpack(compress(Tar().file("rootfs/big", os.urandom(90 << 20)).done(), "tar"))
+            try_unpack(compress(Tar().file("rootfs/big", os.urandom(size << 20)).done(), "tar"))
         assert not list(target.iterdir())
     finally:
         subprocess.run(["umount", target], check=True)

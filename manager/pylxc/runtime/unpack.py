@@ -175,7 +175,8 @@ class _Job:
     # All below runs in the cell.
 
     def _inside(self, stdout: int, stderr: int) -> int:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)  # Python ignores both, and so would the programs
         if not self._member:
             resource.setrlimit(resource.RLIMIT_FSIZE, (self._room, self._room))
         worst = 0
