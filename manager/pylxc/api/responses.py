@@ -10,6 +10,9 @@ from aiohttp import web
 
 from pylxc.services.operations import Operation
 
+_MAPS = frozenset({"config", "devices", "expanded_config", "expanded_devices", "properties"})
+"""What users and the system put keys of their own in."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sync:
@@ -47,7 +50,7 @@ def render(answer: Answer) -> web.StreamResponse:
         return _json(202, envelope, {"Location": location})
     if isinstance(answer, Created):
         return _json(201, _envelope("sync", "Success", 200, "", None), {"Location": answer.location})
-    metadata = {} if answer.metadata is None else answer.metadata
+    metadata = {} if answer.metadata is None else _sorted_maps(answer.metadata)
     headers = {"ETag": f'"{answer.etag}"'} if answer.etag else {}
     return _json(200, _envelope("sync", "Success", 200, "", metadata), headers)
 
@@ -68,6 +71,19 @@ def _envelope(kind: str, status: str, code: int, operation: str, metadata: Any) 
         "error": "",
         "metadata": metadata,
     }
+
+
+def _sorted_maps(data: Any) -> Any:
+    """Return an entity, or a list of them, with its maps sorted by key, as Go writes them."""
+    if isinstance(data, list):
+        return [_sorted_maps(item) for item in data]
+    if not isinstance(data, dict):
+        return data
+    return {key: _sorted(value) if key in _MAPS else value for key, value in data.items()}
+
+
+def _sorted(data: Any) -> Any:
+    return {key: _sorted(data[key]) for key in sorted(data)} if isinstance(data, dict) else data
 
 
 def _json(status: int, envelope: dict[str, Any], headers: dict[str, str]) -> web.Response:

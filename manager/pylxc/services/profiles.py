@@ -170,10 +170,10 @@ class Profiles:
 
 def _render(row: Profile, users: Iterable[tuple[str, str]]) -> wire.Profile:
     return {
-        "name": row.name,
-        "description": row.description,
         "config": row.config,
+        "description": row.description,
         "devices": row.devices,
+        "name": row.name,
         "used_by": [url(project, name) for project, name in users],
     }
 

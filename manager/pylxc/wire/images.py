@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 
 class ImageAlias(TypedDict, total=False):
@@ -73,7 +73,7 @@ class Image(TypedDict):
     filename: str
     fingerprint: str
     size: int
-    update_source: ImageSource | None
+    update_source: NotRequired[ImageSource]
     type: str
     created_at: str
     last_used_at: str

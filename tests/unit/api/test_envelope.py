@@ -5,7 +5,9 @@ import socket
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from pylxc.api.responses import Sync, render
 from tests.unit.api.conftest import Api
 
 KEYS = {"type", "status", "status_code", "operation", "error_code", "error", "metadata"}
@@ -125,3 +127,15 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_does_no_harm(api: Api) -
         connection.connect(api.path)
         connection.sendall(b"PUT /1.0 HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
     assert api.request("GET", "/1.0").status == 200
+
+
+def test_maps_are_sorted_and_fields_are_not() -> None:
+    found = render(
+        Sync([{"name": "c1", "config": {"b": "2", "a": "1"}, "devices": {"root": {"type": "disk", "path": "/"}}}])
+    )
+    assert isinstance(found, web.Response)
+    assert isinstance(found.text, str)
+    (entity,) = json.loads(found.text)["metadata"]
+    assert [*entity] == ["name", "config", "devices"]
+    assert [*entity["config"]] == ["a", "b"]
+    assert [*entity["devices"]["root"]] == ["path", "type"]

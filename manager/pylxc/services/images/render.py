@@ -14,7 +14,7 @@ _SOURCE_KEYS = ("alias", "certificate", "protocol", "server", "image_type")
 def render(image: Image, aliases: Sequence[ImageAlias]) -> wire.Image:
     """Return an image as GET /1.0/images/FINGERPRINT answers it."""
     source = {key: image.source.get(key, "") for key in _SOURCE_KEYS}
-    return {
+    rendered: wire.Image = {
         "auto_update": image.auto_update,
         "properties": dict(image.properties),
         "public": image.public,
@@ -26,20 +26,22 @@ def render(image: Image, aliases: Sequence[ImageAlias]) -> wire.Image:
         "filename": image.filename,
         "fingerprint": image.fingerprint,
         "size": image.size,
-        "update_source": wire.ImageSource(**source) if source["protocol"] else None,  # type: ignore[typeddict-item]
         "type": image.type,
         "created_at": timestamp(image.created_at, NEVER_USED),
         "last_used_at": timestamp(image.last_used_at, NEVER_USED),
         "uploaded_at": timestamp(image.uploaded_at),
     }
+    if source["protocol"]:
+        rendered["update_source"] = wire.ImageSource(**source)  # type: ignore[typeddict-item]
+    return rendered
 
 
 def render_alias(alias: ImageAlias) -> wire.ImageAliasesEntry:
     """Return an alias as GET /1.0/images/aliases/NAME answers it."""
     return {
-        "name": alias.name,
         "description": alias.description,
         "target": alias.image.fingerprint,
+        "name": alias.name,
         "type": alias.image.type,
     }
 

@@ -15,20 +15,20 @@ STATUS_CODES = {"Running": codes.RUNNING, "Stopped": codes.STOPPED, "Frozen": co
 def render(record: Record, status: str) -> Instance:
     """Return an instance as GET answers it; `status` is Running, Stopped, Frozen or Error."""
     return {
-        "name": record.name,
-        "description": record.description,
-        "status": status,
-        "status_code": STATUS_CODES[status],
         "architecture": record.architecture,
         "config": record.config,
         "devices": record.devices,
         "ephemeral": record.ephemeral,
         "profiles": list(record.profiles),
         "stateful": record.stateful,
+        "description": record.description,
         "created_at": timestamp(record.created_at),
-        "last_used_at": timestamp(record.last_used_at, NEVER_USED),
         "expanded_config": record.expanded_config,
         "expanded_devices": record.expanded_devices,
+        "name": record.name,
+        "status": status,
+        "status_code": STATUS_CODES[status],
+        "last_used_at": timestamp(record.last_used_at, NEVER_USED),
         "location": "none",
         "type": record.type,
         "project": record.project,
@@ -42,4 +42,4 @@ def etag_fields(record: Record) -> tuple[Any, ...]:
 
 def full(instance: Instance, state: Any) -> dict[str, Any]:
     """Return what recursion=2 has of an instance."""
-    return {**cast(dict[str, Any], instance), "state": state, "snapshots": [], "backups": []}
+    return {**cast(dict[str, Any], instance), "backups": [], "state": state, "snapshots": []}

@@ -161,13 +161,13 @@ class Networks:
 
     def _render(self, row: models.Network, users: Users) -> Network:
         return {
-            "name": row.name,
+            "config": row.config,
             "description": row.description,
+            "name": row.name,
             "type": row.type,
+            "used_by": _urls(users),
             "managed": True,
             "status": "Unavailable" if row.name in self._broken else "Created",
-            "config": row.config,
-            "used_by": _urls(users),
             "locations": [],
         }
 
@@ -397,13 +397,13 @@ def _tagged(network: Network) -> tuple[object, ...]:
 
 def _unmanaged(name: str, kind: str, users: Users) -> Network:
     return {
-        "name": name,
+        "config": {},
         "description": "",
+        "name": name,
         "type": kind,
+        "used_by": _urls(users),
         "managed": False,
         "status": "",
-        "config": {},
-        "used_by": _urls(users),
         "locations": [],
     }
 

@@ -101,12 +101,12 @@ class StoragePools:
 
     def _render(self, pool: models.StoragePool, users: Users) -> StoragePool:
         return {
-            "name": pool.name,
-            "description": pool.description,
-            "driver": pool.driver,
-            "status": "Unavailable" if pool.name in self._broken else "Created",
             "config": {"source": self._paths.pool(pool.name), **pool.config},
+            "description": pool.description,
+            "name": pool.name,
+            "driver": pool.driver,
             "used_by": sorted(_url(pool.name, *user) for user in users),
+            "status": "Unavailable" if pool.name in self._broken else "Created",
             "locations": [],
         }
 
