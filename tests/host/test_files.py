@@ -235,6 +235,8 @@ def test_mounts_of_the_guest_are_seen(running: Files) -> None:
 def test_proc(running: Files) -> None:
     assert b"MemTotal" in running.get("/proc/meminfo")
     assert running.get("/proc/sys/kernel/hostname").decode().strip() == running.name
+    # More than the kernel gives at a time.
+    assert running.get("/proc/kallsyms").count(b"\n") == Path("/proc/kallsyms").read_bytes().count(b"\n")
     assert running.refused(403, "POST", "/proc/sys/kernel/panic", b"1")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -26,6 +27,9 @@ STALLED_SECONDS = 30
 
 _CHUNK = 1 << 20
 _SMALL = 1 << 16
+_MAX_UNSIZED = 64 << 20
+_MAX_MEMORY = 1 << 30
+"""Bytes of address space: a guest decides how many names a directory has, and this process is not in its limits."""
 _TEXTS = {errno.ENOSPC: "No space left in the instance", errno.EROFS: "The file system is read-only"}
 
 
@@ -45,12 +49,15 @@ def main(payload: dict[str, Any], fds: list[int]) -> None:
     path: str = payload["path"]
     signal.alarm(STALLED_SECONDS)
     proc_fd = cell.enter(payload)
+    resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
     try:
         answer = _OPERATIONS[payload["op"]](Request(payload, daemon, proc_fd, fds[1] if len(fds) > 1 else -1))
     except OSError as error:
         raise _translate(error, path) from None
     except ValueError as error:
         raise BadRequest(f"Invalid archive: {error}") from None
+    except MemoryError:
+        raise BadRequest(f"{path!r}: there is too much in the directory") from None
     except _AbandonedError:
         return
     protocol.send(daemon, answer)
@@ -129,8 +136,13 @@ def _send_file(request: Request, head: dict[str, Any]) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise BadRequest(f"{request.path!r} is no file, directory or symbolic link")
     if status.st_size == 0:
-        # Files of /proc and /sys tell no size.
-        _send_bytes(request, head, os.read(fd, _CHUNK))
+        # Files of /proc and /sys tell no size, and give a page at a time.
+        content = bytearray()
+        while piece := os.read(fd, _CHUNK):
+            content += piece
+            if len(content) > _MAX_UNSIZED:
+                raise BadRequest(f"{request.path!r} does not tell its size and has no end")
+        _send_bytes(request, head, bytes(content))
         return
     _, (sink,) = request.ask(head | {"size": status.st_size})
     if send_file(sink, fd, status.st_size) < status.st_size:
