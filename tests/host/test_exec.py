@@ -452,6 +452,8 @@ def test_recorded_output(host: Daemon, guest: str) -> None:
         path = f"{host.dir}/logs/{guest}/{metadata['output'][number].rpartition('/')[2]}"
         texts[number] = Path(path).read_text()
     assert texts == {"1": "out\n", "2": "err\n"}
+    endless = {"command": ["sh", "-c", "while :; do echo more; done & exit 3"], "record-output": True}
+    assert host.request("POST", f"/1.0/instances/{guest}/exec", endless)["return"] == 3
     metadata = host.request("POST", f"/1.0/instances/{guest}/exec", {"command": ["sh", "-c", "exit 8"]})
     assert (metadata["return"], "output" in metadata) == (8, False)
 

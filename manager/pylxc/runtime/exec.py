@@ -24,6 +24,8 @@ from pylxc.runtime import attach, protocol
 FDS_SECONDS = 10.0
 CHUNK = 1 << 20
 MAX_LINE = 4096
+_LAST_MOVES = 16
+"""More than enough for what a pipe can hold (CHUNK); a process that is left behind may never end writing."""
 
 
 def main(payload: dict[str, Any], fds: list[int]) -> None:
@@ -264,11 +266,12 @@ class Pump:
         return moved > 0
 
     def drain(self) -> None:
-        """Move what is there already and end; what others still hold open is not waited for."""
+        """Move what is there already and end; what others still hold open, or go on writing, is not waited for."""
         poll = select.poll()
         poll.register(self._source, select.POLLIN)
-        while poll.poll(0) and not self._full and self.move():
-            pass
+        for _ in range(_LAST_MOVES):
+            if not poll.poll(0) or self._full or not self.move():
+                break
         self.close()
 
     def close(self) -> None:
