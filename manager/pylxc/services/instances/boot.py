@@ -56,7 +56,7 @@ class Boot:
                 self._lifecycle.stop(found.project, found.name, force=True, timeout=None)
             if not found.ephemeral:
                 self._lifecycle.mark_running(found.project, found.name)
-        except PylxcError as error:
+        except (PylxcError, OSError) as error:
             log.warning("Failed stopping instance %s: %s", found.key, error)
 
     def _autostart(self, found: Record) -> None:
@@ -65,7 +65,7 @@ class Boot:
                 self._lifecycle.start(found.project, found.name)
             except (Conflict, NotFound):
                 return
-            except PylxcError as error:
+            except (PylxcError, OSError) as error:
                 log.warning("Failed starting instance %s, attempt %d: %s", found.key, attempt, error)
                 if attempt < _AUTOSTART_ATTEMPTS:
                     time.sleep(_AUTOSTART_PAUSE)

@@ -220,7 +220,10 @@ class Lifecycle:
                 found = record(row) if row else None
             if found is None:
                 log.warning("Killing container %s: no instance has that name", key)
-                self._runtime.kill(key)
+                try:
+                    self._runtime.kill(key)
+                except PylxcError as error:
+                    log.error("Failed killing container %s: %s", key, error)
                 continue
             with self._guard:
                 self._runs[key] = _Run(found.expanded_devices)
@@ -325,7 +328,7 @@ class Lifecycle:
                 self._start(project, name)
         except Conflict as busy:
             log.warning("Not rebooting container %s: %s", key, busy)
-        except PylxcError as error:
+        except (PylxcError, OSError) as error:
             log.error("Failed rebooting container %s: %s", key, error)
             with suppress(NotFound):
                 self._record_stop(project, name)
