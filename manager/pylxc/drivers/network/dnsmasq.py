@@ -142,8 +142,10 @@ class Dnsmasq:
         except (FileNotFoundError, ProcessLookupError):
             return None
         option, _, path = words[1].partition(b"=") if len(words) > 1 else (b"", b"", b"")
-        is_ours = words[0].endswith(b"dnsmasq") and option == b"--conf-file"
-        return os.fsdecode(path) if is_ours and os.fsdecode(path).startswith(f"{self.directory}/") else None
+        is_named_so = words[0].endswith(b"dnsmasq") and option == b"--conf-file"
+        if not is_named_so or not os.fsdecode(path).startswith(f"{self.directory}/"):
+            return None
+        return os.fsdecode(path) if _is_of_the_host(pid) else None
 
     def _end(self, processes: list[tuple[int, str]]) -> None:
         for pid, _ in processes:
@@ -152,6 +154,8 @@ class Dnsmasq:
             except ProcessLookupError:
                 continue
             try:
+                if self._configuration(pid) is None:
+                    continue  # it has ended, and its number is somebody else's
                 pidfd.send_signal(descriptor, signal.SIGTERM)
                 if not pidfd.wait(descriptor, STOP_SECONDS):
                     pidfd.send_signal(descriptor, signal.SIGKILL)
@@ -337,6 +341,14 @@ def _advertisements(settings: Settings) -> list[str]:
     if settings.mtu != 1500:
         lines.append(f"ra-param={settings.bridge},mtu:{settings.mtu},0,0")
     return lines
+
+
+def _is_of_the_host(pid: int) -> bool:
+    """Return whether a process is in our pid namespace: a container's can give itself any command line."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return False
 
 
 def _group(user: str) -> str:
