@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 from alembic import context
@@ -33,6 +34,11 @@ handed_in = context.config.attributes.get("connection")
 if handed_in is not None:
     run(handed_in)
 else:
-    engine = create_engine(context.config.get_alembic_option("sqlalchemy.url") or f"sqlite:///{Paths().database}")
+    url = context.config.get_alembic_option("sqlalchemy.url")
+    if not url:
+        path = Paths().database
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        url = f"sqlite:///{path}"
+    engine = create_engine(url)
     with engine.begin() as own:
         run(own)
