@@ -62,16 +62,22 @@ class Networks:
         with self._changing:
             for row in unsettled:
                 log.info("Removing network %s that was left half made or half deleted", row.name)
-                self._remove(row)
+                try:
+                    self._remove(row)
+                except (PylxcError, OSError) as error:
+                    log.warning("Failed removing network %s, the next start tries again: %s", row.name, error)
             for row in rows:
                 try:
                     self._bring_up(row)
-                except PylxcError as error:
+                except (PylxcError, OSError) as error:
                     log.warning("Network %s cannot be used: %s", row.name, error)
                     self._broken[row.name] = str(error)
                     continue
-                self._forget_strangers(self._driver(row), known)
-                self._interfaces.delete_orphans(row.name, host_names)
+                try:
+                    self._forget_strangers(self._driver(row), known)
+                    self._interfaces.delete_orphans(row.name, host_names)
+                except OSError as error:
+                    log.warning("Failed clearing network %s of instances that are gone: %s", row.name, error)
 
     def _forget_strangers(self, driver: NetworkDriver, known: set[str]) -> None:
         for key, host in driver.hosts().items():
@@ -90,7 +96,7 @@ class Networks:
             for row in rows:
                 try:
                     self._driver(row).stop()
-                except PylxcError as error:
+                except (PylxcError, OSError) as error:
                     log.warning("Failed taking network %s down: %s", row.name, error)
 
     def close(self) -> None:
