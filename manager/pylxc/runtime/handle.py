@@ -348,6 +348,10 @@ class Runtime:
         except (Internal, OSError) as error:
             log.error("Failed taking over the container in %s: %s", run_dir, error)
             return
+        except Exception:
+            # One that is not understood must not lose us the others.
+            log.exception("Failed taking over the container in %s", run_dir)
+            return
         if ended is not None:
             self._report(key, ended)
 
