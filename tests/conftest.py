@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,6 +13,11 @@ from tests.support.daemon import Daemon, unique
 from tests.support.images import image_files
 
 LOG_CHARACTERS = 12_000
+# A shell that runs the tests in the background ignores these, and what the tests start would inherit that.
+for _ignored in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_ignored) is signal.SIG_IGN:
+        signal.signal(_ignored, signal.default_int_handler)
+
 REQUIRE_ALL = os.environ.get("PYLXC_REQUIRE_ALL") == "1"
 
 

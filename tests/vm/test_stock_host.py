@@ -34,7 +34,8 @@ def host(busybox_files: list[str], debian12_files: list[str], debian13_files: li
 @pytest.mark.parametrize("image", ["debian12", "debian13"])
 def test_debian_guest_reaches_running(host: StockHost, image: str) -> None:
     host.check("pylxc", "launch", image, image, timeout=300)
-    status, out = host.run("pylxc", "exec", image, "--", "systemctl", "is-system-running", "--wait", timeout=300)
+    booted = "until [ -S /run/dbus/system_bus_socket ]; do sleep 0.2; done; systemctl is-system-running --wait"
+    status, out = host.run("pylxc", "exec", image, "--", "sh", "-c", booted, timeout=300)
     failed = host.run("pylxc", "exec", image, "--", "systemctl", "--failed")[1]
     assert (status, out.strip()) == (0, "running"), failed
     controllers = host.check("pylxc", "exec", image, "--", "cat", "/sys/fs/cgroup/cgroup.controllers").split()

@@ -24,6 +24,7 @@ _COMMON = {
     "mount_setattr": 442,
 }
 _X86_64 = {
+    "rt_sigaction": 13,
     "pivot_root": 155,
     "mount": 165,
     "umount2": 166,
@@ -38,6 +39,7 @@ _X86_64 = {
 }
 # arm64, riscv64 and every later architecture share one table. See: include/uapi/asm-generic/unistd.h
 _GENERIC = {
+    "rt_sigaction": 134,
     "pivot_root": 41,
     "mount": 40,
     "umount2": 39,

@@ -15,7 +15,7 @@ import select
 import socket
 import sys
 
-from pylxc.kernel import caps
+from pylxc.kernel import caps, signals
 from pylxc.kernel import fds as descriptors
 from pylxc.runtime import monitor, protocol
 
@@ -37,6 +37,7 @@ _WARM = ("exec", "files")
 def main(fd: int) -> None:
     """Serve the daemon on the socket `fd` until it closes it."""
     caps.set_name("pylxc-spawner")
+    signals.stop_ignoring()
     for kind in _WARM:
         _function(kind)
     Spawner(protocol.adopt(fd)).serve()
