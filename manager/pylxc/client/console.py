@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 
-from pylxc.client import codec, terminal
+from pylxc.client import terminal
 from pylxc.client.exec import Signals
-from pylxc.client.exec_websocket import open_fd, receive_to, send_from
+from pylxc.client.exec_websocket import open_fd, receive_to, send_from, send_size
 from pylxc.client.http import quote
 
 TYPE_CHECKING = False
@@ -90,9 +90,7 @@ def _resize(signals: Signals, control: ClientConnection, fd: int) -> None:
     from websockets.exceptions import ConnectionClosed
 
     while signals.take():
-        columns, rows = terminal.size(fd)
-        message = {"command": "window-resize", "args": {"width": str(columns), "height": str(rows)}}
         try:
-            control.send(codec.dumps(message))
+            send_size(control, fd)
         except ConnectionClosed:
             return

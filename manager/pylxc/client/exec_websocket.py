@@ -79,14 +79,24 @@ def _forward(signals: Signals, control: ClientConnection, fd: int) -> None:
 
     while numbers := signals.take():
         for number in numbers:
-            message: dict[str, Any] = {"command": "signal", "signal": number}
-            if number == signal.SIGWINCH:
-                columns, rows = terminal.size(fd)
-                message = {"command": "window-resize", "args": {"width": str(columns), "height": str(rows)}}
             try:
-                control.send(codec.dumps(message))
+                if number == signal.SIGWINCH:
+                    send_size(control, fd)
+                else:
+                    control.send(codec.dumps({"command": "signal", "signal": number}))
             except ConnectionClosed:
                 return
+
+
+def send_size(control: ClientConnection, fd: int) -> None:
+    """Tell the server the size of the terminal `fd`.
+
+    Raises:
+        ConnectionClosed: the server has ended the connection.
+    """
+    columns, rows = terminal.size(fd)
+    message = {"command": "window-resize", "args": {"width": str(columns), "height": str(rows)}}
+    control.send(codec.dumps(message))
 
 
 def run(client: Client, operation: dict[str, Any], fds: tuple[int, int, int], *, interactive: bool) -> int:
