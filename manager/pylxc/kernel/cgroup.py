@@ -179,11 +179,7 @@ class UnifiedCgroup(Cgroup):
                 raise
 
     def _limit(self, file: str, value: int | str | None, unlimited: str, *, optional: bool = False) -> None:
-        path = f"{self.path}/{file}"
-        if value is None or optional:
-            _write_if_possible(path, unlimited if value is None else str(value))
-        else:
-            _write(path, str(value))
+        _write_limit(f"{self.path}/{file}", value, unlimited, optional=optional)
 
     def usage(self) -> dict[str, int]:
         """See `Cgroup.usage`."""
@@ -258,11 +254,7 @@ class HybridCgroup(Cgroup):
     def _limit(
         self, controller: str, file: str, value: int | str | None, unlimited: str, *, optional: bool = False
     ) -> None:
-        path = self._file(controller, file)
-        if value is None or optional:
-            _write_if_possible(path, unlimited if value is None else str(value))
-        else:
-            _write(path, str(value))
+        _write_limit(self._file(controller, file), value, unlimited, optional=optional)
 
     def usage(self) -> dict[str, int]:
         """See `Cgroup.usage`."""
@@ -395,6 +387,14 @@ def _write(path: str, text: str) -> None:
         raise OSError(error.errno, f"writing {text!r}: {os.strerror(error.errno or 0)}", path) from None
     finally:
         os.close(fd)
+
+
+def _write_limit(path: str, value: int | str | None, unlimited: str, *, optional: bool) -> None:
+    # A limit that is not asked for need not be there to be lifted.
+    if value is None or optional:
+        _write_if_possible(path, unlimited if value is None else str(value))
+    else:
+        _write(path, str(value))
 
 
 def _write_if_possible(path: str, text: str) -> None:
