@@ -128,6 +128,10 @@ def test_log(host: Daemon, guest: str) -> None:
     assert log(host, guest) == b""
     write(host, guest, "second")
     until(lambda: b"second" in log(host, guest), "the line")
+    host.request("PUT", f"/1.0/instances/{guest}/state", {"action": "stop", "force": True})
+    assert b"second" in log(host, guest)
+    host.request("DELETE", f"/1.0/instances/{guest}/console")
+    assert log(host, guest) == b""
 
 
 def test_bad_requests(host: Daemon, guest: str) -> None:
