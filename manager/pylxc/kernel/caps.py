@@ -48,7 +48,10 @@ def number(name: str) -> int:
 
 
 def current() -> tuple[int, int, int]:
-    """Return the caller's (effective, permitted, inheritable) sets as bit masks."""
+    """Return the caller's (effective, permitted, inheritable) sets as bit masks.
+
+    See: capget(2)
+    """
     data = _Data()
     syscall("capget", _Header(_VERSION_3, 0), data)
     return (
@@ -68,7 +71,10 @@ def set_current(effective: int, permitted: int, inheritable: int) -> None:
 
 
 def drop_from_bounding(numbers: set[int]) -> None:
-    """Take capabilities out of the caller's bounding set; those that the kernel does not know are skipped."""
+    """Take capabilities out of the caller's bounding set; those that the kernel does not know are skipped.
+
+    See: PR_CAPBSET_DROP in prctl(2)
+    """
     for capability in numbers:
         try:
             syscall("prctl", _PR_CAPBSET_READ, capability, 0, 0, 0)
@@ -93,22 +99,34 @@ def drop(names: tuple[str, ...]) -> None:
 
 
 def set_parent_death_signal(signal_number: int) -> None:
-    """Be sent a signal when the parent ends; undone by a change of ids."""
+    """Be sent a signal when the parent ends; undone by a change of ids.
+
+    See: PR_SET_PDEATHSIG in prctl(2)
+    """
     syscall("prctl", _PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """Say whether others of the same ids may trace this process and reach its /proc entries."""
+    """Say whether others of the same ids may trace this process and reach its /proc entries.
+
+    See: PR_SET_DUMPABLE in prctl(2)
+    """
     syscall("prctl", _PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
 
 
 def set_no_new_privileges() -> None:
-    """Make execve grant nothing more, for good."""
+    """Make execve grant nothing more, for good.
+
+    See: PR_SET_NO_NEW_PRIVS in prctl(2)
+    """
     syscall("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def set_name(name: str) -> None:
-    """Set the name that ps and /proc/PID/comm show; 15 bytes of it are kept."""
+    """Set the name that ps and /proc/PID/comm show; 15 bytes of it are kept.
+
+    See: PR_SET_NAME in prctl(2)
+    """
     syscall("prctl", _PR_SET_NAME, name, 0, 0, 0)
 
 

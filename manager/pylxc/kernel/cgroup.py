@@ -92,7 +92,15 @@ class Cgroup(ABC):
                     continue
 
     def freeze(self, timeout: float = 10) -> None:
-        """Stop every process of the group; raises TimeoutError when some do not stop."""
+        """Stop every process of the group.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            TimeoutError: some do not stop; all go on again.
+            OSError: the group has gone.
+        """
         _write(f"{self.path}/cgroup.freeze", "1")
         try:
             self._await_event("frozen", "1", timeout)

@@ -140,12 +140,20 @@ def attach(mount_fd: int, target_fd: int, *, path: str | None = None) -> None:
 
 
 def attach_at(mount_fd: int, target: str) -> None:
-    """Attach a detached mount at a path that the caller trusts."""
+    """Attach a detached mount at a path that the caller trusts.
+
+    Raises:
+        OSError: see move_mount(2).
+    """
     syscall("move_mount", mount_fd, "", AT_FDCWD, target, _MOVE_MOUNT_F_EMPTY_PATH, path=target)
 
 
 def set_propagation(path: str, flags: int) -> None:
-    """Set the propagation of the mount at `path`: MS_PRIVATE, with MS_REC for all below."""
+    """Set the propagation of the mount at `path`: MS_PRIVATE, with MS_REC for all below.
+
+    Raises:
+        OSError: see mount(2).
+    """
     syscall("mount", None, path, None, flags, None, path=path)
 
 
@@ -155,5 +163,9 @@ def pivot_root(new_root: str, put_old: str) -> None:
 
 
 def unmount(path: str, flags: int = MNT_DETACH) -> None:
-    """Unmount `path`, lazily unless told otherwise; a symbolic link is not followed."""
+    """Unmount `path`, lazily unless told otherwise; a symbolic link is not followed.
+
+    Raises:
+        OSError: see umount2(2).
+    """
     syscall("umount2", path, flags | UMOUNT_NOFOLLOW, path=path)
