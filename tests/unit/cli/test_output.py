@@ -12,6 +12,7 @@ from pylxc.cli.image_files import _place
 from pylxc.cli.list import COMMANDS, parse_columns
 from pylxc.cli.list_filter import matches
 from pylxc.cli.output import _fit, _wrap, binary_size, format_time, natural, show, sort_rows
+from pylxc.errors import BadRequest
 
 INSTANCE: dict[str, Any] = {
     "name": "web1",
@@ -139,3 +140,16 @@ def test_yaml_is_what_it_was() -> None:
 )
 def test_place_of_an_exported_image(tmp_path: object, target: str, name: str, middle: str, expected: str) -> None:
     assert _place(target.format(tmp=tmp_path), name, middle) == expected.format(tmp=tmp_path)
+
+
+def test_yaml_keeps_the_texts_of_configuration() -> None:
+    text = "ephemeral: true\nconfig: {limits.cpu: 2, security.nesting: yes}\ndevices: {root: {size: 010}}\nsize: 3\n"
+    assert yamltext.load(text, "instance") == {
+        "ephemeral": True,
+        "config": {"limits.cpu": "2", "security.nesting": "yes"},
+        "devices": {"root": {"size": "010"}},
+        "size": 3,
+    }
+    with pytest.raises(BadRequest, match="not valid YAML"):
+        yamltext.load("a: *nothing", "instance")
+    assert yamltext.load("", "instance") == {}
