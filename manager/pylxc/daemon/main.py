@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pylxc import __version__
 from pylxc.daemon import log as daemon_log
 from pylxc.daemon.access import PidLock, group_id, prepare_directory
-from pylxc.errors import PylxcError
+from pylxc.errors import PylxcError, from_os
 from pylxc.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"Error: {error}\n")
         status = 1
     except OSError as error:
-        sys.stderr.write(f"Error: {error}\n")
+        sys.stderr.write(f"Error: {from_os(error)}\n")
         log.debug("Failed starting", exc_info=error)
         status = 1
     except Exception:
