@@ -279,8 +279,10 @@ def test_the_end_of_the_daemon_during_the_start_undoes_it(host: Host, tree: Path
     argv = [sys.executable, "-c", program, str(away), str(tree), str(top), str(top / "manager")]
     assert subprocess.run(argv, check=False).returncode == -signal.SIGKILL
     leaks = Leaks(str(away))
-    until(lambda: not leaks.processes(None) and not leaks.cgroups(), "the start is undone")
-    assert os.listdir(away / "run/instances") == []
+    until(
+        lambda: not leaks.processes(None) and not leaks.cgroups() and not os.listdir(away / "run/instances"),
+        "the start is undone",
+    )
 
 
 def test_many_at_once(host: Host, tmp_path: Path) -> None:
@@ -305,7 +307,8 @@ def test_console(host: Host, tmp_path: Path) -> None:
         first.sendall(b"echo one$((1+1))\n")
         read_until(first, b"one2")
         with host.runtime.console_attach("c1") as second:
-            assert first.recv(4096) == b""
+            while first.recv(4096):  # what the guest has still written to it comes before its end
+                pass
             second.sendall(b"echo two$((1+1))\n")
             read_until(second, b"two2")
             host.runtime.console_resize("c1", 111, 22)
