@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import signal
 import subprocess
@@ -60,9 +61,13 @@ class Leaks:
     def cgroups(self) -> list[str]:
         """Return the control groups of the directory's containers, innermost first."""
         suffix = cgroup_name("", f"{self.directory}/run/instances/any")
-        # Only our own groups are descended into: those of others may vanish while we look.
-        layouts = (f"pylxc/*{suffix}/**", f"*/pylxc/*{suffix}/**")
-        return sorted((str(p) for layout in layouts for p in Path("/sys/fs/cgroup").glob(layout)), reverse=True)
+        # glob and walk pass over what vanishes while they look; pathlib's glob does not.
+        tops = [
+            top
+            for layout in (f"pylxc/*{suffix}", f"*/pylxc/*{suffix}")
+            for top in glob.glob(f"/sys/fs/cgroup/{layout}")
+        ]
+        return sorted((path for top in tops for path, _, _ in os.walk(top)), reverse=True)
 
     def clean(self, netns: NetworkNamespace | None) -> list[str]:
         """Remove everything found and return a line on each."""
