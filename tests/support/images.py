@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
-import yaml
-
+from pylxc.drivers.image.recipe_file import RecipeBook
 from tests.support.daemon import POOL_ONLY, ROOT, Daemon
 
 CACHE = Path(os.environ.get("PYLXC_TEST_CACHE", "/var/tmp/pylxc-test-cache"))
@@ -23,21 +21,14 @@ def image_files(recipe: str) -> list[str]:
     The first call on a machine builds it (a minute for Debian, from its mirror); a changed recipe is built anew.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
-    slug = recipe.replace("/", "-")
-    target = CACHE / f"{slug}-{hashlib.sha256(_source(slug)).hexdigest()[:12]}"
+    version = RecipeBook(str(ROOT / "images")).find(recipe).version
+    target = CACHE / f"{recipe.replace('/', '-')}-{version[:12]}"
     with open(f"{target}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
             _build(recipe, target)
     # The metadata of a split image comes first.
     return sorted((str(path) for path in target.iterdir()), key=lambda path: "/meta-" not in path)
-
-
-def _source(slug: str) -> bytes:
-    """Return the text of a recipe and of those that it extends."""
-    text = (ROOT / "images" / f"{slug}.yaml").read_bytes()
-    base = yaml.safe_load(text).get("extends")
-    return text + (_source(base) if base else b"")
 
 
 def _build(recipe: str, target: Path) -> None:

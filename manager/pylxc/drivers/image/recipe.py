@@ -131,16 +131,20 @@ class RecipeDriver:
 
 
 def _properties(recipe: Recipe, serial: str = "") -> dict[str, str]:
+    """Return the properties that the public servers' images have; an image that is not built yet has no serial."""
     architecture = _debian_architecture()
-    return {
+    variant = "" if recipe.variant == "default" else f" ({recipe.variant})"
+    properties = {
         "architecture": architecture,
-        "description": f"{recipe.description} {architecture}" + (f" ({serial})" if serial else ""),
+        "description": f"{recipe.description} {architecture}{variant}" + (f" ({serial})" if serial else ""),
         "os": recipe.os,
         "release": recipe.release,
         "variant": recipe.variant,
-        **({"serial": serial} if serial else {}),
-        **recipe.properties,
     }
+    if serial:
+        name = f"{recipe.os.lower()}-{recipe.release}-{architecture}-{recipe.variant}-{serial}"
+        properties |= {"name": name, "serial": serial}
+    return properties | recipe.properties
 
 
 def _debian_architecture() -> str:
@@ -299,7 +303,12 @@ def _write_metadata(recipe: Recipe, path: str) -> None:
     for target, template in recipe.templates.items():
         file = f"{target.strip('/').replace('/', '-')}.tpl"
         contents[f"templates/{file}"] = template.content
-        templates[target] = {"when": list(template.when), "create_only": template.create_only, "template": file}
+        templates[target] = {
+            "when": list(template.when),
+            "create_only": template.create_only,
+            "template": file,
+            "properties": template.properties,
+        }
     metadata = {
         "architecture": platform.machine(),
         "creation_date": built_at,

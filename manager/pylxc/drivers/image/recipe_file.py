@@ -29,16 +29,17 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A file that is rendered in the instance. `when` has create, copy, rename, start."""
+    """A file that is rendered in the instance. `when` has create, copy, rename, start; it sees `properties`."""
 
     content: str
     when: tuple[str, ...] = ("create", "copy")
     create_only: bool = False
+    properties: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A checked recipe. Its fields are the keys of the file; `name` is the file's name without .yaml."""
+    """A checked recipe. Its fields are the keys of the file; `name` is the file's without .yaml, perhaps "/VARIANT"."""
 
     name: str
     description: str
@@ -87,33 +88,38 @@ class RecipeBook:
         broken: PylxcError | None = None
         for name, path in self._paths().items():
             try:
-                recipe = self.load(name)
+                recipes = self.load(name)
             except PylxcError as error:
-                if alias in (name, _given_alias(path, alias)):
+                if name == alias.partition("/")[0] or _gives_alias(path, alias):
                     broken = broken or error
                 continue
-            if alias == name or alias in recipe.aliases:
-                return recipe
+            for recipe in recipes:
+                if alias == recipe.name or alias in recipe.aliases:
+                    return recipe
         raise broken or NotFound(f"No recipe is called {alias[:100]!r}", hint="pylxc image list recipe:")
 
     def all(self) -> list[Recipe]:
         """Return the recipes that can be read, by name."""
-        found = []
+        found: list[Recipe] = []
         for name in sorted(self._paths()):
             try:
-                found.append(self.load(name))
+                found += self.load(name)
             except PylxcError:
                 continue
         return found
 
-    def load(self, name: str) -> Recipe:
-        """Return the recipe in the file `name`.yaml.
+    def load(self, name: str) -> list[Recipe]:
+        """Return the recipe in the file `name`.yaml, and its variants after it.
 
         Raises:
             NotFound: there is no such file.
             BadRequest: it is no recipe; the message names file and key.
         """
-        return _check(name, self._merged(name, 0))
+        data = self._merged(name, 0)
+        variants = _map(name, data, "variants")
+        data.pop("variants", None)
+        recipe = _check(name, data)
+        return [recipe, *(_variant(recipe, data, word, changes) for word, changes in variants)]
 
     def _paths(self) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -138,11 +144,44 @@ class RecipeBook:
             return data
         if depth >= _MAX_DEPTH or not isinstance(parent, str):
             raise BadRequest(f"Recipe {name!r}: 'extends' must name another recipe, and end somewhere")
-        merged = self._merged(parent, depth + 1)
-        for key in ("files", "templates", "properties"):
-            if isinstance(data.get(key), dict) and isinstance(merged.get(key), dict):
-                data[key] = merged[key] | data[key]
-        return merged | data
+        return _over(name, self._merged(parent, depth + 1), data)
+
+
+def _over(name: str, base: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with what `data` says instead: maps are merged, and a list whose key ends in "+" is appended."""
+    merged = dict(base)
+    for key in sorted(data, key=lambda key: str(key).endswith("+")):
+        value, plain = data[key], str(key).removesuffix("+")
+        if key != plain:
+            if plain not in _LISTS or not isinstance(value, list):
+                raise BadRequest(f"Recipe {name!r}: {key!r} must be a list, and add to one")
+            target = plain if isinstance(merged.get(plain), list) else key
+            merged[target] = [*merged.get(target, []), *value]
+        elif key == "variants":
+            older = dict(_map(name, merged, key))
+            news = {
+                word: _over(name, older.get(word, {}), _changes(name, word, new)) for word, new in _map(name, data, key)
+            }
+            merged[key] = older | news
+        elif key in _MAPS and isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = merged[key] | value
+        else:
+            merged[key] = value
+    return merged
+
+
+def _variant(recipe: Recipe, data: Mapping[str, Any], word: str, changes: object) -> Recipe:
+    """Return a recipe's variant: its names are the recipe's with /VARIANT after them."""
+    name = f"{recipe.name}/{word}"
+    checked = _changes(recipe.name, word, changes)
+    aliases = {"aliases": [f"{alias}/{word}" for alias in recipe.aliases], "variant": word}
+    return _check(name, _over(name, data, {**aliases, **checked}))
+
+
+def _changes(name: str, word: str, changes: object) -> dict[str, Any]:
+    if not _NAME.fullmatch(word) or not isinstance(changes, dict) or {"variants", "extends"} & changes.keys():
+        raise BadRequest(f"Recipe {name!r}: the variant {word!r} must be a map of what is different in it")
+    return changes
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -156,23 +195,25 @@ def _read(path: str) -> dict[str, Any]:
     return data
 
 
-def _given_alias(path: str, alias: str) -> str | None:
+def _gives_alias(path: str, alias: str) -> bool:
     try:
         aliases = _read(path).get("aliases")
     except PylxcError:
-        return None
-    return alias if isinstance(aliases, list) and alias in aliases else None
+        return False
+    return isinstance(aliases, list) and any(f"{alias}/".startswith(f"{given}/") for given in aliases)
 
 
 _TEXTS = ("description", "os", "release", "variant", "archive", "mirror", "security", "keyring", "base")
 _LISTS = ("aliases", "architectures", "suites", "components", "packages", "exclude", "include", "commands")
+_MAPS = ("files", "templates", "properties")
 
 
 def _check(name: str, data: Mapping[str, Any]) -> Recipe:
-    known = {*_TEXTS, *_LISTS, "files", "templates", "properties"}
+    known = {*_TEXTS, *_LISTS, *_MAPS}
+    data = {str(key).removesuffix("+"): value for key, value in data.items()}  # there was nothing to add to
     for key in data:
         if key not in known:
-            raise BadRequest(f"Recipe {name!r}: unknown key {str(key)!r}")
+            raise BadRequest(f"Recipe {name!r}: unknown key {key!r}")
     for key in ("description", "os", "release", "archive", "suites"):
         if not data.get(key):
             raise BadRequest(f"Recipe {name!r}: {key!r} is missing")
@@ -232,7 +273,11 @@ def _mode(name: str, path: str, value: object) -> int:
 
 
 def _template(name: str, path: str, entry: object) -> Template:
-    if not isinstance(entry, dict) or set(entry) - {"content", "when", "create_only"}:
-        raise BadRequest(f"Recipe {name!r}: the template {path!r} must have content, when and perhaps create_only")
-    when = _list(name, path, entry.get("when", ["create", "copy"]))
-    return Template(_text(name, path, entry.get("content", "")), when, bool(entry.get("create_only", False)))
+    if not isinstance(entry, dict) or set(entry) - {"content", "when", "create_only", "properties"}:
+        raise BadRequest(f"Recipe {name!r}: the template {path!r} must have content, when, create_only or properties")
+    return Template(
+        content=_text(name, path, entry.get("content", "")),
+        when=_list(name, path, entry.get("when", ["create", "copy"])),
+        create_only=bool(entry.get("create_only", False)),
+        properties={key: _text(name, key, value) for key, value in _map(name, entry, "properties")},
+    )
