@@ -310,7 +310,7 @@ def test_own_recipe(builder: Daemon, tmp_path: Path) -> None:
     own_recipe(
         builder, name, f"extends: busybox\ndescription: Mine\naliases: [{name}/1]\nfiles: {{/etc/mine: hello}}\n"
     )
-    offers = builder.request("GET", "/1.0/pylxc/recipes")
+    offers = builder.request("GET", "/1.0/pylxc/images?protocol=recipe")
     assert [{"name": f"{name}/1", "description": ""}] in [offer["aliases"] for offer in offers]
     built = builder.request("POST", "/1.0/images", {"source": recipe_source(f"{name}/1")}, timeout=300)
     rootfs = f"{builder.dir}/images/{built['fingerprint']}.rootfs"

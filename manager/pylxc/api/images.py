@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, quote, unquote
 from aiohttp import BodyPartReader, MultipartReader, web
 
 from pylxc.api.call import MAX_BODY, Call, Endpoint
-from pylxc.api.responses import Answer, Async, Created, Sync
+from pylxc.api.responses import Answer, Async, Created, Encoded, Sync
 from pylxc.errors import BadRequest
 from pylxc.services import etag, filters
 from pylxc.services.images.importing import ImportOptions
@@ -24,6 +24,7 @@ from pylxc.wire.check import check
 
 _CHUNK = 1 << 20
 _JSON_AT_MOST = min(MAX_BODY, 1 << 20)
+_PLACE = ("protocol", "server", "certificate", "alias", "fingerprint")
 _TRUE = ("1", "true", "yes", "on")
 
 
@@ -254,9 +255,13 @@ async def delete_alias(call: Call) -> Answer:
     return Sync()
 
 
-async def list_recipes(call: Call) -> Answer:
-    """GET /1.0/pylxc/recipes: the images that can be built here, in the shape of GET /1.0/images?recursion=1."""
-    return Sync(await call.run(call.services.images.offers))
+async def list_elsewhere(call: Call) -> Answer:
+    """GET /1.0/pylxc/images: the images of another place, in the shape of GET /1.0/images?recursion=1."""
+    source = {key: call.query.get(key, "") for key in _PLACE}
+    listing = await call.run(call.services.images.listing, source)
+    if expression := call.query.get("filter"):
+        return Sync(filters.select(json.loads(listing), expression))
+    return Encoded(listing)
 
 
 def _alias_url(name: str) -> str:
@@ -277,5 +282,5 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(path="/1.0/images/{fingerprint}", get=get_image, put=put_image, patch=patch_image, delete=delete_image),
     Endpoint(path="/1.0/images/{fingerprint}/export", get=export_image),
     Endpoint(path="/1.0/images/{fingerprint}/refresh", post=refresh_image),
-    Endpoint(path="/1.0/pylxc/recipes", get=list_recipes),
+    Endpoint(path="/1.0/pylxc/images", get=list_elsewhere),
 )

@@ -139,7 +139,7 @@ def _ask(client: Client, kind: str, prefix: str) -> Iterator[Candidate]:
         for image in client.images.list():
             what = image["properties"].get("description", "")
             yield from ((alias["name"], what) for alias in image["aliases"])
-        for image in client.get("/1.0/pylxc/recipes"):
+        for image in client.get("/1.0/pylxc/images", protocol="recipe"):
             what = image["properties"].get("description", "")
             yield from ((f"recipe:{alias['name']}", what) for alias in image["aliases"])
     elif kind == "operation":

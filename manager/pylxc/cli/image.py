@@ -86,7 +86,11 @@ def _list(session: Session, args: Args) -> None:
             raise UsageError(f"Unknown column shorthand char {letter!r} in {args.columns!r}", _command("list"))
         columns.append(COLUMNS[letter])
     # What can be built comes in the shape of images that are there.
-    images = session.client.images.list() if protocol == "lxd" else session.client.get("/1.0/pylxc/recipes")
+    images = (
+        session.client.images.list()
+        if protocol == "lxd"
+        else session.client.get("/1.0/pylxc/images", protocol=protocol)
+    )
     images = [image for image in images if all(_matches(image, word) for word in words if word)]
     rows = sort_rows([[cell(image) for _, cell in columns] for image in images])
     show(args.format, [title for title, _ in columns], rows, images)

@@ -51,10 +51,10 @@ class Assembly:
         self._runtime = Runtime(paths, self._on_exit)
         storage = StoragePools(self._database, paths, events)
         networks = Networks(self._database, paths, events)
-        images = Images(self._database, paths, self._runtime, storage, operations, events)
+        server = Server(self._database, ServerCertificate(paths), storage, events, shutdown)
+        images = Images(self._database, paths, self._runtime, storage, operations, events, server.value)
         devices = DeviceManager(networks, storage, paths)
         projects = Projects(self._database, operations, events)
-        server = Server(self._database, ServerCertificate(paths), storage, events, shutdown)
         instances = Instances(
             db=self._database,
             paths=paths,

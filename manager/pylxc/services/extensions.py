@@ -22,6 +22,6 @@ LXD = """
     instance_create_start
 """
 
-PYLXC = ("pylxc_exec_upgrade", "pylxc_file_tree", "pylxc_init", "pylxc_recipes", "pylxc_version")
+PYLXC = ("pylxc_exec_upgrade", "pylxc_file_tree", "pylxc_init", "pylxc_recipes", "pylxc_remote_images", "pylxc_version")
 
 NAMES: tuple[str, ...] = (*LXD.split(), *PYLXC)

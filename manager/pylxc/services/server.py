@@ -19,11 +19,11 @@ from pylxc.db import server_config
 from pylxc.db.engine import Database
 from pylxc.db.models import StoragePool
 from pylxc.errors import NotSupported
+from pylxc.kernel.architecture import host_architectures
 from pylxc.services import extensions
 from pylxc.services.certificate import ServerCertificate
 from pylxc.services.etag import check, etag
 from pylxc.services.events import EventBus
-from pylxc.services.images.metadata import host_architectures
 from pylxc.services.storage.service import StoragePools
 
 DIALECT = "5.0.2"

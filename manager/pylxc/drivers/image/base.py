@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-Progress = Callable[[str, str], None]
-"""`progress(key, text)`: a key that ends in `_progress` and what people are shown."""
+from pylxc.wire import images as wire
+from pylxc.wire.times import NEVER, NEVER_USED
 
 Cancelled = Callable[[], None]
 """Raises when the user has asked for the end; long work calls it now and then."""
+
+
+class Progress(Protocol):
+    """Tells how far a fetch is."""
+
+    def __call__(self, key: str, text: str, **numbers: int) -> None:
+        """Take a key that ends in `_progress`, what people are shown and the numbers in it: `Operation.progress`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What drivers know of the host that they work for.
+
+    Attributes:
+        recipes: directories of recipe files, the user's own first.
+        cache: directory for what is kept of other places; made when it is needed.
+        setting: returns the value of a server configuration key.
+    """
+
+    recipes: tuple[str, ...]
+    cache: str
+    setting: Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,18 +40,23 @@ class Offer:
     """An image that a place has, found but not fetched.
 
     Attributes:
-        source: what the image's row keeps to be refreshed from: server, protocol, alias, certificate, and `version`.
+        source: what the image's row keeps to be refreshed from: protocol, server, alias, certificate, and `version`
+            where there is no fingerprint beforehand. Without an alias it is not refreshed.
         version: changes when the place's image does; an image in the store with another one is out of date.
-        fingerprint: where the place knows it beforehand, else "".
-        aliases: all names that the place gives it.
+        image: what the place says of it, as GET /1.0/images has it; `fingerprint` is "" and `size` 0 where it is not
+            known before the image is there, whose own metadata is what counts then.
+        hidden: what the driver needs to fetch it and nobody else is to see.
     """
 
     source: dict[str, str]
     version: str
-    fingerprint: str = ""
-    architecture: str
-    aliases: tuple[str, ...] = ()
-    properties: dict[str, str] = field(default_factory=dict)
+    image: wire.Image
+    hidden: Any = None
+
+    @property
+    def fingerprint(self) -> str:
+        """The image's, "" where the place does not know it beforehand."""
+        return self.image["fingerprint"]
 
 
 class Area(Protocol):
@@ -51,18 +78,22 @@ class Area(Protocol):
 
 
 class ImageDriver(Protocol):
-    """One kind of place. Thread-safe, without state of its own but caches."""
+    """One kind of place. Thread-safe, without state of its own but caches; made with a `Host`."""
 
-    def find(self, source: Mapping[str, str]) -> Offer:
-        """Return what the place has for `source` (alias or fingerprint, server, ...).
+    def find(self, source: Mapping[str, str], check_cancelled: Cancelled) -> Offer:
+        """Return what the place has now for `source` (alias or fingerprint, server, ...).
 
         Raises:
+            BadRequest: the source is malformed, or the image is for another kind of machine.
             NotFound: it has no such image.
             PylxcError: it cannot be asked.
         """
 
-    def offers(self, source: Mapping[str, str]) -> list[Offer]:
-        """Return everything that the place has for this host, by name."""
+    def listing(self, source: Mapping[str, str]) -> bytes:
+        """Return everything that the place has, as the JSON array that GET /1.0/images?recursion=1 would answer.
+
+        It may be as old as a minute. Raises like `find`.
+        """
 
     def fetch(self, offer: Offer, area: Area, progress: Progress, check_cancelled: Cancelled) -> None:
         """Get the image's files into `area`.
@@ -70,3 +101,26 @@ class ImageDriver(Protocol):
         Raises:
             PylxcError: it cannot be had; or what `check_cancelled` raises.
         """
+
+
+def wire_image(**known: Any) -> wire.Image:
+    """Return an image as the wire has it, of what a place knows of it; the rest is what it is for every offer."""
+    image: wire.Image = {
+        "auto_update": False,
+        "properties": {},
+        "public": True,
+        "expires_at": NEVER,
+        "profiles": [],
+        "aliases": [],
+        "architecture": "",
+        "cached": False,
+        "filename": "",
+        "fingerprint": "",
+        "size": 0,
+        "type": "container",
+        "created_at": NEVER_USED,
+        "last_used_at": NEVER_USED,
+        "uploaded_at": NEVER_USED,
+    }
+    image.update(known)  # type: ignore[typeddict-item]
+    return image

@@ -7,6 +7,7 @@ that neither a cancel nor a crash leaves a mount or a process behind; its tree i
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import platform
@@ -23,7 +24,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from pylxc.drivers.image.apt import Source, host_options, host_sources, mirror
-from pylxc.drivers.image.base import Area, Cancelled, Offer, Progress
+from pylxc.drivers.image.base import Area, Cancelled, Host, Offer, Progress, wire_image
 from pylxc.drivers.image.recipe_file import Recipe, RecipeBook
 from pylxc.errors import BadRequest, Internal, NotSupported
 from pylxc.kernel import command
@@ -86,23 +87,24 @@ class RecipeDriver:
     """Builds images from recipes.
 
     Args:
-        directories: where recipe files are, the user's own first.
+        host: says where recipe files are.
     """
 
-    def __init__(self, *directories: str) -> None:
-        self._book = RecipeBook(*directories)
+    def __init__(self, host: Host) -> None:
+        self._book = RecipeBook(*host.recipes)
 
-    def find(self, source: Mapping[str, str]) -> Offer:
+    def find(self, source: Mapping[str, str], check_cancelled: Cancelled) -> Offer:
         """Return what the recipe that `source["alias"]` names makes; see `ImageDriver`."""
         alias = source.get("alias") or ""
         if not alias:
             raise BadRequest("A recipe is asked for by its alias", hint="pylxc image list recipe:")
         return self._offer(self._book.find(alias))
 
-    def offers(self, source: Mapping[str, str]) -> list[Offer]:
-        """Return what the recipes make that can be built on this host, by name."""
+    def listing(self, source: Mapping[str, str]) -> bytes:
+        """Return what the recipes make that can be built on this host, by name; see `ImageDriver`."""
         own = platform.machine()
-        return [self._offer(r) for r in self._book.all() if not r.architectures or own in r.architectures]
+        fitting = [recipe for recipe in self._book.all() if not recipe.architectures or own in recipe.architectures]
+        return json.dumps([self._offer(recipe).image for recipe in fitting]).encode()
 
     def fetch(self, offer: Offer, area: Area, progress: Progress, check_cancelled: Cancelled) -> None:
         """Build the image; see `ImageDriver`."""
@@ -124,9 +126,11 @@ class RecipeDriver:
         return Offer(
             source={"protocol": "recipe", "alias": recipe.aliases[0], "version": recipe.version},
             version=recipe.version,
-            architecture=own,
-            aliases=recipe.aliases,
-            properties=_properties(recipe),
+            image=wire_image(
+                architecture=own,
+                aliases=[{"name": name, "description": ""} for name in recipe.aliases],
+                properties=_properties(recipe),
+            ),
         )
 
 

@@ -3,48 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from pylxc.errors import BadRequest
+from pylxc.kernel.architecture import architecture_name, host_architectures
 
 MAX_BYTES = 1 << 20
 """Of a metadata.yaml, at most; real ones have a few kilobytes."""
-
-_ARCHITECTURES = {
-    "i686": ("i386", "i586", "x86"),
-    "x86_64": ("amd64", "x86-64"),
-    "armv7l": ("armhf", "arm", "armel", "armv7", "armv7a", "armv6l", "armv8l"),
-    "aarch64": ("arm64",),
-    "ppc": ("powerpc",),
-    "ppc64": ("powerpc64",),
-    "ppc64le": ("ppc64el",),
-    "s390x": (),
-    "mips": ("mipsel",),
-    "mips64": ("mips64el", "mips64le"),
-    "riscv32": (),
-    "riscv64": (),
-}
-"""The kernel's name of each architecture, and the other names that images use for it."""
-
-_PERSONALITIES = {"x86_64": ("i686",), "aarch64": ("armv7l",), "ppc64": ("ppc",), "riscv64": ("riscv32",)}
-
-
-def architecture_name(text: str) -> str | None:
-    """Return the kernel's name of an architecture (amd64 is x86_64), None when there is no such one."""
-    for name, others in _ARCHITECTURES.items():
-        if text == name or text in others:
-            return name
-    return None
-
-
-def host_architectures() -> tuple[str, ...]:
-    """Return what the host runs, its own first: a 64-bit kernel runs its 32-bit sibling's programs too."""
-    own = architecture_name(os.uname().machine) or os.uname().machine
-    return (own, *_PERSONALITIES.get(own, ()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from pylxc.db import images as rows
 from pylxc.db import projects
 from pylxc.db.engine import Database
-from pylxc.drivers.image.base import ImageDriver, Offer
-from pylxc.drivers.image.recipe import RecipeDriver
-from pylxc.errors import Cancelled, Internal, NotSupported, PylxcError
-from pylxc.paths import Paths
-from pylxc.resources import resource_dir
+from pylxc.drivers.image.base import Host, Offer
+from pylxc.drivers.image.registry import ImageDrivers
+from pylxc.errors import Cancelled, Internal, PylxcError
 from pylxc.services.images.store import Staging, Store
 from pylxc.services.operations import Operation
 
@@ -31,38 +29,33 @@ class Import(Protocol):
 class Puller:
     """Fetches images through the drivers; thread-safe."""
 
-    def __init__(self, db: Database, store: Store, paths: Paths, import_: Import) -> None:
+    def __init__(self, db: Database, store: Store, host: Host, import_: Import) -> None:
         self._db = db
         self._store = store
         self._import = import_
-        self._drivers: dict[str, ImageDriver] = {
-            "recipe": RecipeDriver(f"{paths.root}/recipes", str(resource_dir("images"))),
-        }
+        self._drivers = ImageDrivers(host)
         self._fetches: dict[tuple[str, str, str], _Fetch] = {}
         self._lock = threading.Lock()
 
-    def find(self, source: Mapping[str, str]) -> Offer:
+    def check(self, source: Mapping[str, str]) -> None:
+        """Refuse a source that no driver is for.
+
+        Raises:
+            NotSupported: its protocol is not known.
+        """
+        self._drivers.get(_protocol(source))
+
+    def find(self, source: Mapping[str, str], check_cancelled: Callable[[], None]) -> Offer:
         """Return what a source (protocol, server, alias, ...) names, without fetching it.
 
         Raises:
-            NotSupported: no driver for its protocol.
-            PylxcError: what the driver raises.
+            PylxcError: what the driver raises, or `check_cancelled`.
         """
-        return self._driver(source.get("protocol") or "lxd").find(source)
+        return self._drivers.get(_protocol(source)).find(source, check_cancelled)
 
-    def offers(self) -> list[dict[str, Any]]:
-        """Return what the recipes make, in the shape of GET /1.0/images."""
-        return [
-            {
-                "aliases": [{"name": name, "description": ""} for name in offer.aliases],
-                "architecture": offer.architecture,
-                "properties": offer.properties,
-                "public": True,
-                "type": "container",
-                "update_source": {"protocol": "recipe", "alias": offer.source["alias"]},
-            }
-            for offer in self._driver("recipe").offers({})
-        ]
+    def listing(self, source: Mapping[str, str]) -> bytes:
+        """Return what a place has, as JSON; see `ImageDriver.listing`."""
+        return self._drivers.get(_protocol(source)).listing(source)
 
     def pull(self, project: str, offer: Offer, operation: Operation, *, cached: bool, fresh: bool = False) -> str:
         """Return the fingerprint of the image that `offer` is, fetched unless the store has it.
@@ -105,16 +98,14 @@ class Puller:
         return None
 
     def _fetch(self, project: str, offer: Offer, fetch: _Fetch, *, cached: bool) -> str:
-        driver = self._driver(offer.source["protocol"])
+        driver = self._drivers.get(offer.source["protocol"])
         with self._store.stage() as staging:
             driver.fetch(offer, staging, fetch.progress, fetch.check_cancelled)
             return self._import(project, staging, offer.source, cached=cached)
 
-    def _driver(self, protocol: str) -> ImageDriver:
-        driver = self._drivers.get(protocol)
-        if driver is None:
-            raise NotSupported(f"Images cannot be fetched by the protocol {protocol[:40]!r}")
-        return driver
+
+def _protocol(source: Mapping[str, str]) -> str:
+    return source.get("protocol") or "lxd"
 
 
 class _Fetch:
@@ -129,7 +120,7 @@ class _Fetch:
         self._given_up = False
         self._fingerprint = ""
         self._error: PylxcError | None = None
-        self._last: tuple[str, str] | None = None
+        self._last: tuple[str, str, dict[str, int]] | None = None
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="image-fetch", daemon=True).start()
@@ -142,7 +133,7 @@ class _Fetch:
             self._operations.append(operation)
             last = self._last
         if last:
-            operation.progress(*last)
+            operation.progress(last[0], last[1], **last[2])
         return True
 
     def wait(self, operation: Operation) -> str:
@@ -158,12 +149,12 @@ class _Fetch:
             raise self._error
         return self._fingerprint
 
-    def progress(self, key: str, text: str) -> None:
+    def progress(self, key: str, text: str, **numbers: int) -> None:
         with self._lock:
-            self._last = (key, text)
+            self._last = (key, text, numbers)
             operations = list(self._operations)
         for operation in operations:
-            operation.progress(key, text)
+            operation.progress(key, text, **numbers)
 
     def check_cancelled(self) -> None:
         if self._given_up:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,10 @@ from pylxc.db import images as rows
 from pylxc.db import projects
 from pylxc.db.engine import Database
 from pylxc.db.models import Image, now
+from pylxc.drivers.image.base import Host
 from pylxc.errors import BadRequest, NotFound, NotSupported
 from pylxc.paths import Paths
+from pylxc.resources import resource_dir
 from pylxc.runtime.handle import Runtime
 from pylxc.services import etag
 from pylxc.services.events import EventBus
@@ -45,7 +48,7 @@ class Images:
     """The images of this server; thread-safe.
 
     A project without `features.images` uses the default project's. Prefixes of fingerprints will do wherever a
-    fingerprint is asked for.
+    fingerprint is asked for. `setting` returns the value of a server configuration key.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Images:
         storage: StoragePools,
         operations: Operations,
         events: EventBus,
+        setting: Callable[[str], str],
     ) -> None:
         self._db = db
         self._storage = storage
@@ -66,7 +70,12 @@ class Images:
         self._locks = NamedLocks()
         self.aliases = Aliases(db, events)
         self._importer = Importer(db, self._store, self._unpacker, self._locks, events)
-        self._puller = Puller(db, self._store, paths, self._importer.take_pulled)
+        host = Host(
+            recipes=(f"{paths.root}/recipes", str(resource_dir("images"))),
+            cache=f"{paths.cache}/images",
+            setting=setting,
+        )
+        self._puller = Puller(db, self._store, host, self._importer.take_pulled)
 
     def start(self) -> None:
         """Make files and rows agree after a crash; call once, before requests come."""
@@ -196,7 +205,6 @@ class Images:
         Raises:
             BadRequest: no source, or a malformed one.
             NotSupported: a kind of source that this server does not do.
-            NotFound: the source does not know the image.
         """
         source = {key: str(value) for key, value in (body.get("source") or {}).items()}
         kind, mode = source.get("type") or "", source.get("mode") or "pull"
@@ -213,9 +221,10 @@ class Images:
             profiles=body.get("profiles") or ["default"],
             aliases=_aliases(body.get("aliases", [])),
         )
-        found = self._puller.find(source)
+        self._puller.check(source)
 
         def run(operation: Operation) -> dict[str, Any]:
+            found = self._puller.find(source, operation.check_cancelled)
             fingerprint = self._puller.pull(project, found, operation, cached=False)
             with self._db.transaction() as session:
                 scope = projects.scope_name(session, project, "images")
@@ -241,9 +250,8 @@ class Images:
             raise BadRequest("The image has no source to be refreshed from")
 
         def run(operation: Operation) -> dict[str, Any]:
-            new = self._puller.pull(
-                project, self._puller.find(image.source), operation, cached=image.cached, fresh=True
-            )
+            found = self._puller.find(image.source, operation.check_cancelled)
+            new = self._puller.pull(project, found, operation, cached=image.cached, fresh=True)
             if new != image.fingerprint:
                 self._replace(project, image.fingerprint, new)
             return {"refreshed": new != image.fingerprint, "fingerprint": new}
@@ -285,9 +293,21 @@ class Images:
             ExportFile(part="rootfs", path=rootfs, filename=f"{full}{self._unpacker.suffix(rootfs)}"),
         ]
 
-    def offers(self) -> Sequence[dict[str, Any]]:
-        """Return the images that recipes can make, as GET /1.0/images would list them."""
-        return self._puller.offers()
+    def listing(self, source: Mapping[str, str]) -> bytes:
+        """Return the images that another place has, as the JSON array that GET /1.0/images would list them by.
+
+        Args:
+            source: `protocol`, and as it needs them `server` and `certificate`; with `alias` or `fingerprint` the
+                array has that one image only.
+
+        Raises:
+            NotSupported: no such protocol.
+            NotFound: the place has no such image.
+            PylxcError: it cannot be asked.
+        """
+        if source.get("alias") or source.get("fingerprint"):
+            return json.dumps([self._puller.find(source, lambda: None).image]).encode()
+        return self._puller.listing(source)
 
     def resolve(self, project: str, source: dict[str, Any], operation: Operation) -> str:
         """Return the fingerprint of the image that an instance is to be made of, fetched or built if it has to be.
@@ -303,7 +323,8 @@ class Images:
             NotFound: there is no such image.
         """
         if source.get("protocol") or source.get("server"):
-            return self._puller.pull(project, self._puller.find(source), operation, cached=True)
+            offer = self._puller.find(source, operation.check_cancelled)
+            return self._puller.pull(project, offer, operation, cached=True)
         with self._db.reading() as session:
             scope = projects.scope_name(session, project, "images")
             if alias := source.get("alias"):

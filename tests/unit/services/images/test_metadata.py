@@ -7,6 +7,7 @@ import os
 import pytest
 
 from pylxc.errors import BadRequest
+from pylxc.kernel.architecture import architecture_name
 from pylxc.services.images import metadata
 
 OWN = os.uname().machine
@@ -25,9 +26,9 @@ def test_json_and_yaml() -> None:
 
 
 def test_other_names_of_an_architecture() -> None:
-    assert metadata.architecture_name("amd64") == "x86_64"
-    assert metadata.architecture_name("arm64") == "aarch64"
-    assert metadata.architecture_name("vax") is None
+    assert architecture_name("amd64") == "x86_64"
+    assert architecture_name("arm64") == "aarch64"
+    assert architecture_name("vax") is None
 
 
 def test_expiry() -> None:
