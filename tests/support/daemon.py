@@ -69,10 +69,11 @@ class Daemon:
     # The process.
 
     def start(self, *args: str, without: str = "") -> None:
-        """Start pylxcd and wait until it answers; `without` is a program of the host that it shall not find."""
+        """Start pylxcd and wait until it answers; `without` is a program or a path that it shall not find."""
         command = [sys.executable, "-m", "pylxc.daemon.main", "--logfile", self.log_file, "--debug", *args]
         if without:
-            hide = f'mount --bind /dev/null "$(command -v {without})" && exec "$@"'
+            path = without if without.startswith("/") else f"$(command -v {without})"
+            hide = f'mount --bind /dev/null "{path}" && exec "$@"'
             command = ["unshare", "--mount", "sh", "-euc", hide, "sh", *command]
         if self.netns:
             command = self.netns.command(*command)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+from collections.abc import Iterator
+
+from pylxc.kernel import namespaces
 
 # nsenter keeps the caller's mount namespace; `ip netns exec` would hide /sys/fs/cgroup behind a new /sys.
 
@@ -39,6 +43,16 @@ class NetworkNamespace:
                 except OSError:
                     continue
         return found
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Have this thread be in it."""
+        with open("/proc/thread-self/ns/net") as own, open(self.path) as new:
+            namespaces.setns(new.fileno(), namespaces.CLONE_NEWNET)
+            try:
+                yield
+            finally:
+                namespaces.setns(own.fileno(), namespaces.CLONE_NEWNET)
 
     def add_outside(self) -> str:
         """Connect it to an `outside` namespace, its default route, and return the address there.

@@ -39,12 +39,16 @@ class Finding:
 # Tool: what needs it, package by family (apt, dnf), whether nothing works without it.
 _TOOLS: tuple[tuple[str, str, str, str, bool], ...] = (
     ("dnsmasq", "DHCP and DNS on bridges", "dnsmasq-base", "dnsmasq", True),
-    ("nft", "NAT and firewall rules", "nftables", "nftables", True),
     ("unsquashfs", "images in squashfs", "squashfs-tools", "squashfs-tools", True),
     ("mksquashfs", "publishing images as squashfs", "squashfs-tools", "squashfs-tools", False),
     ("mmdebstrap", "recipe:debian/*", "mmdebstrap", "mmdebstrap", False),
     ("rsync", "copies between pools", "rsync", "rsync", False),
     ("btrfs", "btrfs pools", "btrfs-progs", "btrfs-progs", False),
+)
+# The same of libraries, all of them needed.
+_LIBRARIES = (
+    ("libnftables", "libnftables.so.1", "NAT and firewall rules", "nftables", "nftables"),
+    ("libseccomp", "libseccomp.so.2", "the system call filter", "libseccomp2", "libseccomp"),
 )
 
 
@@ -60,13 +64,10 @@ def _tools() -> Iterator[Finding]:
         path = shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
         state = OK if path else MISSING if needed else ADVICE
         yield Finding(tool, state, path or f"not found; for {what}", _install(apt, dnf))
-    libraries = (
-        glob.glob("/usr/lib/*/libseccomp.so.2")
-        + glob.glob("/usr/lib*/libseccomp.so.2")
-        + glob.glob("/lib/*/libseccomp.so.2")
-    )
-    detail = libraries[0] if libraries else "not found; for the system call filter"
-    yield Finding("libseccomp", OK if libraries else MISSING, detail, _install("libseccomp2", "libseccomp"))
+    for name, file, what, apt, dnf in _LIBRARIES:
+        found = [path for place in ("/usr/lib/*", "/usr/lib*", "/lib/*") for path in glob.glob(f"{place}/{file}")]
+        detail = found[0] if found else f"not found; for {what}"
+        yield Finding(name, OK if found else MISSING, detail, _install(apt, dnf))
     lxcfs = os.path.isdir("/var/lib/lxcfs/proc")
     detail = "/var/lib/lxcfs" if lxcfs else "not running; instances see the host's CPUs and memory in /proc"
     yield Finding("lxcfs", OK if lxcfs else ADVICE, detail, _install("lxcfs", "lxcfs"))

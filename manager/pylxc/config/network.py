@@ -35,7 +35,7 @@ def _addresses(family: str, address: v.Check, cidr: v.Check, routes: v.Check) ->
         Key(name=f"{family}.nat.address", type="address", check=address, live=True,
             help="Source address of outgoing traffic, instead of the host's."),
         Key(name=f"{family}.nat.order", type="string", check=v.one_of("before", "after"), default="before", live=True,
-            acts=False, help="Whether NAT rules come before or after those that are there."),
+            help="Whether NAT comes before or after that of other programs."),
         Key(name=f"{family}.ovn.ranges", type="list", acts=False, help="Ranges for OVN routers."),
         Key(name=f"{family}.routes", type="list", check=routes, live=True,
             help="More subnets to be routed to the bridge, with commas."),

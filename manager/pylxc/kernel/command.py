@@ -28,7 +28,6 @@ PACKAGES = {
     "mksquashfs": "squashfs-tools",
     "mmdebstrap": "mmdebstrap",
     "modprobe": "kmod",
-    "nft": "nftables",
     "rsync": "rsync",
     "tar": "tar",
     "unsquashfs": "squashfs-tools",

@@ -9,9 +9,10 @@ import shutil
 from collections.abc import Mapping
 
 from pylxc.config.network import BRIDGE
-from pylxc.drivers.network import nftables, subnet
+from pylxc.drivers.network import rules, subnet
 from pylxc.drivers.network.dnsmasq import Dnsmasq, Settings, Subnet
 from pylxc.drivers.network.driver import Host, Lease
+from pylxc.drivers.network.firewall import Firewall
 from pylxc.drivers.network.sysctl import forward_ipv6, ipv6_works, write
 from pylxc.errors import BadRequest, Internal, Unavailable
 from pylxc.kernel import command, netinfo
@@ -31,12 +32,14 @@ class BridgeDriver:
         name: of the network and of its interface.
         directory: where its files are.
         netlink: of the host.
+        firewall: has its rules.
     """
 
-    def __init__(self, name: str, directory: str, netlink: Netlink) -> None:
+    def __init__(self, name: str, directory: str, netlink: Netlink, firewall: Firewall) -> None:
         self.name = name
         self._directory = directory
         self._netlink = netlink
+        self._firewall = firewall
         self._dnsmasq = Dnsmasq(directory)
 
     # Configuration
@@ -74,6 +77,7 @@ class BridgeDriver:
         if not ipv6_works() and config.get("ipv6.address", "none") != "none":
             log.warning("Network %s: this host has IPv6 switched off, it goes without", self.name)
             config = {**config, "ipv6.address": "none"}
+        self._firewall.check()
         _find_programs(config)
         with Reverter() as revert:
             try:
@@ -141,7 +145,7 @@ class BridgeDriver:
                 self._netlink.set(other.index, master=link.index, state="up")
 
     def _set_rules(self, config: Mapping[str, str]) -> None:
-        nftables.apply(nftables.rules(self.name, _side(config, "ipv4"), _side(config, "ipv6")))
+        self._firewall.put("network", self.name, rules.chains(self.name, _side(config, "ipv4"), _side(config, "ipv6")))
 
     def _serve(self, config: Mapping[str, str]) -> None:
         settings = _settings(self.name, config)
@@ -153,12 +157,11 @@ class BridgeDriver:
     def stop(self) -> None:
         """See `NetworkDriver`."""
         self._dnsmasq.stop()
-        if shutil.which("nft", path=_PATH):
-            nftables.remove(self.name)
         try:
             self._netlink.delete(self.name)
         except OSError as error:
             raise Internal(f"Cannot remove interface {self.name!r}: {error.strerror}") from error
+        self._firewall.remove("network", self.name)
 
     def delete(self) -> None:
         """See `NetworkDriver`."""
@@ -193,12 +196,8 @@ class BridgeDriver:
 
 
 def _find_programs(config: Mapping[str, str]) -> None:
-    needed = ["nft"]
-    if any(_address(config, family) for family in _FAMILIES):
-        needed.append("dnsmasq")
-    for program in needed:
-        if shutil.which(program, path=_PATH) is None:
-            raise command.missing(program)
+    if any(_address(config, family) for family in _FAMILIES) and shutil.which("dnsmasq", path=_PATH) is None:
+        raise command.missing("dnsmasq")
 
 
 def _address(config: Mapping[str, str], family: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface | None:
@@ -232,16 +231,16 @@ def _check_ranges(config: Mapping[str, str]) -> None:
                 raise BadRequest(f"Invalid value for {family}.dhcp.ranges: {text!r} is outside of {address.network}")
 
 
-def _side(config: Mapping[str, str], family: str) -> nftables.Side | None:
+def _side(config: Mapping[str, str], family: str) -> rules.Side | None:
     address = _address(config, family)
     if address is None:
         return None
-    return nftables.Side(
+    return rules.Side(
         subnet=str(address),
-        firewall=BRIDGE.is_true(config, f"{family}.firewall"),
         routing=BRIDGE.is_true(config, f"{family}.routing"),
         nat=BRIDGE.is_true(config, f"{family}.nat"),
         nat_address=config.get(f"{family}.nat.address", ""),
+        nat_first=BRIDGE.value(config, f"{family}.nat.order") == "before",
     )
 
 

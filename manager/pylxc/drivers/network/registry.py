@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from pylxc.drivers.network.driver import NetworkDriver
+from pylxc.drivers.network.firewall import Firewall
 from pylxc.errors import BadRequest
 from pylxc.kernel.netlink import Netlink
 
@@ -16,7 +17,7 @@ def types() -> list[str]:
     return sorted(_DRIVERS)
 
 
-def load(kind: str, name: str, directory: str, netlink: Netlink) -> NetworkDriver:
+def load(kind: str, name: str, directory: str, netlink: Netlink, firewall: Firewall) -> NetworkDriver:
     """Return the driver of a network of type `kind`.
 
     Raises:
@@ -25,5 +26,5 @@ def load(kind: str, name: str, directory: str, netlink: Netlink) -> NetworkDrive
     if kind not in _DRIVERS:
         raise BadRequest(f"Network type {kind!r} is not supported", hint=f"one of {', '.join(types())}")
     module, _, attribute = _DRIVERS[kind].partition(":")
-    driver: NetworkDriver = getattr(import_module(module), attribute)(name, directory, netlink)
+    driver: NetworkDriver = getattr(import_module(module), attribute)(name, directory, netlink, firewall)
     return driver

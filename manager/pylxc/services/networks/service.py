@@ -15,6 +15,7 @@ from pylxc.db import models, networks, projects
 from pylxc.db.engine import Database
 from pylxc.drivers.network import registry, subnet
 from pylxc.drivers.network.driver import Host, NetworkDriver
+from pylxc.drivers.network.firewall import Firewall
 from pylxc.errors import BadRequest, Conflict, NotFound, PylxcError
 from pylxc.kernel.netlink import Netlink
 from pylxc.paths import Paths, storage_name
@@ -41,6 +42,7 @@ class Networks:
         self._paths = paths
         self._events = events
         self.netlink = Netlink()
+        self.firewall = Firewall(paths.root)
         self._interfaces = Interfaces(self.netlink)
         self._drivers: dict[str, NetworkDriver] = {}
         self._broken: dict[str, str] = {}
@@ -60,6 +62,7 @@ class Networks:
             known = {_host_key(*nic) for nic in networks.nics(session)}
             host_names = networks.host_names(session)
         with self._changing:
+            self.firewall.sweep("network", {row.name for row in (*unsettled, *rows)})
             for row in unsettled:
                 log.info("Removing network %s that was left half made or half deleted", row.name)
                 try:
@@ -125,7 +128,7 @@ class Networks:
     def _driver(self, row: models.Network) -> NetworkDriver:
         driver = self._drivers.get(row.name)
         if driver is None:
-            driver = registry.load(row.type, row.name, self._paths.network(row.name), self.netlink)
+            driver = registry.load(row.type, row.name, self._paths.network(row.name), self.netlink, self.firewall)
             self._drivers[row.name] = driver
         return driver
 
@@ -214,7 +217,7 @@ class Networks:
             Unavailable: nft or dnsmasq is missing, or the kernel refuses.
         """
         validate.interface_name(name)
-        driver = registry.load(kind or "bridge", name, self._paths.network(name), self.netlink)
+        driver = registry.load(kind or "bridge", name, self._paths.network(name), self.netlink, self.firewall)
         with self._changing, Reverter() as revert:
             with self._db.reading() as session:
                 if networks.find(session, name):
