@@ -64,7 +64,6 @@ BTRFS_POOL = Table(
         Key(name="btrfs.mount_options", type="string", default="user_subvol_rm_allowed", live=True,
             help="Mount options."),
     ),
-    refused=True,
 )  # fmt: skip
 
 POOLS = {"dir": DIR_POOL, "btrfs": BTRFS_POOL}

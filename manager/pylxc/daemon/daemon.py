@@ -110,6 +110,7 @@ class Daemon:
         if self._with_containers:
             services.instances.stop_all()
             services.networks.stop()
+            services.storage.stop()
 
 
 def _raise_descriptor_limit() -> None:

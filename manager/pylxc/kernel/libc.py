@@ -34,6 +34,7 @@ _X86_64 = {
     "keyctl": 250,
     "unshare": 272,
     "setns": 308,
+    "renameat2": 316,
     "seccomp": 317,
     "bpf": 321,
 }
@@ -49,6 +50,7 @@ _GENERIC = {
     "keyctl": 219,
     "unshare": 97,
     "setns": 268,
+    "renameat2": 276,
     "seccomp": 277,
     "bpf": 280,
 }

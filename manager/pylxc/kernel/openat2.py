@@ -9,6 +9,7 @@ from pylxc.kernel.libc import syscall
 
 # See: linux/openat2.h
 RESOLVE_NO_MAGICLINKS = 0x2
+RESOLVE_NO_SYMLINKS = 0x4
 RESOLVE_BENEATH = 0x8
 RESOLVE_IN_ROOT = 0x10
 

@@ -1,6 +1,6 @@
 """What a storage driver does. A pool is a driver over one place; a volume is named by its place in the pool.
 
-Volume names are relative paths of two parts, `containers/c1`, `images/FINGERPRINT`: what LXD has below
+Volume names are relative paths, `containers/c1`, `images/FINGERPRINT`, `containers-snapshots/c1/s0`: what LXD has below
 `storage-pools/POOL/`. A volume is there as a whole or not at all, whenever the daemon or the machine dies.
 """
 
@@ -15,11 +15,19 @@ from pylxc.errors import Internal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Info:
-    """What a driver is, for `GET /1.0`."""
+    """What a driver is and can do.
+
+    Attributes:
+        name: as `GET /1.0` has it, like the next two.
+        version: of what the driver stands on.
+        remote: whether several hosts share its pools.
+        has_instant_copies: a copy takes no time, is of one moment, and shares its data with the source.
+    """
 
     name: str
     version: str
     remote: bool = False
+    has_instant_copies: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +55,8 @@ class StorageDriver(Protocol):
     def __init__(self, path: str, config: Mapping[str, str]) -> None:
         """Take the pool's directory below storage-pools/ and its configuration; touch nothing."""
 
-    def create(self) -> None:
-        """Make the pool; on error nothing of it is left."""
+    def create(self) -> dict[str, str]:
+        """Make the pool, and return the configuration keys that it gives values to; on error nothing of it is left."""
 
     def delete(self) -> None:
         """Remove the pool and all that is in it; also one that is half made."""
@@ -56,14 +64,20 @@ class StorageDriver(Protocol):
     def open(self) -> None:
         """Make the pool usable at daemon start; what a killed daemon left in the middle of a change is for `sweep`."""
 
+    def close(self) -> None:
+        """Let go of what `open` holds, for the host to go down; nothing uses the pool any more."""
+
     def path(self, volume: str) -> str:
         """Return the directory of a volume, whether it exists or not."""
 
     def create_volume(self, volume: str, fill: Callable[[str], None] | None = None) -> None:
         """Make a volume: `fill` gets a directory (empty, root's alone) and fills it; None leaves it empty."""
 
-    def clone_volume(self, source: str, volume: str) -> None:
-        """Make a volume that is a complete, independent copy of `source`."""
+    def clone_volume(self, source: str, volume: str, *, readonly: bool = False) -> None:
+        """Make a volume that is a complete, independent copy of `source`; nothing will write to it with `readonly`."""
+
+    def replace_volume(self, source: str, volume: str) -> None:
+        """Make an existing volume a copy of `source`; it is the one or the other at every moment."""
 
     def delete_volume(self, volume: str) -> None:
         """Remove a volume from sight, at once; one that does not exist is no error."""
@@ -73,6 +87,13 @@ class StorageDriver(Protocol):
 
     def rename_volume(self, volume: str, new: str) -> None:
         """Give a volume another name; one that has it already, from a change that was cut off, is no error."""
+
+    def set_size(self, volume: str, size: int) -> None:
+        """Let a volume take at most `size` bytes, 0 for no limit.
+
+        Raises:
+            NotSupported: the pool's file system cannot.
+        """
 
     def usage(self, volume: str) -> int | None:
         """Return the bytes that a volume takes, None where the file system keeps no account."""

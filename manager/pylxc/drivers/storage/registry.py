@@ -8,7 +8,7 @@ from importlib import import_module
 from pylxc.drivers.storage.driver import Info, StorageDriver
 from pylxc.errors import BadRequest
 
-_DRIVERS = {"dir": "pylxc.drivers.storage.dir:DirDriver"}
+_DRIVERS = {"btrfs": "pylxc.drivers.storage.btrfs:BtrfsDriver", "dir": "pylxc.drivers.storage.dir:DirDriver"}
 
 
 def names() -> list[str]:

@@ -73,6 +73,15 @@ class StoragePools:
         """Wait until the space of deleted volumes is free again."""
         self._sweeper.finish()
 
+    def stop(self) -> None:
+        """Let go of the pools, for the host to go down; no container runs any more."""
+        self._sweeper.finish()
+        for name in self.names():
+            try:
+                self.driver(name).close()
+            except PylxcError as error:
+                log.warning("Cannot let go of storage pool %s: %s", name, error)
+
     def drivers(self) -> list[Info]:
         """Return the drivers that there are."""
         return registry.infos()
@@ -140,12 +149,14 @@ class StoragePools:
         except IntegrityError:
             raise Conflict("The storage pool already exists") from None
         try:
-            self._load(row).create()
+            chosen = self._load(row).create()
         except BaseException:
             self._remove(row, made=False)
             raise
         with self._db.transaction() as session:
-            storage.pool(session, name, state=None).state = "created"
+            made = storage.pool(session, name, state=None)
+            made.config = {**made.config, **chosen}
+            made.state = "created"
         self._events.lifecycle("storage-pool-created", f"/1.0/storage-pools/{quote(name)}", project="")
         return self.get(name)
 

@@ -1,0 +1,213 @@
+"""What pools have in common whose volumes are directories of one mounted file system.
+
+A volume is made in `.staging` and renamed into place once it is whole; it is renamed into `.trash` before it is
+deleted. What lies in either after a crash is nobody's. Renaming is all that anybody can ever see of a change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar
+
+from pylxc.drivers.storage import tree
+from pylxc.drivers.storage.driver import Info, Resources
+from pylxc.errors import BadRequest, NotSupported, Unavailable
+from pylxc.kernel import rename
+
+KINDS = ("containers", "containers-snapshots", "custom", "custom-snapshots", "images")
+STAGING = ".staging"
+TRASH = ".trash"
+
+
+class DirectoryPool(ABC):
+    """A pool in a directory; see `StorageDriver`. Volumes are root's alone: no user of the host gets into one.
+
+    A driver says how a volume is made, copied and removed.
+    """
+
+    info: ClassVar[Info]
+
+    def __init__(self, path: str, config: Mapping[str, str]) -> None:
+        self._path = path
+        self._config = dict(config)
+        self._source = config.get("source", "")
+
+    @abstractmethod
+    def _make(self, directory: str) -> None:
+        """Make an empty volume at a path where nothing is."""
+
+    @abstractmethod
+    def _copy(self, source: str, directory: str) -> None:
+        """Make a copy of the volume `source` at a path where nothing is; when it fails a part of it may be there."""
+
+    @abstractmethod
+    def _remove(self, directory: str) -> None:
+        """Remove a volume, whole or in part, or nothing when there is none."""
+
+    def _seal(self, directory: str, readonly: bool) -> None:  # noqa: B027 - most cannot
+        """Make a volume read-only or writable, where the file system knows the difference."""
+
+    def _new_staging(self) -> str:
+        return f"{self._path}/{STAGING}/{secrets.token_hex(8)}"
+
+    def _new_trash(self) -> str:
+        return f"{self._path}/{TRASH}/{secrets.token_hex(8)}"
+
+    def _make_directories(self) -> None:
+        for name in (*KINDS, STAGING, TRASH):
+            os.makedirs(f"{self._path}/{name}", mode=0o700 if name in (STAGING, TRASH) else 0o711, exist_ok=True)
+
+    def _make_link(self) -> None:
+        """Make the pool's place a symbolic link to the empty directory that `source` names.
+
+        Raises:
+            BadRequest: it is none.
+        """
+        if not os.path.isabs(self._source):
+            raise BadRequest(f"Invalid source {self._source!r}: an absolute path is needed")
+        try:
+            if os.listdir(self._source):
+                raise BadRequest(f"Source path {self._source!r} isn't empty")
+        except (FileNotFoundError, NotADirectoryError):
+            raise BadRequest(f"Source path {self._source!r} is no directory") from None
+        os.symlink(self._source, self._path)
+        os.chmod(self._path, 0o711)  # noqa: S103 - to pass through only
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        return self._source not in ("", self._path)
+
+    def _reopen(self) -> None:
+        """Take up a pool that is there: what a killed daemon was making becomes trash."""
+        if not os.path.isdir(self._path):
+            raise Unavailable(f"Storage pool directory {self._path!r} is missing")
+        try:
+            self._make_directories()
+            for staged in self._all_staged():
+                os.rename(staged, self._new_trash())
+        except OSError as error:
+            raise Unavailable(f"Storage pool directory {self._path!r}: {error.strerror}") from error
+
+    def _all_staged(self) -> list[str]:
+        return [f"{self._path}/{STAGING}/{name}" for name in os.listdir(f"{self._path}/{STAGING}")]
+
+    def close(self) -> None:  # noqa: B027 - most hold nothing
+        """See `StorageDriver`."""
+
+    def path(self, volume: str) -> str:
+        """See `StorageDriver`."""
+        return f"{self._path}/{volume}"
+
+    def create_volume(self, volume: str, fill: Callable[[str], None] | None = None) -> None:
+        """See `StorageDriver`."""
+        with self._staged("creating the volume") as directory:
+            self._make(directory)
+            if fill:
+                fill(directory)
+            os.chmod(directory, 0o700)
+            self._place(directory, volume)
+
+    def clone_volume(self, source: str, volume: str, *, readonly: bool = False) -> None:
+        """See `StorageDriver`."""
+        with self._staged("copying the volume") as directory:
+            self._copy(self.path(source), directory)
+            self._place(directory, volume)
+        if readonly:
+            # After the rename: what is read-only cannot change its parent.
+            self._seal(self.path(volume), readonly=True)
+
+    def _place(self, directory: str, volume: str) -> None:
+        target = self.path(volume)
+        try:
+            os.rename(directory, target)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(target), mode=0o711, exist_ok=True)
+            os.rename(directory, target)
+
+    def replace_volume(self, source: str, volume: str) -> None:
+        """See `StorageDriver`."""
+        with self._staged("restoring the volume") as directory:
+            self._copy(self.path(source), directory)
+            rename.exchange(directory, self.path(volume))
+            os.rename(directory, self._new_trash())
+
+    @contextlib.contextmanager
+    def _staged(self, doing: str) -> Iterator[str]:
+        """Give a path for a new volume, where nothing is left when the block fails; OSErrors become `PylxcError`s."""
+        directory = self._new_staging()
+        try:
+            yield directory
+        except BaseException as error:
+            self._remove(directory)
+            if isinstance(error, OSError):
+                raise tree.failure(error, doing) from error
+            raise
+
+    def delete_volume(self, volume: str) -> None:
+        """See `StorageDriver`."""
+        path = self.path(volume)
+        try:
+            self._seal(path, readonly=False)
+            os.rename(path, self._new_trash())
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise tree.failure(error, "deleting the volume") from error
+        self._drop_parent(volume)
+
+    def _drop_parent(self, volume: str) -> None:
+        """Remove the directory of an instance's snapshots with the last of them."""
+        if volume.count("/") > 1:
+            try:
+                os.rmdir(os.path.dirname(self.path(volume)))
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                    raise tree.failure(error, "deleting the volume") from error
+
+    def sweep(self) -> None:
+        """See `StorageDriver`."""
+        try:
+            names = os.listdir(f"{self._path}/{TRASH}")
+        except FileNotFoundError:
+            return  # the pool is gone, or away
+        for name in names:
+            self._remove(f"{self._path}/{TRASH}/{name}")
+
+    def rename_volume(self, volume: str, new: str) -> None:
+        """See `StorageDriver`."""
+        try:
+            os.rename(self.path(volume), self.path(new))
+        except FileNotFoundError as error:
+            if not os.path.isdir(self.path(new)):
+                raise tree.failure(error, "renaming the volume") from error
+        except OSError as error:
+            raise tree.failure(error, "renaming the volume") from error
+
+    def set_size(self, volume: str, size: int) -> None:
+        """See `StorageDriver`."""
+        del volume
+        if size:
+            raise NotSupported(f"Storage pools of driver {self.info.name} cannot limit the size of volumes")
+
+    def usage(self, volume: str) -> int | None:
+        """See `StorageDriver`."""
+        del volume
+        return None
+
+    def resources(self) -> Resources:
+        """See `StorageDriver`."""
+        try:
+            info = os.statvfs(self._path)
+        except OSError as error:
+            raise Unavailable(f"Storage pool directory {self._path!r}: {error.strerror}") from error
+        return Resources(
+            space_used=(info.f_blocks - info.f_bfree) * info.f_frsize,
+            space_total=info.f_blocks * info.f_frsize,
+            inodes_used=info.f_files - info.f_ffree,
+            inodes_total=info.f_files,
+        )

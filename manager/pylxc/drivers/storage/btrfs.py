@@ -1,0 +1,230 @@
+"""Pools on btrfs: every volume is a subvolume, every copy a snapshot, at once whatever its size.
+
+The pool is a loop file of its own, a block device, or a directory of a btrfs file system that is there already. Guests
+may make subvolumes of their own (systemd does so in /var/lib/machines): these are copied and deleted with the volume.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import uuid
+
+from pylxc import units
+from pylxc.drivers.storage import tree
+from pylxc.drivers.storage.base import KINDS, STAGING, TRASH, DirectoryPool
+from pylxc.drivers.storage.driver import Info
+from pylxc.errors import BadRequest, Unavailable
+from pylxc.kernel import btrfs, command, loop, mount
+
+_GIB = 1 << 30
+_LOOP_SMALLEST, _LOOP_LARGEST = 5 * _GIB, 30 * _GIB
+_LOOP_SHARE = 0.2
+_MKFS_SECONDS = 600
+_DEFAULT_OPTIONS = "user_subvol_rm_allowed"
+
+
+class BtrfsDriver(DirectoryPool):
+    """A pool on btrfs; see `StorageDriver`.
+
+    `source` is empty for a loop file, `disks/POOL.img` beside storage-pools/; a block device, which is formatted and
+    known by its UUID from then on; or an empty directory on btrfs, to which the pool's place then is a symbolic link.
+    """
+
+    info = Info(name="btrfs", version="6", has_instant_copies=True)
+
+    # The pool
+
+    def create(self) -> dict[str, str]:
+        """See `StorageDriver`."""
+        changes: dict[str, str] = {}
+        try:
+            if self._is_directory:
+                self._make_link()
+                if not btrfs.is_btrfs(self._source):
+                    raise BadRequest(f"Source path {self._source!r} is not on btrfs")
+            else:
+                changes = self._make_image() if self._is_loop else {"source": str(uuid.uuid4())}
+                self._format(changes["source"])
+                self._source = changes["source"]
+                self._mount()
+            os.chmod(self._path, 0o711)  # noqa: S103 - to pass through only
+            self._make_directories()
+        except BaseException as error:
+            self.delete()
+            if isinstance(error, OSError):
+                raise tree.failure(error, "creating the storage pool") from error
+            raise
+        return changes
+
+    def delete(self) -> None:
+        """See `StorageDriver`."""
+        try:
+            if os.path.ismount(self._path):
+                self._unmount()
+            elif os.path.islink(self._path):
+                self._empty()
+                os.unlink(self._path)
+            if os.path.isdir(self._path):
+                os.rmdir(self._path)
+            if self._is_loop:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._image)
+        except OSError as error:
+            raise tree.failure(error, "deleting the storage pool") from error
+
+    def open(self) -> None:
+        """See `StorageDriver`."""
+        try:
+            if not self._is_directory and not os.path.ismount(self._path):
+                self._mount()
+            if not btrfs.is_btrfs(os.path.realpath(self._path)):
+                raise Unavailable(f"Storage pool directory {self._path!r} is not on btrfs")
+        except OSError as error:
+            raise Unavailable(f"Storage pool source {self._source!r} cannot be used: {error.strerror}") from error
+        self._reopen()
+
+    def close(self) -> None:
+        """See `StorageDriver`."""
+        if os.path.ismount(self._path):
+            with contextlib.suppress(OSError):
+                self._unmount()
+
+    @property
+    def _image(self) -> str:
+        root = os.path.dirname(os.path.dirname(self._path))
+        return f"{root}/disks/{os.path.basename(self._path)}.img"
+
+    @property
+    def _is_loop(self) -> bool:
+        return self._source in ("", self._image)
+
+    @property
+    def _is_directory(self) -> bool:
+        return not self._is_loop and not _is_block(self._source) and not _is_uuid(self._source)
+
+    def _make_image(self) -> dict[str, str]:
+        os.makedirs(os.path.dirname(self._image), mode=0o700, exist_ok=True)
+        free = shutil.disk_usage(os.path.dirname(self._image)).free
+        size = units.parse_bytes(self._config["size"]) if self._config.get("size") else _loop_size(free)
+        with open(self._image, "xb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.truncate(size)
+        return {"source": self._image, "size": self._config.get("size") or f"{size // _GIB}GiB"}
+
+    def _format(self, name: str) -> None:
+        argv = ["mkfs.btrfs", "--quiet", "--label", os.path.basename(self._path)]
+        argv += [self._image] if self._is_loop else ["--uuid", name, "--", self._source]
+        try:
+            command.run(argv, timeout=_MKFS_SECONDS)
+        except command.CommandFailed as error:
+            # It destroys nothing unless it is told to, and it is not.
+            if "overwrite" in error.stderr:
+                raise BadRequest(
+                    f"Source {self._source!r} holds a file system already", hint=f"wipefs --all {self._source}"
+                ) from error
+            raise
+
+    def _mount(self) -> None:
+        options = (self._config.get("btrfs.mount_options") or _DEFAULT_OPTIONS).split(",")
+        pairs = tuple((name, value) for name, _, value in (option.partition("=") for option in options) if name)
+        with contextlib.ExitStack() as stack:
+            if self._is_loop:
+                device, fd = loop.attach(self._image)
+                stack.callback(os.close, fd)
+            else:
+                device = _device_of(self._source)
+            os.makedirs(self._path, mode=0o700, exist_ok=True)
+            mount_fd = mount.new("btrfs", pairs, source=device)
+            stack.callback(os.close, mount_fd)
+            mount.attach_at(mount_fd, self._path)
+
+    def _unmount(self) -> None:
+        mount.unmount(self._path, 0)
+
+    def _empty(self) -> None:
+        for kind in (*KINDS, STAGING, TRASH):
+            self._remove_all(f"{self._path}/{kind}")
+
+    def _remove_all(self, directory: str) -> None:
+        if not os.path.isdir(directory):
+            return
+        for entry in list(os.scandir(directory)):
+            if btrfs.is_subvolume(entry.path):
+                self._remove(entry.path)
+            elif entry.is_dir(follow_symlinks=False):
+                self._remove_all(entry.path)
+            else:
+                os.unlink(entry.path)
+        os.rmdir(directory)
+
+    # Its volumes
+
+    def _make(self, directory: str) -> None:
+        btrfs.create(directory)
+        os.chmod(directory, 0o700)
+
+    def _copy(self, source: str, directory: str) -> None:
+        btrfs.snapshot(source, directory)
+
+    def _remove(self, directory: str) -> None:
+        try:
+            btrfs.destroy(directory)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise tree.failure(error, "deleting the volume") from error
+
+    def _seal(self, directory: str, readonly: bool) -> None:
+        btrfs.set_readonly(directory, readonly)
+
+    def usage(self, volume: str) -> int | None:
+        """See `StorageDriver`."""
+        try:
+            return btrfs.usage(self.path(volume))
+        except OSError:
+            return None
+
+    def set_size(self, volume: str, size: int) -> None:
+        """See `StorageDriver`."""
+        try:
+            if size:
+                btrfs.enable_quota(os.path.realpath(self._path))
+            elif self.usage(volume) is None:
+                return
+            btrfs.limit(self.path(volume), size)
+        except OSError as error:
+            raise tree.failure(error, "setting the volume's size") from error
+
+
+def _is_block(path: str) -> bool:
+    try:
+        return stat.S_ISBLK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False
+
+
+def _device_of(name: str) -> str:
+    """Return the block device that has a file system's UUID.
+
+    Raises:
+        Unavailable: there is none.
+    """
+    found = command.run(["blkid", "--cache-file", "/dev/null", "--uuid", name], check=False).stdout.decode().strip()
+    if not found:
+        raise Unavailable(f"No block device has the file system {name}", hint="attach the storage pool's disk")
+    return found
+
+
+def _loop_size(free: int) -> int:
+    """Return the size of a loop file, bytes, as LXD chooses it: 20% of the free space, 5 to 30 GiB."""
+    return min(max(int(free * _LOOP_SHARE) // _GIB * _GIB, _LOOP_SMALLEST), _LOOP_LARGEST)

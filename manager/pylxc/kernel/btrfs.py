@@ -1,0 +1,297 @@
+"""Btrfs subvolumes by ioctl: make, snapshot, destroy, list what is nested, quotas. See: linux/btrfs.h, ioctl_btrfs.
+
+A subvolume is a directory with inode 256 that can be snapshotted as a whole. Paths given here are the caller's own;
+what lies inside a subvolume is not trusted and reached by `openat2` only.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pylxc.kernel.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
+
+FIRST_INODE = 256
+
+# _IOW, _IOR and _IOWR of magic 0x94.
+_SNAP_CREATE_V2 = 0x50009417
+_SUBVOL_CREATE_V2 = 0x50009418
+_SNAP_DESTROY_V2 = 0x5000943F
+_SUBVOL_GETFLAGS = 0x80089419
+_SUBVOL_SETFLAGS = 0x4008941A
+_INO_LOOKUP = 0xD0009412
+_GET_SUBVOL_ROOTREF = 0xD000943D
+_INO_LOOKUP_USER = 0xD000943E
+_TREE_SEARCH_V2 = 0xC0709411
+_QUOTA_CTL = 0xC0109428
+_QGROUP_LIMIT = 0x8030942B
+_RESIZE = 0x50009403
+
+_SUBVOL_RDONLY = 1 << 1
+_SUBVOL_SPEC_BY_ID = 1 << 4
+_QUOTA_CTL_ENABLE = 1
+_QGROUP_LIMIT_MAX_RFER = 1 << 0
+_QUOTA_TREE = 8
+_QGROUP_INFO_KEY = 242
+
+_ARGS_V2 = struct.Struct("=qQQ4Q4040s")
+_ROOTREFS = 255
+_USER_LOOKUP = struct.Struct("=QQ256s3824s")
+_SEARCH = struct.Struct("=7Q4L4QQ")
+_SEARCH_HEADER = struct.Struct("=QQQLL")
+_SEARCH_BUFFER = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """A subvolume right below another one: its id, and its path relative to that one."""
+
+    id: int
+    path: bytes
+
+
+def is_btrfs(path: str) -> bool:
+    """Tell whether a directory is on btrfs.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    with _opened(path) as fd:
+        try:
+            _subvolume_id(fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            return False
+    return True
+
+
+def is_subvolume(path: str) -> bool:
+    """Tell whether a path, not followed, is the root of a subvolume."""
+    return os.lstat(path).st_ino == FIRST_INODE and os.path.isdir(path) and is_btrfs(path)
+
+
+def create(path: str) -> None:
+    """Make an empty subvolume, of mode 0755 less the umask.
+
+    Raises:
+        OSError: as mkdir(2); ENOTTY when the file system is another one.
+    """
+    with _parent(path) as (parent_fd, name):
+        _ioctl(parent_fd, _SUBVOL_CREATE_V2, _args(name=name), path)
+
+
+def snapshot(source: str, path: str) -> None:
+    """Make a writable snapshot of a subvolume together with the subvolumes that are nested in it.
+
+    Each subvolume is copied at one moment of its own. What appears or goes in `source` meanwhile may be missing.
+
+    Raises:
+        OSError: EEXIST, ENOSPC; EINVAL when `source` is no subvolume. A part of the snapshot may be there.
+    """
+    with _opened(source) as source_fd, _parent(path) as (parent_fd, name):
+        _ioctl(parent_fd, _SNAP_CREATE_V2, _args(fd=source_fd, name=name), path)
+        with _opened(path) as copy_fd:
+            _snapshot_nested(source_fd, copy_fd)
+
+
+def _snapshot_nested(source_fd: int, copy_fd: int) -> None:
+    for nested in list_nested(source_fd):
+        directory, name = os.path.split(nested.path)
+        try:
+            child_fd = _open_inside(source_fd, nested.path)
+        except OSError:
+            continue  # gone meanwhile
+        try:
+            # An empty directory stands for it in the snapshot: inode 2, which cannot be written to.
+            parent_fd = _open_inside(copy_fd, directory or b".")
+            try:
+                times = os.stat(parent_fd)
+                os.rmdir(name, dir_fd=parent_fd)
+                _ioctl(parent_fd, _SNAP_CREATE_V2, _args(fd=child_fd, name=name), os.fsdecode(nested.path))
+                os.utime(parent_fd, ns=(times.st_atime_ns, times.st_mtime_ns))
+                grandchild_fd = _open_inside(parent_fd, name)
+                try:
+                    _snapshot_nested(child_fd, grandchild_fd)
+                finally:
+                    os.close(grandchild_fd)
+            finally:
+                os.close(parent_fd)
+        finally:
+            os.close(child_fd)
+
+
+def list_nested(fd: int) -> list[Nested]:
+    """Return the subvolumes right below the one whose root directory `fd` is; theirs are to be asked of them.
+
+    Raises:
+        OSError: ENOTTY when it is no btrfs. See: BTRFS_IOC_GET_SUBVOL_ROOTREF
+    """
+    found: list[Nested] = []
+    first = 0
+    while True:
+        buffer = bytearray(4096)
+        struct.pack_into("=Q", buffer, 0, first)
+        more = False
+        try:
+            fcntl.ioctl(fd, _GET_SUBVOL_ROOTREF, buffer)
+        except OSError as error:
+            if error.errno != errno.EOVERFLOW:
+                raise
+            more = True
+        count = _ROOTREFS if more else buffer[8 + 16 * _ROOTREFS]
+        for index in range(count):
+            tree, directory = struct.unpack_from("=QQ", buffer, 8 + 16 * index)
+            first = tree + 1
+            lookup = bytearray(_USER_LOOKUP.pack(directory, tree, b"", b""))
+            try:
+                fcntl.ioctl(fd, _INO_LOOKUP_USER, lookup)
+            except FileNotFoundError:
+                continue  # deleted meanwhile
+            _, _, name, path = _USER_LOOKUP.unpack(lookup)
+            # Behind the first zero byte of either lies what the kernel needed to make it.
+            found.append(Nested(tree, path.partition(b"\0")[0] + name.partition(b"\0")[0]))
+        if not more:
+            return found
+
+
+def destroy(path: str) -> None:
+    """Remove a subvolume with all that are nested in it; their blocks are freed in the background.
+
+    Raises:
+        OSError: ENOENT; EINVAL when it is no subvolume.
+    """
+    with _opened(path) as fd:
+        _destroy_nested(fd)
+    with _parent(path) as (parent_fd, name):
+        _ioctl(parent_fd, _SNAP_DESTROY_V2, _args(name=name), path)
+
+
+def _destroy_nested(fd: int) -> None:
+    for nested in list_nested(fd):
+        child_fd = _open_inside(fd, nested.path)
+        try:
+            _destroy_nested(child_fd)
+        finally:
+            os.close(child_fd)
+        _ioctl(fd, _SNAP_DESTROY_V2, _args(flags=_SUBVOL_SPEC_BY_ID, id_=nested.id), os.fsdecode(nested.path))
+
+
+def set_readonly(path: str, readonly: bool) -> None:
+    """Make a subvolume read-only or writable; those nested in it stay as they are.
+
+    Raises:
+        OSError: EINVAL when it is no subvolume.
+    """
+    with _opened(path) as fd:
+        flags = array.array("Q", [0])
+        fcntl.ioctl(fd, _SUBVOL_GETFLAGS, flags)
+        wanted = flags[0] | _SUBVOL_RDONLY if readonly else flags[0] & ~_SUBVOL_RDONLY
+        if wanted != flags[0]:
+            fcntl.ioctl(fd, _SUBVOL_SETFLAGS, array.array("Q", [wanted]))
+
+
+def subvolume_id(path: str) -> int:
+    """Return the id of the subvolume that a directory is in."""
+    with _opened(path) as fd:
+        return _subvolume_id(fd)
+
+
+def enable_quota(path: str) -> None:
+    """Have the file system that `path` is on keep accounts of its subvolumes; once more is no error.
+
+    Raises:
+        OSError: EROFS, ENOSPC.
+    """
+    with _opened(path) as fd:
+        _ioctl(fd, _QUOTA_CTL, bytearray(struct.pack("=QQ", _QUOTA_CTL_ENABLE, 0)), path)
+
+
+def limit(path: str, size: int) -> None:
+    """Let a subvolume refer to at most `size` bytes, 0 for no limit; quotas must be enabled.
+
+    Raises:
+        OSError: ENOTCONN or ENOENT when quotas are not enabled.
+    """
+    with _opened(path) as fd:
+        args = struct.pack("=6Q", _subvolume_id(fd), _QGROUP_LIMIT_MAX_RFER, size or (1 << 64) - 1, 0, 0, 0)
+        _ioctl(fd, _QGROUP_LIMIT, bytearray(args), path)
+
+
+def usage(path: str) -> int | None:
+    """Return the bytes that a subvolume refers to, shared ones included; None without quotas.
+
+    Raises:
+        OSError: the ioctl failed otherwise.
+    """
+    with _opened(path) as fd:
+        subvolume = _subvolume_id(fd)
+        key = (_QUOTA_TREE, 0, 0, subvolume, subvolume, 0, (1 << 64) - 1)
+        search = _SEARCH.pack(*key, _QGROUP_INFO_KEY, _QGROUP_INFO_KEY, 1, 0, 0, 0, 0, 0, _SEARCH_BUFFER)
+        buffer = bytearray(search + bytes(_SEARCH_BUFFER))
+        try:
+            fcntl.ioctl(fd, _TREE_SEARCH_V2, buffer)
+        except FileNotFoundError:
+            return None  # there is no quota tree
+    if not struct.unpack_from("=L", buffer, 64)[0]:
+        return None
+    _, referenced = struct.unpack_from("=QQ", buffer, _SEARCH.size + _SEARCH_HEADER.size)
+    return int(referenced)
+
+
+def grow(path: str) -> None:
+    """Let the file system that is mounted at `path` fill its device.
+
+    Raises:
+        OSError: see BTRFS_IOC_RESIZE.
+    """
+    with _opened(path) as fd:
+        _ioctl(fd, _RESIZE, bytearray(struct.pack("=q4088s", 0, b"max")), path)
+
+
+def _subvolume_id(fd: int) -> int:
+    buffer = bytearray(struct.pack("=QQ4080s", 0, FIRST_INODE, b""))
+    fcntl.ioctl(fd, _INO_LOOKUP, buffer)
+    return int(struct.unpack_from("=Q", buffer)[0])
+
+
+def _args(*, fd: int = 0, flags: int = 0, name: bytes = b"", id_: int = 0) -> bytearray:
+    if len(name) > 255:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    return bytearray(_ARGS_V2.pack(fd, 0, flags, 0, 0, 0, 0, struct.pack("=Q", id_) if id_ else name))
+
+
+def _ioctl(fd: int, request: int, args: bytearray, path: str) -> None:
+    try:
+        fcntl.ioctl(fd, request, args)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
+
+
+def _open_inside(root_fd: int, path: bytes) -> int:
+    return openat2(root_fd, path, os.O_RDONLY | os.O_DIRECTORY, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _parent(path: str) -> Iterator[tuple[int, bytes]]:
+    directory, name = os.path.split(os.fsencode(path.rstrip("/")))
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd, name
+    finally:
+        os.close(fd)
