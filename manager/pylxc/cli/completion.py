@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from pylxc.cli.grammar import GLOBAL, Args, Command, Option
+from pylxc.cli.remotes import Remotes
 from pylxc.client.client import Client
 from pylxc.errors import PylxcError
 
@@ -135,13 +136,11 @@ def _ask(client: Client, kind: str, prefix: str) -> Iterator[Candidate]:
     elif kind in {"instance", "instance/"}:
         end = "/" if kind == "instance/" else ""
         yield from ((one["name"] + end, f"{one['status']}") for one in client.instances.list())
+    elif kind in {"remote", "remote:"}:
+        end = kind.removeprefix("remote")
+        yield from ((remote.name + end, remote.addr) for remote in Remotes.load().all())
     elif kind == "image":
-        for image in client.images.list():
-            what = image["properties"].get("description", "")
-            yield from ((alias["name"], what) for alias in image["aliases"])
-        for image in client.get("/1.0/pylxc/images", protocol="recipe"):
-            what = image["properties"].get("description", "")
-            yield from ((f"recipe:{alias['name']}", what) for alias in image["aliases"])
+        yield from _images(client, prefix)
     elif kind == "operation":
         yield from ((one["id"], one["description"]) for one in client.operations.list())
     elif kind == "shell":
@@ -150,6 +149,16 @@ def _ask(client: Client, kind: str, prefix: str) -> Iterator[Candidate]:
         paths = {"profile": "profiles", "network": "networks", "pool": "storage-pools", "project": "projects"}
         for one in client.get(f"/1.0/{paths[kind]}", recursion=1) if kind in paths else []:
             yield one["name"], one.get("description", "")
+
+
+def _images(client: Client, prefix: str) -> Iterator[Candidate]:
+    """Yield images that are here or can be built here; what servers have would have to be asked for, which is slow."""
+    if ":" not in prefix:
+        yield from ((f"{remote.name}:", remote.addr) for remote in Remotes.load().all() if not remote.is_server)
+    for start, images in (("", client.images.list()), ("recipe:", client.images.elsewhere({"protocol": "recipe"}))):
+        for image in images:
+            what = image["properties"].get("description", "")
+            yield from ((f"{start}{alias['name']}", what) for alias in image["aliases"])
 
 
 def _complete(_session: Session, args: Args) -> None:

@@ -38,16 +38,16 @@ def _name_and_rest(session: Session, args: Args) -> tuple[str, list[str]]:
     if first.endswith(":"):
         return session.name(first), words[1:]
     if "=" in first.partition(":")[2] or "=" in first:
-        return "", words
+        return session.name(""), words
     if len(words) == 2 and "=" not in words[1]:
-        return "", words  # `config set KEY VALUE` of the server
+        return session.name(""), words  # `config set KEY VALUE` of the server
     return session.name(first), words[1:]
 
 
 def _show(session: Session, args: Args) -> None:
     from pylxc.cli import yamltext
 
-    name = session.name(args.words[0]) if args.words else ""
+    name = session.name(args.words[0] if args.words else "")
     if not name:
         sys.stdout.write(yamltext.dump({"config": session.client.server["config"]}))
         return
@@ -59,7 +59,7 @@ def _show(session: Session, args: Args) -> None:
 
 
 def _get(session: Session, args: Args) -> None:
-    name = session.name(args.words[0]) if len(args.words) == 2 else ""
+    name = session.name(args.words[0] if len(args.words) == 2 else "")
     key = args.words[-1]
     if not name:
         value = session.client.server["config"].get(key, "")
@@ -88,7 +88,7 @@ def _set(session: Session, args: Args) -> None:
 
 
 def _unset(session: Session, args: Args) -> None:
-    name = session.name(args.words[0]) if len(args.words) == 2 else ""
+    name = session.name(args.words[0] if len(args.words) == 2 else "")
     key = args.words[-1]
 
     def change(config: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ def _unset(session: Session, args: Args) -> None:
 
 
 def _edit(session: Session, args: Args) -> None:
-    name = session.name(args.words[0]) if args.words else ""
+    name = session.name(args.words[0] if args.words else "")
     if name:
         INSTANCE.edit(session, args)
         return

@@ -181,8 +181,7 @@ class Entity:
         """Return the list command; `row` gives a text per title of `header`, `keep` says what is listed."""
 
         def run(session: Session, args: Args) -> None:
-            if args.words:
-                session.name(args.words[0])
+            session.name(args.words[0] if args.words else "")
             found = [one for one in session.client.get(self.path, recursion=1) if keep(one)]
             show(args.format, header, sort_rows([row(one) for one in found]), found)
 

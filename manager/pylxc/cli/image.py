@@ -6,9 +6,10 @@ import sys
 
 from pylxc.cli.edit import edit
 from pylxc.cli.entity import group
-from pylxc.cli.grammar import FORMAT, Args, Command, Option, UsageError
-from pylxc.cli.output import format_time, parse_time, show, sort_rows, yes
-from pylxc.errors import NotFound, NotSupported
+from pylxc.cli.grammar import FORMAT, Args, Command, Option
+from pylxc.cli.image_list import DEFAULT_COLUMNS, list_aliases, list_images
+from pylxc.cli.output import format_time, yes
+from pylxc.errors import BadRequest, NotFound, NotSupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,86 +19,42 @@ if TYPE_CHECKING:
     from pylxc.cli.session import Session
 
 FIELDS = ("auto_update", "properties", "public", "expires_at", "profiles")
-DEFAULT_COLUMNS = "lfpdatsu"
-RECIPE_COLUMNS = "Ldat"
 
 
 def resolve(session: Session, text: str) -> str:
-    """Return the fingerprint of `[remote:]image` on the local server."""
+    """Return the fingerprint of `[remote:]image` on the local server.
+
+    Raises:
+        NotFound: there is no such image.
+        NotSupported: it is elsewhere.
+    """
     remote, name = session.split(text)
-    if remote.protocol != "lxd":
-        raise NotSupported(f"Images of the remote {remote.name!r} can only be launched", hint=f"pylxc launch {text}")
+    if not remote.is_server:
+        hint = f"a copy can be: pylxc image copy {text} local:"
+        raise NotSupported(f"Images of the remote {remote.name!r} can only be launched and copied", hint=hint)
+    session.name(text)
     try:
         return session.client.images.resolve(name)
     except NotFound:
         raise NotFound(f"Image {name!r} not found", hint="pylxc image list shows those that are here") from None
 
 
-def _aliases(image: dict[str, Any]) -> list[str]:
-    return sorted((alias["name"] for alias in image.get("aliases") or []), key=lambda name: (len(name), name))
-
-
-def _short_alias(image: dict[str, Any]) -> str:
-    names = _aliases(image)
-    return f"{names[0]} ({len(names) - 1} more)" if len(names) > 1 else names[0] if names else ""
-
-
-def _uploaded(image: dict[str, Any]) -> str:
-    stamp = parse_time(image.get("uploaded_at", ""))
-    if stamp is None:
-        return ""
-    hour = stamp.hour % 12 or 12
-    return f"{stamp:%b} {stamp.day}, {stamp.year} at {hour}:{stamp:%M}{'am' if stamp.hour < 12 else 'pm'} ({stamp:%Z})"
-
-
-COLUMNS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
-    "l": ("ALIAS", _short_alias),
-    "L": ("ALIASES", lambda i: "\n".join(_aliases(i))),
-    "f": ("FINGERPRINT", lambda i: str(i.get("fingerprint", ""))[:12]),
-    "F": ("FINGERPRINT", lambda i: str(i.get("fingerprint", ""))),
-    "p": ("PUBLIC", lambda i: "yes" if i["public"] else "no"),
-    "d": ("DESCRIPTION", lambda i: str(i["properties"].get("description", ""))),
-    "a": ("ARCHITECTURE", lambda i: str(i["architecture"])),
-    "t": ("TYPE", lambda i: str(i.get("type", "container")).upper()),
-    "s": ("SIZE", lambda i: f"{i.get('size', 0) / (1 << 20):.2f}MB"),
-    "u": ("UPLOAD DATE", _uploaded),
-}
-
-
-def _matches(image: dict[str, Any], text: str) -> bool:
-    key, equals, value = text.partition("=")
-    if equals:
-        if key in {"type", "architecture"}:
-            return str(image.get(key, "")) == value
-        return any(name.startswith(key) and found == value for name, found in image["properties"].items())
-    return str(image["fingerprint"]).startswith(text) or any(text in name for name in _aliases(image))
+def _look_up(session: Session, text: str) -> dict[str, Any]:
+    """Return the image `[remote:]image`, wherever it is."""
+    remote, name = session.split(text)
+    if remote.is_server:
+        return session.client.images.get(resolve(session, text))
+    if not name:
+        raise BadRequest(f"The name of the image is missing in {text!r}")
+    return session.client.images.elsewhere({**session.place(remote), "alias": name})[0]
 
 
 def _list(session: Session, args: Args) -> None:
-    words = list(args.words)
-    protocol = "lxd"
-    if words and ":" in words[0]:
-        remote, words[0] = session.split(words[0])
-        protocol = remote.protocol
-    columns = []
-    default = DEFAULT_COLUMNS if protocol == "lxd" else RECIPE_COLUMNS
-    for letter in (args.columns or default).replace(",", ""):
-        if letter not in COLUMNS:
-            raise UsageError(f"Unknown column shorthand char {letter!r} in {args.columns!r}", _command("list"))
-        columns.append(COLUMNS[letter])
-    # What can be built comes in the shape of images that are there.
-    images = (
-        session.client.images.list()
-        if protocol == "lxd"
-        else session.client.get("/1.0/pylxc/images", protocol=protocol)
-    )
-    images = [image for image in images if all(_matches(image, word) for word in words if word)]
-    rows = sort_rows([[cell(image) for _, cell in columns] for image in images])
-    show(args.format, [title for title, _ in columns], rows, images)
+    list_images(session, args, _command("list"))
 
 
 def _info(session: Session, args: Args) -> None:
-    image = session.client.images.get(resolve(session, args.words[0]))
+    image = _look_up(session, args.words[0])
     lines = [
         f"Fingerprint: {image['fingerprint']}",
         f"Size: {image['size'] / (1 << 20):.2f}MB",
@@ -138,7 +95,7 @@ def _change(session: Session, text: str, change: Callable[[dict[str, Any]], None
 def _show(session: Session, args: Args) -> None:
     from pylxc.cli import yamltext
 
-    image = session.client.images.get(resolve(session, args.words[0]))
+    image = _look_up(session, args.words[0])
     sys.stdout.write(yamltext.dump({key: image[key] for key in FIELDS if key in image}))
 
 
@@ -150,7 +107,7 @@ def _edit(session: Session, args: Args) -> None:
 
 
 def _get_property(session: Session, args: Args) -> None:
-    properties = session.client.images.get(resolve(session, args.words[0]))["properties"]
+    properties = _look_up(session, args.words[0])["properties"]
     if args.words[1] not in properties:
         raise NotFound("Property not found")
     print(properties[args.words[1]])
@@ -182,6 +139,12 @@ def _refresh(session: Session, args: Args) -> None:
             print("Image refreshed successfully!" if fresh else "Image already up to date.")
 
 
+def _copy(session: Session, args: Args) -> None:
+    from pylxc.cli.image_copy import copy_image
+
+    copy_image(session, args)
+
+
 def _import(session: Session, args: Args) -> None:
     from pylxc.cli.image_files import import_image
 
@@ -192,20 +155,6 @@ def _export(session: Session, args: Args) -> None:
     from pylxc.cli.image_files import export_image
 
     export_image(session, args, resolve(session, args.words[0]))
-
-
-def _alias_list(session: Session, args: Args) -> None:
-    words = list(args.words)
-    if words and ":" in words[0]:
-        first = session.name(words.pop(0))
-        words = [word for word in [first, *words] if word]
-    aliases = [
-        alias
-        for alias in session.client.images.aliases()
-        if all(word in alias["name"] or alias["target"].startswith(word) for word in words)
-    ]
-    rows = [[a["name"], a["target"][:12], str(a.get("type") or "container").upper(), a["description"]] for a in aliases]
-    show(args.format, ("ALIAS", "FINGERPRINT", "TYPE", "DESCRIPTION"), sort_rows(rows), aliases)
 
 
 def _alias_create(session: Session, args: Args) -> None:
@@ -255,7 +204,7 @@ _ALIAS = group(
             "list",
             "List image aliases",
             "[<remote>:] [<filters>...]",
-            _alias_list,
+            list_aliases,
             words=(0, None),
             aliases=("ls",),
             options=(FORMAT,),
@@ -278,6 +227,38 @@ COMMANDS = (
         "Manage images",
         (
             _ALIAS,
+            Command(
+                "copy",
+                "Copy images between servers",
+                f"{_ONE} <remote>:",
+                _copy,
+                words=(2, 2),
+                aliases=("cp",),
+                options=(
+                    Option("--alias", help="New aliases to add to the image", kind="list"),
+                    Option("--auto-update", help="Keep the image up to date after initial copy"),
+                    Option("--copy-aliases", help="Copy aliases from source"),
+                    Option(
+                        "--mode",
+                        help="Transfer mode. One of pull (default), push or relay",
+                        kind="value",
+                        default="pull",
+                        choices=("pull", "push", "relay"),
+                    ),
+                    Option("--public", help="Make image public"),
+                    Option(
+                        "--target-project",
+                        help="Copy to a project different from the source",
+                        kind="value",
+                        complete="project",
+                    ),
+                ),
+                complete=("image", "remote:"),
+                details="""
+With --auto-update the server keeps the image up to date. It requires the source to be an alias.
+""",
+                examples=(("image copy ubuntu:22.04 local: --alias jammy", "Keep an image of a public server here."),),
+            ),
             Command(
                 "delete",
                 "Delete images",

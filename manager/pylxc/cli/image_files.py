@@ -21,15 +21,17 @@ def import_image(session: Session, args: Args) -> None:
     """Import the image that the words name."""
     files: list[str] = []
     properties: dict[str, str] = {}
+    target = ""
     for word in args.words:
         if "=" in word and not os.path.exists(word):
             properties |= assignments([word])
         elif word.endswith(":") and not os.path.exists(word):
-            session.name(word)
+            target = word
         else:
             files.append(word)
     if not files or len(files) > 2:
         raise BadRequest("An image is one file, or one of metadata and one of the root file system")
+    session.name(target)
     if files[0].startswith(("http://", "https://")):
         source = {"type": "url", "mode": "pull", "url": files[0]}
         body = {"source": source, "public": args.public, "properties": properties}
@@ -39,7 +41,7 @@ def import_image(session: Session, args: Args) -> None:
     fingerprint = str(operation.metadata["fingerprint"])
     print(f"Image imported with fingerprint: {fingerprint}")
     for alias in args.alias:
-        session.client.images.create_alias(alias, fingerprint)
+        session.client.images.point_alias(alias, fingerprint)
 
 
 def _upload(session: Session, files: list[str], properties: dict[str, str], *, public: bool) -> Operation:

@@ -104,7 +104,7 @@ def _show_instance(session: Session, args: Args, name: str) -> None:
 
 
 def _run(session: Session, args: Args) -> None:
-    name = session.name(args.words[0]) if args.words else ""
+    name = session.name(args.words[0] if args.words else "")
     if name:
         _show_instance(session, args, name)
         return

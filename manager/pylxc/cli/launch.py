@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 def _source(session: Session, image: str) -> dict[str, Any]:
     """Return the source of the create request for `[remote:]image`."""
     remote, name = session.split(image)
-    if remote.protocol != "lxd":
-        if not name:
-            raise BadRequest(f"The name of the image is missing in {image!r}")
-        return {"type": "image", "mode": "pull", "server": remote.url, "protocol": remote.protocol, "alias": name}
+    if not name:
+        raise BadRequest(f"The name of the image is missing in {image!r}")
+    if not remote.is_server:
+        return {"type": "image", "mode": "pull", **session.place(remote), "alias": name}
+    session.name(image)
     try:
         target = session.client.get(f"/1.0/images/aliases/{quote(name)}")["target"]
         return {"type": "image", "alias": name, "fingerprint": target}
@@ -29,7 +30,7 @@ def _source(session: Session, image: str) -> dict[str, Any]:
     try:
         return {"type": "image", "fingerprint": session.client.images.get(name)["fingerprint"]}
     except NotFound:
-        hint = f"pylxc image list shows those that are here; is it recipe:{name}?"
+        hint = f"pylxc image list shows those that are here; is it elsewhere, as recipe:{name} or images:{name}?"
         raise NotFound(f"Image {name!r} not found", hint=hint) from None
 
 
@@ -98,7 +99,7 @@ def _create(session: Session, args: Args, command: Command) -> str:
         source = _source(session, words.pop(0))
     elif len(words) > 1:
         raise UsageError("--empty takes no image", command)
-    name = session.name(words[0]) if words else ""
+    name = session.name(words[0] if words else "")
     body = _body(session, args, command)
     if not session.quiet:
         print(f"Creating {name}" if name else "Creating the instance", flush=True)

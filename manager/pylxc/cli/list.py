@@ -161,6 +161,8 @@ def _run(session: Session, args: Args) -> None:
         session.name(words.pop(0))
     elif words and ":" in words[0].split("=")[0]:
         words[0] = session.name(words[0])
+    else:
+        session.name("")
     letters = args.columns or (FAST_COLUMNS if args.fast else DEFAULT_COLUMNS)
     if args.all_projects and not args.columns:
         letters = "e" + letters

@@ -17,18 +17,19 @@ def matches(instance: dict[str, Any], filters: list[str]) -> bool:
 def _matches(instance: dict[str, Any], text: str) -> bool:
     key, equals, value = text.partition("=")
     if not equals:
-        return str(instance["name"]).startswith(text) or _full_match(text, str(instance["name"]))
+        return str(instance["name"]).startswith(text) or full_match(text, str(instance["name"]))
     if key in {"type", "status", "architecture", "location"}:
         return str(instance.get(key, "")).lower() in value.lower().split(",")
     if key in {"ipv4", "ipv6"}:
         return _has_address(instance, "inet" if key == "ipv4" else "inet6", value)
     for name, present in (instance.get("expanded_config") or {}).items():
-        if _key_matches(key, name) and (present == value or _full_match(value, str(present))):
+        if key_matches(key, name) and (present == value or full_match(value, str(present))):
             return True
     return False
 
 
-def _full_match(pattern: str, text: str) -> bool:
+def full_match(pattern: str, text: str) -> bool:
+    """Return whether a regular expression fits all of `text`, or where it has ^ or $, as these say."""
     try:
         found = re.search(pattern if "^" in pattern or "$" in pattern else f"^(?:{pattern})$", text)
     except re.error:
@@ -36,7 +37,8 @@ def _full_match(pattern: str, text: str) -> bool:
     return found is not None
 
 
-def _key_matches(short: str, full: str) -> bool:
+def key_matches(short: str, full: str) -> bool:
+    """Return whether `short` is an abbreviation of the key `full`: u.x of user.x."""
     wanted, parts = short.split("."), full.split(".")
     return len(wanted) == len(parts) and all(part.startswith(want) for want, part in zip(wanted, parts, strict=True))
 

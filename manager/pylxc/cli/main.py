@@ -39,7 +39,7 @@ TABLE: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "profile": ("profile", "Manage profiles", ()),
     "project": ("project", "Manage projects", ()),
     "query": ("query", "Send a raw query to the server", ()),
-    "remote": ("remote", "List the remotes", ()),
+    "remote": ("remote", "Manage the list of remote servers", ()),
     "rename": ("rename", "Rename instances", ("mv",)),
     "restart": ("state", "Restart instances", ()),
     "shell": ("exec", "Open a login shell in an instance", ()),

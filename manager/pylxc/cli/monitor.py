@@ -35,8 +35,7 @@ def _pretty(event: dict[str, Any]) -> str:
 
 
 def _run(session: Session, args: Args) -> None:
-    if args.words:
-        session.name(args.words[0])
+    session.name(args.words[0] if args.words else "")
     form = "pretty" if args.pretty else args.format
     least = LEVELS.index(args.loglevel) if args.loglevel else 0
     session.client.get("/1.0")  # starts the daemon where that is due

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 
 def _list(session: Session, args: Args) -> None:
-    if args.words:
-        session.name(args.words[0])
+    session.name(args.words[0] if args.words else "")
     operations = session.client.operations.list()
     rows = [
         [

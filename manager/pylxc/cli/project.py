@@ -18,8 +18,7 @@ _FEATURES = ("features.images", "features.profiles", "features.storage.volumes",
 
 
 def _list(session: Session, args: Args) -> None:
-    if args.words:
-        session.name(args.words[0])
+    session.name(args.words[0] if args.words else "")
     projects = session.client.projects.list()
 
     def row(one: dict[str, Any]) -> list[str]:

@@ -2,37 +2,201 @@
 
 from __future__ import annotations
 
-from pylxc.cli.grammar import FORMAT, Args, Command
-from pylxc.cli.output import show
-from pylxc.cli.session import LOCAL, REMOTES
+import sys
+
+from pylxc.cli.grammar import FORMAT, Args, Command, Option
+from pylxc.cli.output import show, sort_rows, yes
+from pylxc.cli.remotes import Remote
+from pylxc.errors import BadRequest, NotSupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pylxc.cli.session import Session
 
-
-def _list(_session: Session, args: Args) -> None:
-    rows, data = [], {}
-    for name, remote in sorted(REMOTES.items()):
-        is_server = remote.protocol == "lxd"
-        shown = f"{name} (current)" if name == LOCAL else name
-        auth = "file access" if is_server else "none"
-        rows.append([shown, remote.url, remote.protocol, auth, "NO" if is_server else "YES", "YES", "NO"])
-        data[name] = {"addr": remote.url, "protocol": remote.protocol, "public": not is_server}
-    show(args.format, ("NAME", "URL", "PROTOCOL", "AUTH TYPE", "PUBLIC", "STATIC", "GLOBAL"), rows, data)
+LXD_PORT = 8443
+# How `lxc` calls the fields in JSON.
+_JSON = ("Addr", "AuthType", "Domain", "Project", "Protocol", "Public", "Global", "Static")
 
 
-def _default(_session: Session, _args: Args) -> None:
-    print(LOCAL)
+def _auth(remote: Remote) -> str:
+    if remote.auth_type:
+        return remote.auth_type
+    if remote.protocol != "lxd":
+        return "none"
+    return "file access" if remote.static else "none" if remote.public else "tls"
 
+
+def _list(session: Session, args: Args) -> None:
+    remotes = session.remotes
+    rows = []
+    for remote in remotes.all():
+        shown = f"{remote.name} (current)" if remote.name == remotes.default else remote.name
+        flags = [yes(flag) for flag in (remote.public, remote.static, remote.site)]
+        rows.append([shown, remote.addr, remote.protocol, _auth(remote), *flags])
+    if args.format == "json":
+        data: dict[str, object] = {remote.name: _as_json(remote) for remote in remotes.all()}
+    else:
+        data = {remote.name: remote.fields() for remote in remotes.all()}
+    header = ("NAME", "URL", "PROTOCOL", "AUTH TYPE", "PUBLIC", "STATIC", "GLOBAL")
+    show(args.format, header, sort_rows(rows), data)
+
+
+def _as_json(remote: Remote) -> dict[str, object]:
+    values = (remote.addr, remote.auth_type, remote.domain, remote.project, remote.protocol, remote.public)
+    return dict(zip(_JSON, (*values, remote.site, remote.static), strict=True))
+
+
+def _add(session: Session, args: Args) -> None:
+    name, addr = args.words[0], args.words[-1]
+    if not addr:
+        raise BadRequest("Remote address must not be empty")
+    session.remotes.check_new(name)
+    certificate = ""
+    if args.protocol == "simplestreams":
+        _check_simplestreams(addr)
+        # The server that will fetch the images asks: what it has of proxies and certificates counts.
+        session.client.images.elsewhere({"protocol": "simplestreams", "server": addr})
+    elif args.protocol == "lxd":
+        addr = _lxd_url(addr)
+        if not args.public:
+            raise NotSupported(
+                "Servers of instances cannot be added yet", hint="--public adds a server whose images are for everybody"
+            )
+        certificate = _certificate(addr, accept=args.accept_certificate)
+    else:
+        raise BadRequest(f"Invalid protocol: {args.protocol}")
+    remote = Remote(name, {"addr": addr, "protocol": args.protocol, "public": True})
+    session.remotes.add(remote, certificate)
+
+
+def _check_simplestreams(url: str) -> None:
+    if not url.startswith("https://"):
+        raise BadRequest("Only https URLs are supported for simplestreams")
+
+
+def _lxd_url(addr: str) -> str:
+    """Return the URL of the server that `HOST`, `HOST:PORT` or an URL names.
+
+    Raises:
+        BadRequest: it names none.
+        NotSupported: it is a socket of this host.
+    """
+    scheme, has_scheme, rest = addr.partition("://")
+    if not has_scheme:
+        scheme, rest = ("unix", addr) if addr.startswith(("/", "unix:")) else ("https", addr)
+    if scheme == "unix":
+        raise NotSupported("Servers of instances cannot be added yet", hint="$PYLXC_DIR names another local one")
+    if scheme != "https":
+        raise BadRequest(f'Invalid URL scheme "{scheme}" in "{addr}"')
+    host = rest.partition("/")[0]
+    if host.count(":") > 1 and not host.startswith("["):
+        host = f"[{host}]"
+    _, colon, port = host.rpartition(":") if not host.endswith("]") else ("", "", "")
+    if colon and not (port.isdecimal() and 0 < int(port) < 1 << 16):
+        raise BadRequest(f"Invalid port in {addr!r}")
+    return f"https://{host}" if colon else f"https://{host}:{LXD_PORT}"
+
+
+def _certificate(url: str, *, accept: bool) -> str:
+    """Return the certificate to pin for a server, empty for one that the host trusts; the user is asked."""
+    from pylxc.client.probe import probe
+
+    found = probe(url)
+    if found.trusted:
+        return ""
+    if not accept:
+        print(f"Certificate fingerprint: {found.fingerprint}")
+        print("ok (y/n/[fingerprint])? ", end="", flush=True)
+        answer = sys.stdin.readline().strip().lower() if sys.stdin else ""
+        if answer != found.fingerprint and answer[:1] in {"", "n"}:
+            raise BadRequest("Server certificate NACKed by user")
+        if answer != found.fingerprint and answer[0] != "y":
+            raise BadRequest("Please type 'y', 'n' or the fingerprint")
+    return found.certificate
+
+
+def _default(session: Session, _args: Args) -> None:
+    print(session.remotes.default)
+
+
+def _remove(session: Session, args: Args) -> None:
+    session.remotes.remove(args.words[0])
+
+
+def _rename(session: Session, args: Args) -> None:
+    session.remotes.rename(args.words[0], args.words[1])
+
+
+def _set_url(session: Session, args: Args) -> None:
+    name, url = args.words
+    remote = session.remotes.changeable(name)
+    if remote.protocol == "simplestreams":
+        _check_simplestreams(url)
+    else:
+        url = _lxd_url(url)
+    session.remotes.set_url(name, url)
+
+
+def _switch(session: Session, args: Args) -> None:
+    session.remotes.switch(args.words[0])
+
+
+_ONE = ("remote", "")
 
 COMMANDS = (
     Command(
         "remote",
-        "List the remotes",
+        "Manage the list of remote servers",
         sub=(
+            Command(
+                "add",
+                "Add new remote servers",
+                "[<remote>] <IP|FQDN|URL>",
+                _add,
+                words=(1, 2),
+                options=(
+                    Option("--accept-certificate", help="Accept certificate"),
+                    Option("--protocol", help="Server protocol (lxd or simplestreams)", kind="value", default="lxd"),
+                    Option("--public", help="Public image server"),
+                ),
+                details="""
+The server must answer. One of protocol "lxd" whose certificate no authority of this host has signed is known by that
+certificate from then on; its fingerprint is shown first.
+
+Basic authentication goes with the protocol "simplestreams": https://LOGIN:PASSWORD@example.com/some/path
+""",
+                examples=(
+                    (
+                        "remote add mirror https://mirror.example.com/releases --protocol=simplestreams",
+                        "Add an image server; pylxc launch mirror:22.04 then uses it.",
+                    ),
+                    ("remote add site images.example.com --public", "Add an LXD server with public images."),
+                ),
+            ),
             Command("get-default", "Show the default remote", "", _default),
             Command("list", "List the available remotes", "", _list, aliases=("ls",), options=(FORMAT,)),
+            Command(
+                "remove", "Remove remotes", "<remote>", _remove, words=(1, 1), aliases=("rm",), complete=("remote",)
+            ),
+            Command(
+                "rename",
+                "Rename remotes",
+                "<remote> <new-name>",
+                _rename,
+                words=(2, 2),
+                aliases=("mv",),
+                complete=_ONE,
+            ),
+            Command("set-url", "Set the URL for the remote", "<remote> <URL>", _set_url, words=(2, 2), complete=_ONE),
+            Command(
+                "switch",
+                "Switch the default remote",
+                "<remote>",
+                _switch,
+                words=(1, 1),
+                aliases=("set-default",),
+                complete=("remote",),
+            ),
         ),
     ),
 )

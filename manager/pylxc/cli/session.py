@@ -5,33 +5,18 @@ from __future__ import annotations
 import os
 import sys
 
+from pylxc.cli import settings
 from pylxc.client.client import Client, default_socket
 from pylxc.client.http import Unreachable, connect_unix
-from pylxc.errors import BadRequest, NotFound
+from pylxc.errors import BadRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from pylxc.cli.grammar import Args
+    from pylxc.cli.remotes import Remote, Remotes
     from pylxc.client.operations import Operation
-
-LOCAL = "local"
-RECIPE = "recipe"
-
-
-class Remote:
-    """Where instances or images are: `protocol` is "lxd" for a server, "recipe" for the built-in recipes."""
-
-    __slots__ = ("name", "protocol", "url")
-
-    def __init__(self, name: str, url: str, protocol: str) -> None:
-        self.name = name
-        self.url = url
-        self.protocol = protocol
-
-
-REMOTES = {LOCAL: Remote(LOCAL, "unix://", "lxd"), RECIPE: Remote(RECIPE, "", "recipe")}
 
 
 class Session:
@@ -46,7 +31,9 @@ class Session:
         self.quiet = bool(args.quiet)
         self.debug = bool(args.debug)
         self.project = str(args.project or os.environ.get("PYLXC_PROJECT") or "default")
+        self._force_local = bool(args.force_local)
         self._client: Client | None = None
+        self._remotes: Remotes | None = None
 
     @property
     def client(self) -> Client:
@@ -71,29 +58,54 @@ class Session:
         if self._client is not None:
             self._client.close()
 
-    @staticmethod
-    def split(text: str) -> tuple[Remote, str]:
+    @property
+    def remotes(self) -> Remotes:
+        """All remotes of the user."""
+        if self._remotes is None:
+            from pylxc.cli.remotes import Remotes
+
+            self._remotes = Remotes.load(only_shipped=self._force_local)
+        return self._remotes
+
+    def split(self, text: str) -> tuple[Remote, str]:
         """Split `[remote:]name`.
 
         Raises:
             NotFound: there is no such remote.
         """
+        remote, name = self._parts(text)
+        if remote == settings.LOCAL:
+            from pylxc.cli.remotes import LOCAL
+
+            return LOCAL, name
+        return self.remotes.get(remote), name
+
+    def place(self, remote: Remote) -> dict[str, str]:
+        """Return where the images of `remote` are, as sources in the API have it: protocol, server, certificate."""
+        found = {
+            "protocol": remote.protocol,
+            "server": remote.addr,
+            "certificate": self.remotes.certificate(remote),
+        }
+        return {key: value for key, value in found.items() if value}
+
+    def _parts(self, text: str) -> tuple[str, str]:
         before, colon, after = text.partition(":")
-        if not colon or "/" in before:
-            return REMOTES[LOCAL], text
-        if before not in REMOTES:
-            raise NotFound(f'The remote "{before}" doesn\'t exist', hint="pylxc remote list shows those that do")
-        return REMOTES[before], after
+        if colon and "/" not in before:
+            return before, after
+        return settings.LOCAL if self._force_local else settings.default_remote(), text
 
     def name(self, text: str) -> str:
-        """Return the name in `[remote:]name`, which must be on a server.
+        """Return the name in `[remote:]name`, which must be on a server; "" is the default remote itself.
 
         Raises:
+            NotFound: there is no such remote.
             BadRequest: the remote holds images only.
+            NotSupported: it is another server than the local one.
         """
-        remote, name = self.split(text)
-        if remote.protocol != "lxd":
-            raise BadRequest(f'The remote "{remote.name}" holds images only')
+        remote, name = self._parts(text)
+        if remote != settings.LOCAL:
+            self.remotes.need_local(remote)
         return name
 
     def required(self, text: str, what: str = "instance") -> str:

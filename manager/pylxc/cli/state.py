@@ -33,9 +33,9 @@ def _each(names: list[str], act: Callable[[str], None]) -> int:
 def _names(session: Session, args: Args, command: Command, wanted: frozenset[str]) -> list[str]:
     """Return the instances that are named, or with --all those whose status is in `wanted`."""
     if args.all:
-        words = [word for word in args.words if not word.endswith(":")]
-        if words:
-            raise UsageError("--all does not go with names", command)
+        for word in args.words or [""]:
+            if session.name(word):
+                raise UsageError("--all does not go with names", command)
         return [entry["name"] for entry in session.client.instances.list() if entry["status"] in wanted]
     if not args.words:
         raise UsageError("Too few arguments", command)

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
 
 def _run(session: Session, args: Args) -> None:
-    if args.words:
-        session.name(args.words[0])
+    session.name(args.words[0] if args.words else "")
     try:
         environment = session.client.server["environment"]
         own = environment.get("pylxc_version")

@@ -42,8 +42,9 @@ def _build() -> tuple[Callable[[str], Any], Callable[[object], str]]:
         text = text.strip(_WHITESPACE)
         try:
             value, end = scan(text, 0)
-        except StopIteration:
-            raise ValueError("not JSON") from None
+        except (StopIteration, SystemError):
+            # SystemError: the scanner wants to raise an error of `json.decoder`, which nobody has imported.
+            raise ValueError("it breaks off or is no JSON") from None
         if end != len(text):
             raise ValueError("text follows the JSON value")
         return value

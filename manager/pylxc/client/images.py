@@ -112,6 +112,15 @@ class Images:
             "POST", f"{self.path}/aliases", {"name": name, "target": target, "description": description}
         )
 
+    def point_alias(self, name: str, target: str) -> None:
+        """Let `name` stand for the image `target`, whatever it stood for before."""
+        from pylxc.errors import Conflict
+
+        try:
+            self.create_alias(name, target)
+        except Conflict:
+            self._client.request("PATCH", self.alias_url(name), {"target": target})
+
     def rename_alias(self, name: str, new: str) -> None:
         """Rename an alias."""
         self._client.request("POST", self.alias_url(name), {"name": new})
@@ -119,6 +128,18 @@ class Images:
     def delete_alias(self, name: str) -> None:
         """Delete an alias; the image stays."""
         self._client.request("DELETE", self.alias_url(name))
+
+    def elsewhere(self, source: dict[str, str]) -> list[dict[str, Any]]:
+        """Return the images that another place has, in the shape of those that are here.
+
+        Args:
+            source: `protocol`, and as it needs them `server` (a URL) and `certificate` (PEM); with `alias` or
+                `fingerprint` only that image is returned.
+
+        Raises:
+            PylxcError: the place does not answer, or has no such image.
+        """
+        return list(self._client.get("/1.0/pylxc/images", **source))
 
     def list(self) -> list[dict[str, Any]]:
         """Return the images."""

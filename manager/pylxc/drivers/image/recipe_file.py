@@ -130,7 +130,7 @@ class RecipeBook:
                 continue
             for entry in entries:
                 name = entry.removesuffix(".yaml")
-                if entry.endswith(".yaml") and _NAME.fullmatch(name):
+                if entry.endswith(".yaml") and name != "remotes" and _NAME.fullmatch(name):
                     found.setdefault(name, f"{directory}/{entry}")
         return found
 
