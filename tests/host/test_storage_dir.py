@@ -70,10 +70,10 @@ def unpack(directory: str) -> None:
 
 
 def test_instance_is_a_complete_copy(store: Store) -> None:
-    store.pools.ensure_image("default", IMAGE, unpack)
-    store.pools.create_instance("default", "default", "c1", IMAGE)
+    store.pools.volumes.ensure_image("default", IMAGE, unpack)
+    store.pools.volumes.create_instance("default", "default", "c1", IMAGE)
     source = f"{store.paths.pool('default')}/images/{IMAGE}"
-    copy = store.pools.path("default", "default", "c1")
+    copy = store.pools.volumes.path("default", "default", "c1")
     assert tree.describe(f"{copy}/rootfs") == tree.describe(f"{source}/rootfs")
     assert Path(copy, "metadata.yaml").read_text() == "architecture: x86_64\n"
     before = tree.describe(f"{source}/rootfs")
@@ -86,8 +86,8 @@ def test_nobody_but_root_gets_into_a_volume(store: Store, tmp_path: Path) -> Non
         if parent != Path("/") and not parent.stat().st_mode & 0o001:
             parent.chmod(parent.stat().st_mode | 0o011)
     tmp_path.chmod(0o711)
-    store.pools.create_instance("default", "default", "c1", None)
-    volume = Path(store.pools.path("default", "default", "c1"))
+    store.pools.volumes.create_instance("default", "default", "c1", None)
+    volume = Path(store.pools.volumes.path("default", "default", "c1"))
     (volume / "tool").write_text("")
     assert subprocess.run(["stat", volume], user=65534, capture_output=True, check=False).returncode == 0
     assert subprocess.run(["stat", volume / "tool"], user=65534, capture_output=True, check=False).returncode == 1
@@ -101,7 +101,9 @@ def test_image_is_unpacked_once(store: Store) -> None:
         time.sleep(0.2)
         unpack(directory)
 
-    threads = [threading.Thread(target=store.pools.ensure_image, args=("default", IMAGE, slowly)) for _ in range(8)]
+    threads = [
+        threading.Thread(target=store.pools.volumes.ensure_image, args=("default", IMAGE, slowly)) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -116,30 +118,30 @@ def test_failed_unpack_leaves_nothing(store: Store) -> None:
         raise BadRequest("damaged")
 
     with pytest.raises(BadRequest, match="damaged"):
-        store.pools.ensure_image("default", IMAGE, fail)
+        store.pools.volumes.ensure_image("default", IMAGE, fail)
     assert store.volumes() == []
     assert store.leftovers() == []
-    store.pools.ensure_image("default", IMAGE, unpack)
+    store.pools.volumes.ensure_image("default", IMAGE, unpack)
 
 
 def test_delete_rename_and_names(store: Store) -> None:
-    store.pools.ensure_image("default", IMAGE, unpack)
-    store.pools.create_instance("default", "default", "c1", IMAGE)
+    store.pools.volumes.ensure_image("default", IMAGE, unpack)
+    store.pools.volumes.create_instance("default", "default", "c1", IMAGE)
     with pytest.raises(Conflict):
-        store.pools.create_instance("default", "default", "c1", IMAGE)
+        store.pools.volumes.create_instance("default", "default", "c1", IMAGE)
     with pytest.raises(NotFound):
-        store.pools.create_instance("default", "default", "c2", OTHER)
-    store.pools.rename_instance("default", "default", "c1", "c3")
-    store.pools.rename_instance("default", "default", "c1", "c3")
-    assert os.path.isdir(store.pools.path("default", "default", "c3"))
+        store.pools.volumes.create_instance("default", "default", "c2", OTHER)
+    store.pools.volumes.rename_instance("default", "default", "c1", "c3")
+    store.pools.volumes.rename_instance("default", "default", "c1", "c3")
+    assert os.path.isdir(store.pools.volumes.path("default", "default", "c3"))
     with pytest.raises(Conflict, match="The storage pool already exists"):
         store.pools.create("default", "dir")
     assert store.pools.get("default")["used_by"] == [f"/1.0/images/{IMAGE}", "/1.0/instances/c3"]
     with pytest.raises(BadRequest, match="in use"):
         store.pools.delete("default")
-    store.pools.delete_instance("default", "default", "c3")
-    store.pools.delete_instance("default", "default", "c3")
-    store.pools.delete_image(IMAGE)
+    store.pools.volumes.delete_instance("default", "default", "c3")
+    store.pools.volumes.delete_instance("default", "default", "c3")
+    store.pools.volumes.delete_image(IMAGE)
     assert store.volumes() == []
     assert store.leftovers() == []
     store.pools.delete("default")
@@ -149,13 +151,13 @@ def test_delete_rename_and_names(store: Store) -> None:
 def test_pool_on_a_directory_of_the_user(store: Store, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     store.pools.create("other", "dir", {"source": str(tmp_path / "elsewhere")})
-    store.pools.create_instance("other", "default", "c1", None)
+    store.pools.volumes.create_instance("other", "default", "c1", None)
     assert (tmp_path / "elsewhere/containers/c1").is_dir()
     with pytest.raises(BadRequest, match="isn't empty"):
         store.pools.create("third", "dir", {"source": str(tmp_path / "elsewhere")})
     with pytest.raises(BadRequest, match="cannot be changed"):
         store.pools.update("other", {"source": "/elsewhere"}, None)
-    store.pools.delete_instance("other", "default", "c1")
+    store.pools.volumes.delete_instance("other", "default", "c1")
     store.pools.delete("other")
     assert (tmp_path / "elsewhere").is_dir()
     assert os.listdir(tmp_path / "elsewhere") == []
@@ -197,9 +199,9 @@ def test_missing_pool_is_shown_and_comes_back(store: Store) -> None:
     again.start()
     assert again.get("default")["status"] == "Unavailable"
     with pytest.raises(PylxcError, match="unavailable"):
-        again.create_instance("default", "default", "c1", None)
+        again.volumes.create_instance("default", "default", "c1", None)
     os.rename(f"{pool}-away", pool)
-    again.create_instance("default", "default", "c1", None)
+    again.volumes.create_instance("default", "default", "c1", None)
     assert again.get("default")["status"] == "Created"
 
 
@@ -211,12 +213,12 @@ from tests.host.test_storage_dir import IMAGE, Store, unpack
 store = Store(sys.argv[1])
 print("ready", flush=True)
 while True:
-    store.pools.ensure_image("default", IMAGE, unpack)
+    store.pools.volumes.ensure_image("default", IMAGE, unpack)
     for name in ("c1", "c2"):
-        store.pools.create_instance("default", "default", name, IMAGE)
-    store.pools.delete_instance("default", "default", "c1")
-    store.pools.delete_image(IMAGE)
-    store.pools.delete_instance("default", "default", "c2")
+        store.pools.volumes.create_instance("default", "default", name, IMAGE)
+    store.pools.volumes.delete_instance("default", "default", "c1")
+    store.pools.volumes.delete_image(IMAGE)
+    store.pools.volumes.delete_instance("default", "default", "c2")
 """
 
 
@@ -247,8 +249,8 @@ def test_killed_at_random_moments(store: Store) -> None:
             expected = expected or len(whole)
             assert len(whole) == expected
         for name in ("c1", "c2"):
-            again.delete_instance("default", "default", name)
-        again.delete_image(IMAGE)
+            again.volumes.delete_instance("default", "default", name)
+        again.volumes.delete_image(IMAGE)
         assert store.volumes() == []
 
 
@@ -286,26 +288,26 @@ def test_full_disk_is_named_and_leaves_nothing(
         for number in range(260):
             Path(f"{directory}/rootfs/{number}").write_bytes(os.urandom(100_000))
 
-    store.pools.ensure_image("small", IMAGE, large)
+    store.pools.volumes.ensure_image("small", IMAGE, large)
     free = store.pools.resources("small")["space"]["used"]
     with pytest.raises(Internal, match="No space left on device"):
-        store.pools.create_instance("small", "default", "c1", IMAGE)
+        store.pools.volumes.create_instance("small", "default", "c1", IMAGE)
     assert store.leftovers("small") == []
     assert store.volumes() == [("image", IMAGE, "created")]
     assert abs(store.pools.resources("small")["space"]["used"] - free) < 1 << 20
 
     # What was deleted is still being freed when the next copy needs the room.
-    store.pools.create_instance("small", "default", "half", None)
-    Path(store.pools.path("small", "default", "half"), "x").write_bytes(bytes(int(free_bytes(store) * 0.8)))
-    store.pools.delete_image(IMAGE)
-    store.pools.delete_instance("small", "default", "half")
-    store.pools.ensure_image("small", IMAGE, large)
+    store.pools.volumes.create_instance("small", "default", "half", None)
+    Path(store.pools.volumes.path("small", "default", "half"), "x").write_bytes(bytes(int(free_bytes(store) * 0.8)))
+    store.pools.volumes.delete_image(IMAGE)
+    store.pools.volumes.delete_instance("small", "default", "half")
+    store.pools.volumes.ensure_image("small", IMAGE, large)
 
     def too_large(directory: str) -> None:
         Path(f"{directory}/x").write_bytes(bytes(60 << 20))
 
     with pytest.raises(Internal, match="No space left on device"):
-        store.pools.ensure_image("small", OTHER, too_large)
+        store.pools.volumes.ensure_image("small", OTHER, too_large)
     assert store.leftovers("small") == []
 
 
@@ -326,10 +328,10 @@ def test_copies_share_data_where_there_are_reflinks(
         unpack(directory)
         Path(f"{directory}/rootfs/large").write_bytes(os.urandom(100 << 20))
 
-    store.pools.ensure_image("links", IMAGE, large)
+    store.pools.volumes.ensure_image("links", IMAGE, large)
     for number in range(4):  # 400 MB in 320
-        store.pools.create_instance("links", "default", f"c{number}", IMAGE)
-    copy = store.pools.path("links", "default", "c3")
+        store.pools.volumes.create_instance("links", "default", f"c{number}", IMAGE)
+    copy = store.pools.volumes.path("links", "default", "c3")
     image = f"{store.paths.pool('links')}/images/{IMAGE}"
     assert tree.describe(f"{copy}/rootfs") == tree.describe(f"{image}/rootfs")
     shutil.rmtree(copy)

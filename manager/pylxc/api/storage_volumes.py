@@ -17,17 +17,17 @@ async def list_volumes(call: Call) -> Answer:
     """Answer a pool's volumes: URLs, or objects with recursion."""
     kind = _type(call) if "type" in call.params else None
     project = None if call.all_projects else call.project
-    volumes = await call.run(call.services.storage.volumes, call.params["pool"], project, kind)
+    volumes = await call.run(call.services.storage.volumes.list, call.params["pool"], project, kind)
     if project not in (None, "default") and kind in (None, "image"):
         # The images' volumes are the default project's, and seen from every project that may use them.
-        volumes += await call.run(call.services.storage.volumes, call.params["pool"], "default", "image")
+        volumes += await call.run(call.services.storage.volumes.list, call.params["pool"], "default", "image")
     return Sync(volumes if call.recursion else [_url(call.params["pool"], volume) for volume in volumes])
 
 
 async def get(call: Call) -> Answer:
     """Answer one volume."""
     volume = await call.run(
-        call.services.storage.volume, call.params["pool"], _project(call), _type(call), call.params["volume"]
+        call.services.storage.volumes.get, call.params["pool"], _project(call), _type(call), call.params["volume"]
     )
     return Sync(volume, etag(volume["name"], volume["type"], volume["config"]))
 
@@ -35,7 +35,7 @@ async def get(call: Call) -> Answer:
 async def state(call: Call) -> Answer:
     """Answer what a volume takes."""
     used = await call.run(
-        call.services.storage.volume_usage, call.params["pool"], _project(call), _type(call), call.params["volume"]
+        call.services.storage.volumes.measure, call.params["pool"], _project(call), _type(call), call.params["volume"]
     )
     return Sync({"usage": {"used": used, "total": 0}})
 

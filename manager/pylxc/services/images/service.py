@@ -180,7 +180,7 @@ class Images:
             if not shared:
                 self._store.delete(fingerprint)
         if not shared:  # not under our lock: storage calls `unpack`, which takes it, under a lock of its own
-            self._storage.delete_image(fingerprint)
+            self._storage.volumes.delete_image(fingerprint)
         self._events.lifecycle("image-deleted", f"/1.0/images/{fingerprint}", project=project)
 
     def stage(self) -> Staging:

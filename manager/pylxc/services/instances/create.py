@@ -181,8 +181,10 @@ class Creator:
 
     def _make_volume(self, found: Record, fingerprint: str) -> None:
         if fingerprint:
-            self._storage.ensure_image(found.pool, fingerprint, lambda target: self._images.unpack(fingerprint, target))
-        self._storage.create_instance(found.pool, found.project, found.name, fingerprint or None)
+            self._storage.volumes.ensure_image(
+                found.pool, fingerprint, lambda target: self._images.unpack(fingerprint, target)
+            )
+        self._storage.volumes.create_instance(found.pool, found.project, found.name, fingerprint or None)
 
     def _record(self, request: _Request) -> Record:
         """Write the row, not to be seen yet, and return it."""

@@ -198,7 +198,7 @@ class InstanceFiles:
             if self._runtime.get(record.key) is not None:
                 return {"run_dir": self._paths.instance_run(record.key)}
             idmap = expand.choose_idmap(session, record)
-        rootfs = f"{self._storage.path(record.pool, project, name)}/rootfs"
+        rootfs = f"{self._storage.volumes.path(record.pool, project, name)}/rootfs"
         if not os.path.isdir(rootfs):
             raise Internal(f"Instance {name!r} has no root file system")
         return {"rootfs": rootfs, "idmap": idmap and asdict(idmap), "shift": True}

@@ -251,7 +251,7 @@ class Lifecycle:
         with self._db.reading() as session:
             found = load(session, project, name)
             idmap = choose_idmap(session, found)
-        rootfs = f"{self._storage.path(found.pool, project, name)}/rootfs"
+        rootfs = f"{self._storage.volumes.path(found.pool, project, name)}/rootfs"
         with Reverter() as revert:
             cpus = limits.cpuset(found.expanded_config.get("limits.cpu", ""), self._used_cpus())
             parts = self._devices.start(project, name, found.expanded_devices, found.expanded_config)

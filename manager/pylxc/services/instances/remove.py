@@ -75,14 +75,14 @@ class Remover:
             device["pool"] for device in found.expanded_devices.values() if is_root_disk(device) and device.get("pool")
         }
         for pool in pools:
-            self._storage.delete_instance(pool, found.project, found.name)
+            self._storage.volumes.delete_instance(pool, found.project, found.name)
         shutil.rmtree(self._paths.instance_logs(found.key), ignore_errors=True)
         with self._db.transaction() as session:
             session.delete(instances.get(session, found.project, found.name, state=None))
 
     def _finish_rename(self, found: Record, new: str) -> None:
         self._devices.remove(found.project, found.name, found.expanded_devices, found.config)
-        self._storage.rename_instance(found.pool, found.project, found.name, new)
+        self._storage.volumes.rename_instance(found.pool, found.project, found.name, new)
         logs = self._paths.instance_logs(found.key)
         if os.path.isdir(logs):
             target = self._paths.instance_logs(storage_name(found.project, new))

@@ -78,7 +78,7 @@ class States:
             device, root = root_disk(found.expanded_devices)
             if root["pool"] in unaccounted:
                 return {}
-            usage = self._storage.usage(root["pool"], found.project, found.name)
+            usage = self._storage.volumes.usage(root["pool"], found.project, found.name)
         except PylxcError:
             return {}
         if usage is None:

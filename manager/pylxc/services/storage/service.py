@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from sqlalchemy import delete
@@ -35,7 +35,11 @@ VolumeList = list[StorageVolume]
 
 
 class StoragePools:
-    """Pools and the volumes of images and instances in them."""
+    """Pools, and the volumes in them.
+
+    Attributes:
+        volumes: what is in the pools.
+    """
 
     def __init__(self, db: Database, paths: Paths, events: EventBus) -> None:
         self._db = db
@@ -44,7 +48,7 @@ class StoragePools:
         self._broken: dict[str, str] = {}
         self._drivers: dict[str, StorageDriver] = {}
         self._sweeper = Sweeper()
-        self._volumes = Volumes(db, paths, self.driver, self._sweeper)
+        self.volumes = Volumes(db, paths, self.driver, self._sweeper)
 
     # Life of the service
 
@@ -67,7 +71,7 @@ class StoragePools:
             except PylxcError as error:
                 log.warning("Storage pool %s cannot be used: %s", pool.name, error)
                 self._broken[pool.name] = str(error)
-        self._volumes.settle()
+        self.volumes.settle()
 
     def finish(self) -> None:
         """Wait until the space of deleted volumes is free again."""
@@ -247,47 +251,9 @@ class StoragePools:
     def _load(self, pool: models.StoragePool) -> StorageDriver:
         return registry.load(pool.driver, self._paths.pool(pool.name), pool.config)
 
-    # Volumes of images and instances
-
-    def ensure_image(self, pool: str, fingerprint: str, unpack: Callable[[str], None]) -> None:
-        """See `Volumes.ensure_image`."""
-        self._volumes.ensure_image(pool, fingerprint, unpack)
-
-    def delete_image(self, fingerprint: str) -> None:
-        """Remove an image's volumes from every pool."""
-        self._volumes.delete_image(fingerprint)
-
-    def create_instance(self, pool: str, project: str, name: str, fingerprint: str | None) -> None:
-        """See `Volumes.create_instance`."""
-        self._volumes.create_instance(pool, project, name, fingerprint)
-
-    def delete_instance(self, pool: str, project: str, name: str) -> None:
-        """See `Volumes.delete_instance`."""
-        self._volumes.delete_instance(pool, project, name)
-
-    def rename_instance(self, pool: str, project: str, name: str, new: str) -> None:
-        """See `Volumes.rename_instance`."""
-        self._volumes.rename_instance(pool, project, name, new)
-
-    def path(self, pool: str, project: str, name: str) -> str:
-        """Return the directory of an instance's volume: rootfs/, metadata.yaml, templates/."""
-        return self._volumes.path(pool, project, name)
-
-    def usage(self, pool: str, project: str, name: str) -> int | None:
-        """Return the bytes that an instance's volume takes, None where the pool keeps no account."""
-        return self._volumes.usage(pool, project, name)
-
-    def volumes(self, pool: str, project: str | None, kind: str | None = None) -> VolumeList:
-        """Return a pool's volumes; raises NotFound."""
-        return self._volumes.list(pool, project, kind)
-
-    def volume(self, pool: str, project: str, kind: str, name: str) -> StorageVolume:
-        """Return a volume; raises NotFound."""
-        return self._volumes.get(pool, project, kind, name)
-
-    def volume_usage(self, pool: str, project: str, kind: str, name: str) -> int:
-        """Return the bytes that a volume takes, counted file by file where the pool keeps no account."""
-        return self._volumes.measure(pool, project, kind, name)
+    def has_instant_copies(self, name: str) -> bool:
+        """Tell whether a copy of a volume of a pool takes no time and is of one moment; see `Info`."""
+        return self.driver(name).info.has_instant_copies
 
 
 def _table(driver: str) -> Table:

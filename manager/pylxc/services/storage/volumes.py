@@ -7,6 +7,7 @@ A volume's row is there before its directory and goes after it, so that nothing 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -147,16 +148,50 @@ class Volumes:
         # The row is what counts. A crash between the two leaves the row with the old name and the directory with the
         # new one; the caller repeats the rename, and finds the directory renamed.
         driver.rename_volume(_place("container", project, name), _place("container", project, new))
+        snapshots = _snapshot_place(project, name)
+        if os.path.isdir(driver.path(snapshots)):
+            driver.rename_volume(snapshots, _snapshot_place(project, new))
         with self._db.transaction() as session:
             session.get_one(models.StorageVolume, row.id).name = new
 
-    def path(self, pool: str, project: str, name: str) -> str:
-        """Return the directory of an instance's volume."""
-        return f"{self._paths.pool(pool)}/{_place('container', project, name)}"
+    def path(self, pool: str, project: str, name: str, snapshot: str = "") -> str:
+        """Return the directory of an instance's volume, or of a snapshot's."""
+        place = _snapshot_place(project, name, snapshot) if snapshot else _place("container", project, name)
+        return f"{self._paths.pool(pool)}/{place}"
 
     def usage(self, pool: str, project: str, name: str) -> int | None:
         """Return the bytes that an instance's volume takes, None where the pool keeps no account."""
         return self._driver(pool).usage(_place("container", project, name))
+
+    # Snapshots of instances: they have rows of their own, which the caller keeps
+
+    def create_snapshot(self, pool: str, project: str, name: str, snapshot: str) -> None:
+        """Copy an instance's volume as it is now.
+
+        Raises:
+            Internal: no space left, or the copy failed; nothing of it is left.
+        """
+        driver = self._driver(pool)
+        source, place = _place("container", project, name), _snapshot_place(project, name, snapshot)
+        self._with_room(lambda: driver.clone_volume(source, place, readonly=True))
+
+    def delete_snapshot(self, pool: str, project: str, name: str, snapshot: str) -> None:
+        """Remove a snapshot's volume; none is no error."""
+        driver = self._driver(pool)
+        driver.delete_volume(_snapshot_place(project, name, snapshot))
+        self._sweeper.add(driver)
+
+    def rename_snapshot(self, pool: str, project: str, name: str, snapshot: str, new: str) -> None:
+        """Rename a snapshot's volume; one that has the new name already is no error."""
+        places = (_snapshot_place(project, name, text) for text in (snapshot, new))
+        self._driver(pool).rename_volume(*places)
+
+    def restore_snapshot(self, pool: str, project: str, name: str, snapshot: str) -> None:
+        """Make an instance's volume what a snapshot of it is; it is the one or the other at every moment."""
+        driver = self._driver(pool)
+        source, place = _snapshot_place(project, name, snapshot), _place("container", project, name)
+        self._with_room(lambda: driver.replace_volume(source, place))
+        self._sweeper.add(driver)
 
     # Any volume
 
@@ -231,6 +266,10 @@ class Volumes:
 
 def _place(kind: str, project: str, name: str) -> str:
     return f"{_DIRECTORIES[kind]}/{name if kind == 'image' else storage_name(project, name)}"
+
+
+def _snapshot_place(project: str, name: str, snapshot: str = "") -> str:
+    return f"containers-snapshots/{storage_name(project, name)}/{snapshot}".rstrip("/")
 
 
 def _render(row: models.StorageVolume) -> StorageVolume:
