@@ -251,6 +251,30 @@ def test_edit_opens_the_editor(daemon: Daemon, guest: str, tmp_path: Path) -> No
     assert yaml.safe_load(daemon.command("config", "show", guest).stdout)["description"] == "edited"
 
 
+def test_edit_opens_the_editor_again_with_the_error(daemon: Daemon, guest: str, tmp_path: Path) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text(
+        "#!/bin/sh\n"
+        "if grep '^# Error: .*limits.cpus.*did you mean limits.cpu?' \"$1\"\n"
+        "then sed -i 's/limits.cpus/limits.cpu/' \"$1\"\n"
+        "else sed -i 's/^config:/config:\\n  limits.cpus: 1/' \"$1\"; fi\n"
+    )
+    editor.chmod(0o755)
+    with Terminal(daemon.command_line("config", "edit", guest), {**daemon.env, "EDITOR": str(editor)}) as terminal:
+        terminal.expect("did you mean limits.cpu?")
+        terminal.expect("Press enter")
+        terminal.type("\n")
+        assert terminal.wait() == 0
+    assert daemon.command("config", "get", guest, "limits.cpu").stdout == "1\n"
+    daemon.command("config", "unset", guest, "limits.cpu")
+
+
+def test_a_project_that_is_not_there_is_named(daemon: Daemon, guest: str) -> None:
+    for words in (["list"], ["config", "show", guest], ["start", guest], ["image", "list"], ["profile", "list"]):
+        refused = daemon.command("--project", "nope", *words, check=False)
+        assert (refused.returncode, "Project not found" in refused.stderr) == (1, True), words
+
+
 # -- files ---------------------------------------------------------------------------------------------------------
 
 

@@ -47,7 +47,7 @@ def run_editor(text: bytes, suffix: str = ".yaml") -> bytes:
 
 
 def edit(what: str, data: object, apply: Callable[[dict[str, Any]], object]) -> None:
-    """Let the user change `data` and hand the result to `apply`, again after an error when a terminal is there.
+    """Let the user change `data` and hand the result to `apply`; after an error the editor opens again and shows it.
 
     Args:
         what: what is edited, for the comment at the top and for errors.
@@ -71,7 +71,8 @@ def edit(what: str, data: object, apply: Callable[[dict[str, Any]], object]) -> 
             print(f"Error: {error}\nPress enter to open the editor again or ctrl+c to abort", file=sys.stderr)
             if not sys.stdin.readline():
                 raise
-            text = run_editor(text)
+            message = f"# Error: {error}\n".encode()
+            text = run_editor(message + text).removeprefix(message)
 
 
 def assignments(words: Sequence[str], *, legacy: bool = False) -> dict[str, str]:
