@@ -16,6 +16,7 @@ FALSE = ("false", "0", "no", "off")
 
 _SYSCALL = re.compile(r"[a-z_][a-z0-9_]*( .*)?")
 _MAC = re.compile(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
+_DOMAIN = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
 _INTERFACE = re.compile(r"[-_a-zA-Z0-9.]+")
 
 
@@ -197,6 +198,12 @@ def ipv4_network(value: str) -> None:
 def ipv6_network(value: str) -> None:
     """Check an IPv6 subnet."""
     _parsed(ipaddress.IPv6Network, value, "IPv6 subnet")
+
+
+def domain(value: str) -> None:
+    """Check a domain name: labels of letters, digits, hyphens and underscores with dots between."""
+    if len(value) > 253 or not _DOMAIN.fullmatch(value):
+        raise BadRequest(f"{value!r} is no domain name")
 
 
 def absolute_path(value: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pylxc import validate
-from pylxc.errors import BadRequest
+from pylxc.errors import BadRequest, NotSupported
 from pylxc.validate import Check
 
 
@@ -25,6 +25,7 @@ class Key:
         check: raises BadRequest for a bad value; an empty value always passes and means unset.
         live: a change acts on a running instance (server, network: at once) instead of at the next start.
         acts: False for a key of the dialect that is stored and given back and does nothing here.
+        refused: a key of the dialect that cannot be set here, but to its default.
         condition: when it applies, in words, for the documentation.
         hidden: the value is never shown; it reads back as `true`.
     """
@@ -37,6 +38,7 @@ class Key:
     check: Check = validate.anything
     live: bool = False
     acts: bool = True
+    refused: bool = False
     condition: str = ""
     hidden: bool = False
 
@@ -94,6 +96,7 @@ class Table:
 
         Raises:
             BadRequest: a key is not known or a value is malformed.
+            NotSupported: the dialect knows the key, and this server does not do it.
         """
         for name, value in config.items():
             check_value(self.get(name), name, value)
@@ -116,9 +119,12 @@ def check_value(key: Key, name: str, value: str) -> None:
 
     Raises:
         BadRequest: it is malformed; the key is named.
+        NotSupported: the key is refused.
     """
     if value == "":
         return
+    if key.refused and value != key.default:
+        raise NotSupported(f"The configuration key {name} is not supported")
     try:
         key.check(value)
     except BadRequest as error:

@@ -5,13 +5,21 @@ See: LXD 5.0 doc/networks.md, reference/network_bridge.md, network_macvlan.md, n
 
 from __future__ import annotations
 
+import re
+
 from pylxc import validate as v
 from pylxc.config.key import Key, Table
+from pylxc.errors import BadRequest
 
 USER = Key(name="user.*", type="string", live=True, help="Free for the user.")
 
 _LISTED_V4 = v.list_of(v.either(v.ipv4_network, v.ipv4))
 _LISTED_V6 = v.list_of(v.either(v.ipv6_network, v.ipv6))
+
+
+def _expiry(value: str) -> None:
+    if not re.fullmatch(r"[1-9][0-9]{0,8}[smhdw]?|infinite", value):
+        raise BadRequest(f"{value!r} is no time", hint="such as 90m, 12h, 7d, or infinite")
 
 
 def _ranges(address: v.Check) -> v.Check:
@@ -25,18 +33,19 @@ def _addresses(family: str, address: v.Check, cidr: v.Check, routes: v.Check) ->
             unset="auto on creation", help="Address of the bridge in CIDR notation, auto, or none."),
         Key(name=f"{family}.dhcp", type="bool", check=v.boolean, default="true", live=True,
             condition=f"{family}.address is set", help="Whether addresses are handed out by DHCP."),
-        Key(name=f"{family}.dhcp.expiry", type="string", default="1h", live=True, help="When DHCP leases expire."),
+        Key(name=f"{family}.dhcp.expiry", type="string", check=_expiry, default="1h", live=True,
+            help="When DHCP leases expire: a number of s, m, h, d or w, or infinite."),
         Key(name=f"{family}.dhcp.ranges", type="list", check=_ranges(address), live=True,
             unset="all addresses", help="Ranges for DHCP as FIRST-LAST, with commas."),
         Key(name=f"{family}.firewall", type="bool", check=v.boolean, default="true", live=True,
-            help="Whether firewall rules let the network's traffic pass."),
+            help="Whether the network's traffic is let through other firewalls of the host."),
         Key(name=f"{family}.nat", type="bool", check=v.boolean, default="false", live=True,
             help="Whether to masquerade (true when the address was chosen by auto)."),
         Key(name=f"{family}.nat.address", type="address", check=address, live=True,
             help="Source address of outgoing traffic, instead of the host's."),
         Key(name=f"{family}.nat.order", type="string", check=v.one_of("before", "after"), default="before", live=True,
             help="Whether NAT comes before or after that of other programs."),
-        Key(name=f"{family}.ovn.ranges", type="list", acts=False, help="Ranges for OVN routers."),
+        Key(name=f"{family}.ovn.ranges", type="list", refused=True, help="Ranges for OVN routers."),
         Key(name=f"{family}.routes", type="list", check=routes, live=True,
             help="More subnets to be routed to the bridge, with commas."),
         Key(name=f"{family}.routing", type="bool", check=v.boolean, default="true", live=True,
@@ -57,38 +66,39 @@ BRIDGE = Table(
             help="Mode of the bridge; fan is not supported."),
         Key(name="bridge.mtu", type="integer", check=v.integer(68, 65535), default="1500", live=True,
             help="MTU of the bridge."),
-        Key(name="dns.domain", type="string", default="lxd", live=True, help="Domain of DHCP and DNS."),
+        Key(name="dns.domain", type="string", check=v.domain, default="lxd", live=True, help="Domain of DHCP and DNS."),
         Key(name="dns.mode", type="string", check=v.one_of("managed", "dynamic", "none"), default="managed", live=True,
-            help="managed: names of instances; dynamic: names that they ask for; none: no DNS."),
-        Key(name="dns.search", type="string", live=True, help="Search domains, with commas; unset: dns.domain."),
-        Key(name="dns.zone.forward", type="string", acts=False, help="DNS zone of forward records."),
-        Key(name="dns.zone.reverse.ipv4", type="string", acts=False, help="DNS zone of IPv4 reverse records."),
-        Key(name="dns.zone.reverse.ipv6", type="string", acts=False, help="DNS zone of IPv6 reverse records."),
-        Key(name="fan.overlay_subnet", type="subnet", check=v.ipv4_network, acts=False, help="Overlay of a fan."),
-        Key(name="fan.type", type="string", check=v.one_of("vxlan", "ipip"), acts=False, help="Tunnels of a fan."),
-        Key(name="fan.underlay_subnet", type="subnet", acts=False, help="Underlay of a fan."),
+            help="managed: names of instances; dynamic: names that they ask for; none: no names."),
+        Key(name="dns.search", type="list", check=v.list_of(v.domain), live=True,
+            help="Search domains, with commas; unset: dns.domain."),
+        Key(name="dns.zone.forward", type="string", refused=True, help="DNS zone of forward records."),
+        Key(name="dns.zone.reverse.ipv4", type="string", refused=True, help="DNS zone of IPv4 reverse records."),
+        Key(name="dns.zone.reverse.ipv6", type="string", refused=True, help="DNS zone of IPv6 reverse records."),
+        Key(name="fan.overlay_subnet", type="subnet", check=v.ipv4_network, refused=True, help="Overlay of a fan."),
+        Key(name="fan.type", type="string", check=v.one_of("vxlan", "ipip"), refused=True, help="Tunnels of a fan."),
+        Key(name="fan.underlay_subnet", type="subnet", refused=True, help="Underlay of a fan."),
         *_addresses("ipv4", v.ipv4, v.ipv4_cidr, _LISTED_V4),
         Key(name="ipv4.dhcp.gateway", type="address", check=v.ipv4, live=True,
             help="Gateway that DHCP announces; unset: the bridge."),
         *_addresses("ipv6", v.ipv6, v.ipv6_cidr, _LISTED_V6),
         Key(name="ipv6.dhcp.stateful", type="bool", check=v.boolean, default="false", live=True,
             help="Whether DHCPv6 hands out addresses instead of stateless configuration."),
-        Key(name="maas.subnet.ipv4", type="string", acts=False, help="Subnet in MAAS."),
-        Key(name="maas.subnet.ipv6", type="string", acts=False, help="Subnet in MAAS."),
+        Key(name="maas.subnet.ipv4", type="string", refused=True, help="Subnet in MAAS."),
+        Key(name="maas.subnet.ipv6", type="string", refused=True, help="Subnet in MAAS."),
         Key(name="raw.dnsmasq", type="blob", live=True, help="Lines added to dnsmasq's configuration."),
-        Key(name="security.acls", type="list", acts=False, help="ACLs of the NICs on this network, with commas."),
+        Key(name="security.acls", type="list", refused=True, help="ACLs of the NICs on this network, with commas."),
         *(
-            Key(name=f"security.acls.default.{direction}.action", type="string", default="reject", acts=False,
+            Key(name=f"security.acls.default.{direction}.action", type="string", default="reject", refused=True,
                 check=v.one_of("allow", "drop", "reject"), help=f"What happens to other {direction} traffic.")
             for direction in ("egress", "ingress")
         ),
         *(
             Key(name=f"security.acls.default.{direction}.logged", type="bool", check=v.boolean, default="false",
-                acts=False, help=f"Whether {direction} traffic that no rule names is logged.")
+                refused=True, help=f"Whether {direction} traffic that no rule names is logged.")
             for direction in ("egress", "ingress")
         ),
         *(
-            Key(name=f"tunnel.*.{name}", type=kind, check=check, acts=False, help=f"Of a tunnel: {what}.")
+            Key(name=f"tunnel.*.{name}", type=kind, check=check, refused=True, help=f"Of a tunnel: {what}.")
             for name, kind, check, what in (
                 ("group", "address", v.ipv4, "multicast group (vxlan)"),
                 ("id", "integer", v.integer(0), "tunnel id (vxlan)"),
@@ -101,7 +111,7 @@ BRIDGE = Table(
             )
         ),
         *(
-            Key(name=f"bgp.{name}", type="string", acts=False, help=f"BGP: {what}.")
+            Key(name=f"bgp.{name}", type="string", refused=True, help=f"BGP: {what}.")
             for name, what in (
                 ("ipv4.nexthop", "next hop of IPv4 prefixes"), ("ipv6.nexthop", "next hop of IPv6 prefixes"),
                 ("peers.*.address", "address of a peer"), ("peers.*.asn", "AS number of a peer"),

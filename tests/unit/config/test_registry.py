@@ -7,7 +7,7 @@ from pylxc.config.instance import INSTANCE
 from pylxc.config.network import BRIDGE
 from pylxc.config.registry import TABLES, metadata
 from pylxc.config.server import SERVER
-from pylxc.errors import BadRequest
+from pylxc.errors import BadRequest, NotSupported
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,16 @@ def test_knows_defaults() -> None:
 
 
 def test_checks_network_addresses() -> None:
-    BRIDGE.validate({"ipv4.address": "10.1.2.1/24", "ipv6.address": "none", "tunnel.a.id": "3"})
+    BRIDGE.validate({"ipv4.address": "10.1.2.1/24", "ipv6.address": "none", "ipv4.dhcp.expiry": "12h"})
     for bad in ("10.1.2.1", "10.1.2.300/24", "fd00::1/64"):
         with pytest.raises(BadRequest):
             BRIDGE.validate({"ipv4.address": bad})
+    for refused in ({"tunnel.a.id": "3"}, {"security.acls": "web"}):
+        with pytest.raises(NotSupported, match=next(iter(refused))):
+            BRIDGE.validate(refused)
+    for damaged in ({"dns.domain": "a b"}, {"dns.search": "x,,y"}, {"ipv4.dhcp.expiry": "1h\nuser=root"}):
+        with pytest.raises(BadRequest):
+            BRIDGE.validate(damaged)
     BRIDGE.validate({"ipv4.dhcp.ranges": "10.1.2.2-10.1.2.9, 10.1.2.20-10.1.2.30"})
 
 

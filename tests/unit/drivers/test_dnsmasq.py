@@ -48,7 +48,7 @@ def test_ranges_gateway_and_mtu() -> None:
 
 def test_modes() -> None:
     none = lines(Settings(bridge="br0", ipv4=IPV4, mode="none"))
-    assert "port=0" in none
+    assert "dhcp-ignore-names" in none
     assert not any(line.startswith("domain=") for line in none)
     assert "dhcp-ignore-names=tag:!known" not in lines(Settings(bridge="br0", ipv4=IPV4, mode="dynamic"))
 
@@ -57,7 +57,9 @@ def test_no_dhcp_and_stateful_ipv6() -> None:
     quiet = lines(Settings(bridge="br0", ipv4=Subnet(address="10.1.2.1", prefix=24, dhcp=False)))
     assert not any(line.startswith("dhcp-") for line in quiet)
     stateful = lines(Settings(bridge="br0", ipv6=Subnet(address="fd42::1", prefix=64, stateful=True)))
-    assert "dhcp-range=::2,::ffff:ffff:ffff:ffff,constructor:br0,64,1h" in stateful
+    assert "dhcp-range=fd42::2,fd42::ffff:ffff:ffff:ffff,64,1h" in stateful
+    few = Subnet(address="fd42::1", prefix=64, stateful=True, ranges=(("::5", "::9"),))
+    assert "dhcp-range=::5,::9,constructor:br0,64,1h" in lines(Settings(bridge="br0", ipv6=few))
 
 
 def test_raw_lines_come_last() -> None:
@@ -72,7 +74,7 @@ def test_hosts(tmp_path: Path) -> None:
     host = Host(hwaddr="00:16:3e:00:00:01", name="c1", ipv4="10.1.2.9", ipv6="fd42::9")
     dnsmasq.set_host("c1.eth0", host)
     dnsmasq.set_host("c2.eth0", Host(hwaddr="00:16:3e:00:00:02", name="c2"))
-    assert (tmp_path / "net/hosts/c1.eth0").read_text() == "00:16:3e:00:00:01,10.1.2.9,[fd42::9],c1\n"
+    assert (tmp_path / "net/hosts/c1.eth0").read_text() == "# c1\n00:16:3e:00:00:01,10.1.2.9,[fd42::9],c1\n"
     (tmp_path / "net/hosts/damaged").write_text("x")
     assert dnsmasq.hosts() == {"c1.eth0": host, "c2.eth0": Host(hwaddr="00:16:3e:00:00:02", name="c2")}
     dnsmasq.forget_host("c1.eth0")

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import ipaddress
+import errno
+import json
 import logging
 import os
 import shutil
 from collections.abc import Mapping
 
 from pylxc.config.network import BRIDGE
-from pylxc.drivers.network import rules, subnet
-from pylxc.drivers.network.dnsmasq import Dnsmasq, Settings, Subnet
+from pylxc.drivers.network import bridge_config as says
+from pylxc.drivers.network import rules
+from pylxc.drivers.network.dnsmasq import Dnsmasq
 from pylxc.drivers.network.driver import Host, Lease
 from pylxc.drivers.network.firewall import Firewall
 from pylxc.drivers.network.sysctl import forward_ipv6, ipv6_works, write
 from pylxc.errors import BadRequest, Internal, Unavailable
 from pylxc.kernel import command, netinfo
-from pylxc.kernel.netlink import Link, Netlink, random_hwaddr
+from pylxc.kernel.netlink import Link, Netlink
 from pylxc.revert import Reverter
 
 log = logging.getLogger(__name__)
 
-_FAMILIES = ("ipv4", "ipv6")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -42,43 +43,20 @@ class BridgeDriver:
         self._firewall = firewall
         self._dnsmasq = Dnsmasq(directory)
 
-    # Configuration
-
     def complete(self, config: Mapping[str, str], taken: list[str]) -> dict[str, str]:
         """See `NetworkDriver`. `taken` gets the chosen subnets checked against what the host uses as well."""
-        BRIDGE.validate(config)
-        new = {key: value for key, value in config.items() if value != ""}
-        if BRIDGE.value(new, "bridge.mode") != "standard":
-            raise BadRequest("Networks with bridge.mode=fan are not supported")
-        if BRIDGE.value(new, "bridge.driver") != "native":
-            raise BadRequest("Networks with bridge.driver=openvswitch are not supported")
-        for family in _FAMILIES:
-            if new.get(f"{family}.address", "auto") == "auto":
-                self._choose(family, new, taken)
-            elif new[f"{family}.address"] != "none":
-                _refuse_overlap(family, new[f"{family}.address"], taken)
-        _check_ranges(new)
-        if not new.get("bridge.hwaddr") and not new.get("volatile.bridge.hwaddr"):
-            new["volatile.bridge.hwaddr"] = random_hwaddr()
-        return new
-
-    def _choose(self, family: str, config: dict[str, str], taken: list[str]) -> None:
-        if family == "ipv4":
-            config["ipv4.address"] = subnet.free_ipv4(taken)
-        else:
-            config["ipv6.address"] = subnet.free_ipv6() if ipv6_works() else "none"
-        if config[f"{family}.address"] != "none":
-            config.setdefault(f"{family}.nat", "true")
+        return says.complete(config, taken)
 
     # Life
 
     def start(self, config: Mapping[str, str]) -> None:
         """See `NetworkDriver`."""
-        if not ipv6_works() and config.get("ipv6.address", "none") != "none":
+        if not ipv6_works() and says.address(config, "ipv6"):
             log.warning("Network %s: this host has IPv6 switched off, it goes without", self.name)
             config = {**config, "ipv6.address": "none"}
         self._firewall.check()
-        _find_programs(config)
+        if says.settings(self.name, config) and shutil.which("dnsmasq", path=_PATH) is None:
+            raise command.missing("dnsmasq")
         with Reverter() as revert:
             try:
                 link = self._netlink.find(self.name)
@@ -88,26 +66,43 @@ class BridgeDriver:
                 elif link.kind != "bridge":
                     raise Unavailable(f"An interface named {self.name!r} is there, and is no bridge")
                 self._configure(link, config)
+                chains = rules.chains(self.name, says.side(config, "ipv4"), says.side(config, "ipv6"))
+                self._firewall.put("network", self.name, chains)
+                self._serve(config)
+                _forward(config)
             except OSError as error:
                 raise Unavailable(
                     f"Cannot set up network {self.name!r}: {error.strerror} ({error.filename})"
                 ) from error
-            self._set_rules(config)
-            self._serve(config)
             revert.success()
 
     def _create(self, config: Mapping[str, str]) -> Link:
-        self._netlink.add(self.name, "bridge", address=_hwaddr(config))
+        try:
+            # For the NICs that want a VLAN of their own.
+            self._netlink.add(self.name, "bridge", address=says.hwaddr(config), br_vlan_filtering=1)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            self._netlink.add(self.name, "bridge", address=says.hwaddr(config))
         return self._netlink.get(self.name)
 
     def _configure(self, link: Link, config: Mapping[str, str]) -> None:
-        self._netlink.set(link.index, address=_hwaddr(config), mtu=int(BRIDGE.value(config, "bridge.mtu")))
-        # The host takes no addresses from router advertisements of its guests.
-        write(f"net/ipv6/conf/{self.name}/accept_ra", "0", optional=True)
-        wants_ipv6 = _address(config, "ipv6") is not None
-        if wants_ipv6:
-            write(f"net/ipv6/conf/{self.name}/disable_ipv6", "0")
-        wanted = {(a.ip.compressed, a.network.prefixlen) for a in (_address(config, f) for f in _FAMILIES) if a}
+        self._netlink.set(link.index, address=says.hwaddr(config), mtu=int(BRIDGE.value(config, "bridge.mtu")))
+        self._set_ipv6(wanted=says.address(config, "ipv6") is not None)
+        self._netlink.set(link.index, state="up")
+        self._set_addresses(link, config)
+        self._set_routes_and_ports(link, config)
+
+    def _set_ipv6(self, *, wanted: bool) -> None:
+        # Guests are no routers: the host takes no addresses from their advertisements, and where it has no address
+        # of ours it has no link-local one either, at which they would reach it.
+        for key in ("accept_ra", "autoconf", "accept_dad"):
+            write(f"net/ipv6/conf/{self.name}/{key}", "0", optional=True)
+        write(f"net/ipv6/conf/{self.name}/disable_ipv6", "0" if wanted else "1", optional=not wanted)
+
+    def _set_addresses(self, link: Link, config: Mapping[str, str]) -> None:
+        addresses = [own for family in says.FAMILIES if (own := says.address(config, family))]
+        wanted = {(own.ip.compressed, own.network.prefixlen) for own in addresses}
         have = {
             (address.address, address.prefix)
             for interface in netinfo.interfaces([os.getpid()])[os.getpid()]
@@ -115,40 +110,66 @@ class BridgeDriver:
             for address in interface.addresses
             if address.scope == "global"
         }
-        for address, prefix in have - wanted:
+        # An IPv6 address has one prefix length. With its last IPv4 address an interface loses all IPv4 routes.
+        stale = sorted(have - wanted)
+        for address, prefix in (one for one in stale if ":" in one[0]):
             self._netlink.delete_address(link.index, address, prefix)
-        self._netlink.set(link.index, state="up")
         for address, prefix in sorted(wanted - have):
             self._netlink.add_address(link.index, address, prefix)
-        self._set_routes(link, config)
-        self._enslave(link, config)
-        if _address(config, "ipv4") and BRIDGE.is_true(config, "ipv4.routing"):
-            write("net/ipv4/ip_forward", "1")
-        if wants_ipv6 and BRIDGE.is_true(config, "ipv6.routing"):
-            forward_ipv6()
+        for address, prefix in (one for one in stale if ":" not in one[0]):
+            self._netlink.delete_address(link.index, address, prefix)
 
-    def _set_routes(self, link: Link, config: Mapping[str, str]) -> None:
-        wanted = {str(ipaddress.ip_network(text)) for f in _FAMILIES for text in _list(config.get(f"{f}.routes", ""))}
-        have = {route.destination for route in self._netlink.routes() if route.index == link.index and route.is_static}
-        for destination in have - wanted:
+    # Routes and ports may be others' too: those that are ours are written down before they are made.
+
+    def _set_routes_and_ports(self, link: Link, config: Mapping[str, str]) -> None:
+        routes, ports = says.routes(config), says.listed(config, "bridge.external_interfaces")
+        old_routes, old_ports = self._noted()
+        self._note({*old_routes, *routes}, {*old_ports, *ports})
+        for destination in old_routes - set(routes):
             self._netlink.delete_route(link.index, destination)
-        for destination in wanted - have:
+        for destination in routes:
             self._netlink.add_route(link.index, destination)
+        for name in old_ports - set(ports):
+            port = self._netlink.find(name)
+            if port is not None and port.master == link.index:
+                self._netlink.set(port.index, master=0)
+        for name in ports:
+            self._enslave(link, name)
+        self._note(set(routes), set(ports))
 
-    def _enslave(self, link: Link, config: Mapping[str, str]) -> None:
-        for name in _list(config.get("bridge.external_interfaces", "")):
-            other = self._netlink.find(name)
-            if other is not None and other.master != link.index:
-                facts = netinfo.interfaces([os.getpid()])[os.getpid()]
-                if any(a.scope == "global" for i in facts if i.index == other.index for a in i.addresses):
-                    raise BadRequest(f"Interface {name!r} has addresses: only an unconfigured one can join a bridge")
-                self._netlink.set(other.index, master=link.index, state="up")
+    def _noted(self) -> tuple[set[str], set[str]]:
+        try:
+            with open(f"{self._directory}/applied.json", encoding="utf-8") as file:
+                noted = json.load(file)
+            return set(noted["routes"]), set(noted["ports"])
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return set(), set()
 
-    def _set_rules(self, config: Mapping[str, str]) -> None:
-        self._firewall.put("network", self.name, rules.chains(self.name, _side(config, "ipv4"), _side(config, "ipv6")))
+    def _note(self, routes: set[str], ports: set[str]) -> None:
+        if self._noted() == (routes, ports):
+            return
+        os.makedirs(self._directory, mode=0o711, exist_ok=True)
+        path = f"{self._directory}/applied.json"
+        with open(f"{path}.new", "w", encoding="utf-8") as file:
+            json.dump({"routes": sorted(routes), "ports": sorted(ports)}, file)
+        os.rename(f"{path}.new", path)
+
+    def _enslave(self, link: Link, name: str) -> None:
+        port = self._netlink.find(name)
+        if port is None:
+            log.warning("Network %s: there is no interface %r to put into the bridge", self.name, name)
+            return
+        if port.master == link.index:
+            return
+        if port.master or port.loopback or port.kind == "bridge":
+            raise BadRequest(f"Interface {name!r} cannot join a bridge: it is in use")
+        facts = netinfo.interfaces([os.getpid()])[os.getpid()]
+        if any(a.scope == "global" for i in facts if i.index == port.index for a in i.addresses):
+            raise BadRequest(f"Interface {name!r} has addresses: only an unconfigured one can join a bridge")
+        self._netlink.set(port.index, master=link.index, state="up")
 
     def _serve(self, config: Mapping[str, str]) -> None:
-        settings = _settings(self.name, config)
+        settings = says.settings(self.name, config)
         if settings is None:
             self._dnsmasq.stop()
         else:
@@ -195,83 +216,9 @@ class BridgeDriver:
         return self._dnsmasq.pidfd()
 
 
-def _find_programs(config: Mapping[str, str]) -> None:
-    if any(_address(config, family) for family in _FAMILIES) and shutil.which("dnsmasq", path=_PATH) is None:
-        raise command.missing("dnsmasq")
-
-
-def _address(config: Mapping[str, str], family: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface | None:
-    text = config.get(f"{family}.address", "none")
-    return None if text == "none" else ipaddress.ip_interface(text)
-
-
-def _list(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _hwaddr(config: Mapping[str, str]) -> str:
-    return config.get("bridge.hwaddr") or config["volatile.bridge.hwaddr"]
-
-
-def _refuse_overlap(family: str, address: str, taken: list[str]) -> None:
-    if other := subnet.overlapping(address, taken):
-        raise BadRequest(f"Subnet of {family}.address {address} overlaps {other}, which is in use")
-
-
-def _check_ranges(config: Mapping[str, str]) -> None:
-    for family in _FAMILIES:
-        address = _address(config, family)
-        for text in _list(config.get(f"{family}.dhcp.ranges", "")):
-            first, _, last = text.partition("-")
-            if address is None or not last:
-                raise BadRequest(f"Invalid value for {family}.dhcp.ranges: {text!r} is no range of {family}.address")
-            if first.startswith("::"):
-                continue  # relative to the subnet
-            if ipaddress.ip_address(first) not in address.network or ipaddress.ip_address(last) not in address.network:
-                raise BadRequest(f"Invalid value for {family}.dhcp.ranges: {text!r} is outside of {address.network}")
-
-
-def _side(config: Mapping[str, str], family: str) -> rules.Side | None:
-    address = _address(config, family)
-    if address is None:
-        return None
-    return rules.Side(
-        subnet=str(address),
-        routing=BRIDGE.is_true(config, f"{family}.routing"),
-        nat=BRIDGE.is_true(config, f"{family}.nat"),
-        nat_address=config.get(f"{family}.nat.address", ""),
-        nat_first=BRIDGE.value(config, f"{family}.nat.order") == "before",
-    )
-
-
-def _subnet(config: Mapping[str, str], family: str) -> Subnet | None:
-    address = _address(config, family)
-    if address is None:
-        return None
-    ranges = (text.partition("-") for text in _list(config.get(f"{family}.dhcp.ranges", "")))
-    return Subnet(
-        address=address.ip.compressed,
-        prefix=address.network.prefixlen,
-        dhcp=BRIDGE.is_true(config, f"{family}.dhcp"),
-        ranges=tuple((first, last) for first, _, last in ranges),
-        expiry=BRIDGE.value(config, f"{family}.dhcp.expiry"),
-        gateway=config.get("ipv4.dhcp.gateway", "") if family == "ipv4" else "",
-        stateful=family == "ipv6" and BRIDGE.is_true(config, "ipv6.dhcp.stateful"),
-    )
-
-
-def _settings(name: str, config: Mapping[str, str]) -> Settings | None:
-    """Return what dnsmasq is to do, None when it has nothing to do."""
-    ipv4, ipv6 = _subnet(config, "ipv4"), _subnet(config, "ipv6")
-    if ipv4 is None and ipv6 is None:
-        return None
-    return Settings(
-        bridge=name,
-        domain=BRIDGE.value(config, "dns.domain"),
-        mode=BRIDGE.value(config, "dns.mode"),
-        search=tuple(_list(config.get("dns.search", ""))),
-        mtu=int(BRIDGE.value(config, "bridge.mtu")),
-        ipv4=ipv4,
-        ipv6=ipv6,
-        raw=config.get("raw.dnsmasq", ""),
-    )
+def _forward(config: Mapping[str, str]) -> None:
+    """Have the host route. It goes on when the network goes: others may rely on it by then."""
+    if says.address(config, "ipv4") and BRIDGE.is_true(config, "ipv4.routing"):
+        write("net/ipv4/ip_forward", "1")
+    if says.address(config, "ipv6") and BRIDGE.is_true(config, "ipv6.routing"):
+        forward_ipv6()

@@ -2,7 +2,7 @@
 
 The name of its configuration file holds a hash of the contents, so that a process tells by its command line alone
 whose it is and whether it has the configuration that is wanted. Instances' addresses and names are files in hosts/,
-which dnsmasq reads again on SIGHUP.
+which dnsmasq reads again on SIGHUP; their first line is a comment with the name, which not every mode lets dnsmasq see.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import grp
 import hashlib
 import ipaddress
+import logging
 import os
 import pwd
 import re
@@ -24,10 +25,13 @@ from pylxc.drivers.network.driver import Host, Lease
 from pylxc.errors import Unavailable
 from pylxc.kernel import command, pidfd
 
+log = logging.getLogger(__name__)
+
 STOP_SECONDS = 5.0
 _USERS = ("dnsmasq", "nobody")
 _HWADDR = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
 _IPV4 = re.compile(r"[0-9]+(\.[0-9]+){3}")
+_HEX = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2})*")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}")
 
 
@@ -79,6 +83,7 @@ class Dnsmasq:
         self.directory = directory
         self._hosts = f"{directory}/hosts"
         self._leases = f"{directory}/dnsmasq.leases"
+        self._named = True
 
     # The process
 
@@ -93,18 +98,27 @@ class Dnsmasq:
         text = render(settings, self.directory, user)
         path = f"{self.directory}/dnsmasq-{hashlib.sha256(text.encode()).hexdigest()[:12]}.conf"
         found = self.processes()
+        self._named = settings.mode == "managed"
         if [p for _, p in found] == [path]:
             return
-        self._end(found)
-        for name in os.listdir(self.directory):
-            if name.endswith(".conf"):
-                os.unlink(f"{self.directory}/{name}")
         _write(path, text)
         try:
+            # Tried first, so that a wrong line does not end the one that runs.
+            command.run(["dnsmasq", "--test", f"--conf-file={path}"], timeout=30)
+            self._end(found)
+            self._mend_leases()
+            for key, host in self.hosts().items():
+                self._write_host(key, host)
             command.run(["dnsmasq", f"--conf-file={path}"], timeout=30)
         except command.CommandFailed as error:
-            reason = error.message.removeprefix("dnsmasq: ").removeprefix("dnsmasq: ")
-            raise Unavailable(f"Cannot start dnsmasq for network {settings.bridge!r}: {reason}") from error
+            os.unlink(path)
+            reason = (
+                error.message.removeprefix("dnsmasq: ").removeprefix("dnsmasq: ").replace(path, "its configuration")
+            )
+            raise Unavailable(f"Cannot start dnsmasq {_version()} for network {settings.bridge!r}: {reason}") from error
+        for name in os.listdir(self.directory):
+            if name.endswith(".conf") and name != os.path.basename(path):
+                os.unlink(f"{self.directory}/{name}")
 
     def stop(self) -> None:
         """End every dnsmasq of this network and wait until it is gone."""
@@ -169,6 +183,27 @@ class Dnsmasq:
             pidfd.send_signal(descriptor, signal.SIGHUP)
             os.close(descriptor)
 
+    def _mend_leases(self) -> None:
+        """Move a damaged lease file aside and go on with the lines of it that are whole."""
+        try:
+            with open(self._leases, encoding="utf-8", errors="replace") as file:
+                lines = file.readlines()
+                owner = os.fstat(file.fileno())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("Cannot read %s, leases begin anew: %s", self._leases, error.strerror)
+            os.rename(self._leases, f"{self._leases}.damaged")
+            return
+        whole = [line for line in lines if _is_lease(line)]
+        if whole == lines:
+            return
+        damaged = f"{self._leases}.damaged"
+        log.warning("%s is damaged and moved to %s; %d leases of it are whole", self._leases, damaged, len(whole))
+        os.rename(self._leases, damaged)
+        _write(self._leases, "".join(whole))
+        os.chown(self._leases, owner.st_uid, owner.st_gid)
+
     def _make_directory(self) -> None:
         os.makedirs(self.directory, mode=0o711, exist_ok=True)
         os.makedirs(self._hosts, mode=0o755, exist_ok=True)
@@ -191,15 +226,20 @@ class Dnsmasq:
     def set_host(self, key: str, host: Host) -> None:
         """See `NetworkDriver.set_host`."""
         self._make_directory()
+        if self._write_host(key, host):
+            self._reload()
+
+    def _write_host(self, key: str, host: Host) -> bool:
+        """Return whether the file was not like this already."""
         name = host.name if _NAME.fullmatch(host.name) else ""
-        parts = (host.hwaddr, host.ipv4, f"[{host.ipv6}]" if host.ipv6 else "", name)
-        line = ",".join(part for part in parts if part)
+        parts = (host.hwaddr, host.ipv4, f"[{host.ipv6}]" if host.ipv6 else "", name if self._named else "")
+        text = f"# {name}\n{','.join(part for part in parts if part)}\n"
         path = f"{self._hosts}/{key}"
         with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
-            if file.read() == f"{line}\n":
-                return
-        _write(path, f"{line}\n")
-        self._reload()
+            if file.read() == text:
+                return False
+        _write(path, text)
+        return True
 
     def forget_host(self, key: str) -> None:
         """See `NetworkDriver.forget_host`."""
@@ -214,10 +254,10 @@ class Dnsmasq:
         found = {}
         for key in os.listdir(self._hosts) if os.path.isdir(self._hosts) else ():
             with contextlib.suppress(OSError), open(f"{self._hosts}/{key}", encoding="utf-8") as file:
-                hwaddr, *rest = file.read().strip().split(",")
+                name = file.readline().strip("# \n")
+                hwaddr, *rest = file.readline().strip().split(",")
                 ipv6 = next((part.strip("[]") for part in rest if part.startswith("[")), "")
                 ipv4 = next((part for part in rest if _IPV4.fullmatch(part)), "")
-                name = next((part for part in rest if part != ipv4 and not part.startswith("[")), "")
                 if _HWADDR.fullmatch(hwaddr):
                     found[key] = Host(hwaddr=hwaddr, name=name, ipv4=ipv4, ipv6=ipv6)
         return found
@@ -226,13 +266,13 @@ class Dnsmasq:
         """See `NetworkDriver.leases`; lines that are damaged are passed over."""
         try:
             with open(self._leases, encoding="utf-8", errors="replace") as file:
-                rows = [line.split() for line in file]
+                rows = [line.split() for line in file if _is_lease(line)]
         except FileNotFoundError:
             return []
         now = time.time()
         found = []
         for row in rows:
-            if len(row) < 4 or not row[0].isdecimal() or 0 < int(row[0]) < now:
+            if row[0] == "duid" or 0 < int(row[0]) < now:
                 continue
             is_ipv6 = ":" in row[2]
             hostname = "" if row[3] == "*" else row[3]
@@ -278,20 +318,21 @@ def render(settings: Settings, directory: str, user: str) -> str:
             "dhcp-no-override",
             "dhcp-rapid-commit",
             "no-ping",
+            "dhcp-ignore-clid",  # copies of an instance have one machine-id, and would get one address
             f"dhcp-leasefile={directory}/dnsmasq.leases",
             f"dhcp-hostsfile={directory}/hosts",
         ]
         if settings.mode == "managed":
             lines.append("dhcp-ignore-names=tag:!known")  # nobody takes the name of an instance by asking for it
+        elif settings.mode == "none":
+            lines.append("dhcp-ignore-names")
     lines += _dhcp(settings) + _advertisements(settings)
     return "\n".join([*lines, *settings.raw.splitlines(), ""])
 
 
 def _dns(settings: Settings) -> list[str]:
     if settings.mode == "none":
-        return ["port=0"]
-    if not settings.domain:
-        return []
+        return []  # it still asks the host's name servers
     return [
         f"domain={settings.domain}",
         f"local=/{settings.domain}/",
@@ -307,7 +348,7 @@ def _dhcp(settings: Settings) -> list[str]:
     lines = [f"dhcp-range={first},{last},{side.expiry}" for first, last in ranges]
     if side.gateway:
         lines.append(f"dhcp-option=option:router,{side.gateway}")
-    if settings.search and settings.mode != "none":
+    if settings.search:
         lines.append(f"dhcp-option=option:domain-search,{','.join(settings.search)}")
     if settings.mtu != 1500:
         lines.append(f"dhcp-option=option:mtu,{settings.mtu}")
@@ -323,24 +364,49 @@ def _whole(side: Subnet) -> tuple[str, str]:
     return str(ipaddress.IPv4Address(first)), str(ipaddress.IPv4Address(last))
 
 
+def _whole_ipv6(side: Subnet) -> tuple[str, str]:
+    network = ipaddress.IPv6Interface(f"{side.address}/{side.prefix}").network
+    # dnsmasq gives out the last 64 bits.
+    return str(network.network_address + 2), str(network.network_address + min(network.num_addresses, 1 << 64) - 1)
+
+
 def _advertisements(settings: Settings) -> list[str]:
     side = settings.ipv6
     if side is None:
         return []
     lines = ["enable-ra"]
     if side.dhcp and side.stateful:
-        ranges = side.ranges or (("::2", "::ffff:ffff:ffff:ffff"),)
-        for first, last in ranges:
+        for first, last in side.ranges or (_whole_ipv6(side),):
             place = f"{first},{last},constructor:{settings.bridge}" if first.startswith("::") else f"{first},{last}"
             lines.append(f"dhcp-range={place},{side.prefix},{side.expiry}")
     else:
         mode = "ra-stateless,ra-names" if side.dhcp else "ra-only"
         lines.append(f"dhcp-range=::,constructor:{settings.bridge},{mode}")
-    if settings.search and settings.mode != "none":
+    if settings.search:
         lines.append(f"dhcp-option=option6:domain-search,{','.join(settings.search)}")
     if settings.mtu != 1500:
         lines.append(f"ra-param={settings.bridge},mtu:{settings.mtu},0,0")
     return lines
+
+
+def _is_lease(line: str) -> bool:
+    """Return whether a line is whole: expiry, MAC or IAID, address, name and client id; or the DUID of the server."""
+    words = line.split()
+    if len(words) == 2 and words[0] == "duid":
+        return bool(_HEX.fullmatch(words[1]))
+    if len(words) != 5 or not words[0].isdecimal() or not line.endswith("\n"):
+        return False
+    try:
+        ipaddress.ip_address(words[2])
+    except ValueError:
+        return False
+    return True
+
+
+def _version() -> str:
+    """Return the number of the installed dnsmasq, as an old one may not know an option."""
+    words = command.run(["dnsmasq", "--version"], check=False).stdout.split()
+    return words[2].decode(errors="replace") if len(words) > 2 else ""
 
 
 def _is_of_the_host(pid: int) -> bool:
