@@ -90,6 +90,7 @@ class ExecRelay:
 
     async def _receive_terminal(self, control: socket.socket) -> list[int]:
         """Return the terminal's master, [] when the process could not be started."""
+        control.send(b'{"fds":0}\n')
         await descriptors.wait_ready(control.fileno())
         try:
             _, fds, _, _ = socket.recv_fds(control, _MAX_LINE, 1)

@@ -149,6 +149,7 @@ class _Upgraded:
                 one.drain() if one.own == one.source else one.close()
 
     def _run_pty(self, fds: tuple[int, int, int], signals: Signals) -> int:
+        self._socket.sendall(b'{"fds":0}\n')
         message = self._next_message([], signals)
         if "return" in message:
             return self._returned(message)

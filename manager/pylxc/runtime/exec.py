@@ -35,7 +35,7 @@ def main(payload: dict[str, Any], fds: list[int]) -> None:
         payload: `run_dir` of the container, `exec` (an ExecSpec as JSON), `record` (paths of two files that standard
             output and error are written to, or null), `keep` (true: the process goes on when the peer goes away).
         fds: socket for the result ({"return": N} or {"error": text}), stream socket of the peer, then standard input,
-            output and error where the caller has them. Without them and not interactive, the peer sends them.
+            output and error where the caller has them. Without them the peer sends them, or asks for a terminal.
     """
     caps.set_name("pylxc-exec")
     supervisor = Supervisor(payload, socket.socket(fileno=fds[1]))
@@ -65,11 +65,16 @@ class Supervisor:
     def run(self, stdio: list[int]) -> dict[str, Any]:
         """Start the process with `stdio` (see `main`), wait for its end and return the outcome."""
         entry = attach.Entry(self.payload["run_dir"])
-        if not self.spec["interactive"]:
-            stdio = self._record() if self.payload.get("record") else stdio or self._receive_stdio()
-            if not stdio:
+        if self.payload.get("record"):
+            stdio = self._record()
+        elif not stdio:
+            # For a terminal too the peer speaks first: a descriptor that is sent together with the answer to its
+            # request is lost to a peer that reads that answer like any other.
+            received = self._receive_stdio(0 if self.spec["interactive"] else 3)
+            if received is None:
                 return {"return": 1, "error": "The client went away"}
-            stdio = self._prepare(stdio)
+            stdio = received
+        stdio = self._prepare(stdio)
         report, child_report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         report.setblocking(False)
         self.entering, self.pidfd = namespaces.clone(0, cgroup_fd=entry.cgroup_fd)
@@ -187,22 +192,22 @@ class Supervisor:
             descriptors.send(self.peer, b'{"pty":true}\n', [master])
         os.close(master)
 
-    def _receive_stdio(self) -> list[int]:
-        """Wait for the peer's `{"fds":3}` line; [] when it went away instead."""
+    def _receive_stdio(self, count: int) -> list[int] | None:
+        """Wait for the peer's line `{"fds":COUNT}` and so many descriptors; None when it went away instead."""
         waiter = select.poll()
         waiter.register(self.peer, select.POLLIN)
         stdio: list[int] = []
         while b"\n" not in self.buffer:
             if not waiter.poll(FDS_SECONDS * 1000):
-                return []
+                return None
             data, passed = descriptors.receive(self.peer, MAX_LINE, 3)
             stdio += passed
             if not data:
-                return []
+                return None
             self.buffer += data
         _, self.buffer = self.buffer.split(b"\n", 1)
-        if len(stdio) != 3:
-            raise BadRequest("three file descriptors were expected")
+        if len(stdio) != count:
+            raise BadRequest(f"{count} file descriptors were expected")
         return stdio
 
     def _record(self) -> list[int]:
