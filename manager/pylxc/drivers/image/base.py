@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pylxc.wire import images as wire
-from pylxc.wire.times import NEVER, NEVER_USED
+from pylxc.wire.times import NEVER
 
 Cancelled = Callable[[], None]
 """Raises when the user has asked for the end; long work calls it now and then."""
@@ -80,8 +80,13 @@ class Area(Protocol):
 class ImageDriver(Protocol):
     """One kind of place. Thread-safe, without state of its own but caches; made with a `Host`."""
 
-    def find(self, source: Mapping[str, str], check_cancelled: Cancelled) -> Offer:
+    def find(self, source: Mapping[str, str], check_cancelled: Cancelled, *, fresh: bool) -> Offer:
         """Return what the place has now for `source` (alias or fingerprint, server, ...).
+
+        Args:
+            source: as a client gives it, or an image's row keeps it.
+            check_cancelled: is called often.
+            fresh: fail when the place cannot be reached, instead of returning what was known of it last.
 
         Raises:
             BadRequest: the source is malformed, or the image is for another kind of machine.
@@ -118,9 +123,9 @@ def wire_image(**known: Any) -> wire.Image:
         "fingerprint": "",
         "size": 0,
         "type": "container",
-        "created_at": NEVER_USED,
-        "last_used_at": NEVER_USED,
-        "uploaded_at": NEVER_USED,
+        "created_at": NEVER,
+        "last_used_at": NEVER,
+        "uploaded_at": NEVER,
     }
     image.update(known)  # type: ignore[typeddict-item]
     return image

@@ -93,7 +93,7 @@ class RecipeDriver:
     def __init__(self, host: Host) -> None:
         self._book = RecipeBook(*host.recipes)
 
-    def find(self, source: Mapping[str, str], check_cancelled: Cancelled) -> Offer:
+    def find(self, source: Mapping[str, str], check_cancelled: Cancelled, *, fresh: bool) -> Offer:
         """Return what the recipe that `source["alias"]` names makes; see `ImageDriver`."""
         alias = source.get("alias") or ""
         if not alias:

@@ -9,6 +9,7 @@ from pylxc.errors import NotSupported
 
 _DRIVERS = {
     "recipe": "pylxc.drivers.image.recipe:RecipeDriver",
+    "simplestreams": "pylxc.drivers.image.simplestreams:SimplestreamsDriver",
 }
 
 
