@@ -57,7 +57,7 @@ class Simplestreams(WebServer):
         super().__init__(directory / "tree", authority, netns, address)
         self.products: dict[str, dict[str, Any]] = {}
 
-    def add(  # noqa: PLR0913 - all but two have defaults
+    def add(
         self,
         version: str,
         files: list[str | bytes],

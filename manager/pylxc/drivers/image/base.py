@@ -44,13 +44,15 @@ class Offer:
             where there is no fingerprint beforehand. Without an alias it is not refreshed.
         version: changes when the place's image does; an image in the store with another one is out of date.
         image: what the place says of it, as GET /1.0/images has it; `fingerprint` is "" and `size` 0 where it is not
-            known before the image is there, whose own metadata is what counts then.
+            known before the image is there.
+        described: what the place says of it counts, and not what its own metadata says.
         hidden: what the driver needs to fetch it and nobody else is to see.
     """
 
     source: dict[str, str]
     version: str
     image: wire.Image
+    described: bool = False
     hidden: Any = None
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 Setting = Callable[[str], str]
 """Returns the value of a server configuration key."""
@@ -20,7 +20,7 @@ def proxy_for(url: str, setting: Setting) -> str:
     inherited = getproxies_environment()
     ignored = setting("core.proxy_ignore_hosts") or inherited.get("no", "")
     address = f"{host}:{parts.port}" if parts.port else host
-    if proxy_bypass_environment(address, {"no": ignored}):
+    if proxy_bypass(address, {"no": ignored}):
         return ""
     proxy = setting(f"core.proxy_{parts.scheme}") or inherited.get(parts.scheme, "")
     return proxy if "://" in proxy or not proxy else f"http://{proxy}"

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from pylxc.drivers.image import proxies
 from pylxc.drivers.image.apt import Source, host_options, host_sources, mirror
 from pylxc.drivers.image.base import Area, Cancelled, Host, Offer, Progress, wire_image
 from pylxc.drivers.image.recipe_file import Recipe, RecipeBook
@@ -87,11 +88,12 @@ class RecipeDriver:
     """Builds images from recipes.
 
     Args:
-        host: says where recipe files are.
+        host: says where recipe files are, and has the proxy settings.
     """
 
     def __init__(self, host: Host) -> None:
         self._book = RecipeBook(*host.recipes)
+        self._setting = host.setting
 
     def find(self, source: Mapping[str, str], check_cancelled: Cancelled, *, fresh: bool) -> Offer:
         """Return what the recipe that `source["alias"]` names makes; see `ImageDriver`."""
@@ -114,7 +116,8 @@ class RecipeDriver:
                 raise command.missing(program)
         sources = _sources(recipe)
         arguments = _prepare(recipe, sources, area.directory)
-        _build(recipe.name, arguments, area.directory, progress, check_cancelled)
+        env = {"TMPDIR": area.directory, **proxies.environment(self._setting)}
+        _build(recipe.name, arguments, env, progress, check_cancelled)
         _write_metadata(recipe, f"{area.directory}/metadata.tar.xz")
         area.add("metadata", f"{area.directory}/metadata.tar.xz")
         area.add("rootfs", f"{area.directory}/rootfs.squashfs")
@@ -239,14 +242,16 @@ def _deb822(sources: list[Source]) -> str:
     return "\n".join(stanzas)
 
 
-def _build(name: str, arguments: list[str], scratch: str, progress: Progress, check_cancelled: Cancelled) -> None:
+def _build(
+    name: str, arguments: list[str], env: dict[str, str], progress: Progress, check_cancelled: Cancelled
+) -> None:
     free = _free_memory()
     size = str(free // 2) if free >= _MEMORY_NEEDED else "0"
     # The build ends when unshare does, which ends when this thread does, however that comes about.
     argv = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    argv += ["--ipc", "--uts", "sh", "-c", _BUILD, "build", scratch, size, *arguments]
+    argv += ["--ipc", "--uts", "sh", "-c", _BUILD, "build", env["TMPDIR"], size, *arguments]
     output, output_write = os.pipe()
-    process = command.start(argv, stdout=output_write, stderr=output_write, env={"TMPDIR": scratch})
+    process = command.start(argv, stdout=output_write, stderr=output_write, env=env)
     os.close(output_write)
     with open(output, "rb", buffering=0) as pipe:
         try:

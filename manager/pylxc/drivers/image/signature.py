@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 from pylxc.errors import BadRequest, Internal
 from pylxc.kernel import command
 
-_ARMOUR = b"-----BEGIN PGP"
 
-
-def verified(document: bytes, keyring: str, url: str) -> bytes:
-    """Return what is signed in a clear-signed document.
+class KeyRing:
+    """The keys that may sign.
 
     Args:
-        document: text between PGP's lines.
-        keyring: path of the key ring, in binary form.
-        url: where the document came from, for errors.
+        path: of a key ring in binary form.
+
+    Attributes:
+        digest: changes with the keys in it.
 
     Raises:
-        BadRequest: the key ring cannot be used.
-        Internal: the signature is missing, bad, expired, or of a key that is not in the key ring.
+        BadRequest: it cannot be used.
     """
-    try:
-        with open(keyring, "rb") as file:
-            armoured = file.read(len(_ARMOUR)) == _ARMOUR
-    except OSError as error:
-        raise BadRequest(f"Failed reading the key ring {keyring!r}: {os.strerror(error.errno or 0)}") from error
-    if armoured:
-        raise BadRequest(f"The key ring {keyring!r} is armored", hint="gpg --dearmor makes the binary form of it")
-    argv = ["gpgv", "--status-fd", "2", "--keyring", os.path.abspath(keyring), "--output", "-", "-"]
-    done = command.run(argv, input=document, env={"HOME": "/nonexistent"}, check=False)
-    states = {
-        words[1]: words[2:]
-        for line in done.stderr.decode(errors="replace").splitlines()
-        if len(words := line.split()) > 1 and words[0] == "[GNUPG:]"
-    }
-    if done.returncode or "VALIDSIG" not in states or "GOODSIG" not in states:
-        raise Internal(f"{url} is not to be trusted: {_reason(states)}")
-    return done.stdout
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)
+        try:
+            with open(path, "rb") as file:
+                content = file.read()
+        except OSError as error:
+            raise BadRequest(f"Failed reading the key ring {path!r}: {error.strerror}") from error
+        if content.startswith(b"-----BEGIN PGP"):
+            raise BadRequest(f"The key ring {path!r} is armored", hint="gpg --dearmor makes the binary form of it")
+        self.digest = hashlib.sha256(content).hexdigest()
+
+    def verify(self, document: bytes, url: str) -> bytes:
+        """Return what is signed in a clear-signed document, which came from `url`.
+
+        Raises:
+            Internal: the signature is missing, bad, expired, or of a key that is not in the key ring.
+        """
+        argv = ["gpgv", "--status-fd", "2", "--keyring", self._path, "--output", "-", "-"]
+        done = command.run(argv, input=document, env={"HOME": "/nonexistent"}, check=False)
+        lines = [line.split() for line in done.stderr.decode(errors="replace").splitlines()]
+        states = {words[1] for words in lines if len(words) > 1 and words[0] == "[GNUPG:]"}
+        if done.returncode or not {"GOODSIG", "VALIDSIG"} <= states:
+            raise Internal(f"{url} is not to be trusted: {_reason(states)}")
+        return done.stdout
 
 
-def _reason(states: dict[str, list[str]]) -> str:
+def _reason(states: set[str]) -> str:
     for state, text in (
         ("BADSIG", "its signature does not fit"),
         ("EXPSIG", "its signature has expired"),

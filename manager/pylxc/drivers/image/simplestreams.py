@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 from urllib.parse import urlsplit
 
 from pylxc import __version__
@@ -21,7 +21,7 @@ from pylxc.drivers.image import streams
 from pylxc.drivers.image.base import Area, Cancelled, Host, Offer, Progress
 from pylxc.drivers.image.documents import Documents, Kept
 from pylxc.drivers.image.download import Meter, file_pieces
-from pylxc.drivers.image.signature import verified
+from pylxc.drivers.image.signature import KeyRing
 from pylxc.drivers.image.web import Broken, Web, check_url
 from pylxc.errors import BadRequest, NotFound
 from pylxc.kernel.architecture import architecture_name, host_architectures
@@ -50,7 +50,6 @@ class SimplestreamsDriver:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._locks: dict[str, threading.Lock] = {}
-        self._lock = threading.Lock()
 
     def find(self, source: Mapping[str, str], check_cancelled: Cancelled, *, fresh: bool) -> Offer:
         """Return what the server has for an alias, or for the beginning of a fingerprint; see `ImageDriver`."""
@@ -67,7 +66,7 @@ class SimplestreamsDriver:
         kept = {"protocol": "simplestreams", "server": place.server, "certificate": place.certificate, "alias": alias}
         files = json.loads(found.files)[image["fingerprint"]]
         source = {key: value for key, value in kept.items() if value}
-        return Offer(source=source, version=image["fingerprint"], image=image, hidden=files)
+        return Offer(source=source, version=image["fingerprint"], image=image, described=True, hidden=files)
 
     def listing(self, source: Mapping[str, str]) -> bytes:
         """Return all the server's container images of all architectures; see `ImageDriver`."""
@@ -87,25 +86,29 @@ class SimplestreamsDriver:
     def _place(self, source: Mapping[str, str]) -> _Place:
         server, certificate = (source.get("server") or "").rstrip("/"), source.get("certificate") or ""
         check_url(server)
-        key = hashlib.sha256(f"{server}\n{certificate}".encode()).hexdigest()[:32]
-        with self._lock:
-            lock = self._locks.setdefault(key, threading.Lock())
-        return _Place(self._host, server, certificate, Documents(f"{self._host.cache}/{key}"), lock)
+        return _Place(self._host, server, certificate, self._locks)
 
 
 class _Place:
-    """One server, and what is kept of it."""
+    """One server, trusted in one way, and what is kept of it: with another certificate or key ring all is got anew.
 
-    def __init__(
-        self, host: Host, server: str, certificate: str, documents: Documents, lock: threading.Lock
-    ) -> None:
+    Args:
+        host: says where to keep it.
+        server: its URL.
+        certificate: the one that it must have, "" for any that the system trusts.
+        locks: of all places; one asks a server at a time.
+    """
+
+    def __init__(self, host: Host, server: str, certificate: str, locks: dict[str, threading.Lock]) -> None:
         self.server = server
         self.certificate = certificate
         self.name = urlsplit(server).netloc.rpartition("@")[2]
         self._setting = host.setting
-        self._keyring = host.setting(f"images.keyring.{self.name}")
-        self._documents = documents
-        self._lock = lock
+        self._keyring = KeyRing(path) if (path := host.setting(f"images.keyring.{self.name}")) else None
+        trust = self._keyring.digest if self._keyring else ""
+        key = hashlib.sha256(f"{server}\n{certificate}\n{trust}".encode()).hexdigest()[:32]
+        self._documents = Documents(f"{host.cache}/{key}")
+        self._lock = locks.setdefault(key, threading.Lock())
 
     def catalogue(self, check_cancelled: Cancelled, *, max_age: float, fresh: bool) -> _Catalogue:
         """Return what the server has.
@@ -129,7 +132,7 @@ class _Place:
                     raise
                 log.warning("Using what is known of the images of %s: %s", self.name, error)
                 return kept[1]
-            identity = self._identity([document.identity for _, document in documents])
+            identity = [__version__, host_architectures()[0], *(document.identity for _, document in documents)]
             if kept and kept[0] == identity:
                 self._documents.touch(_CATALOGUE)
                 return kept[1]
@@ -139,21 +142,16 @@ class _Place:
 
     def _ask(self, web: Web) -> list[tuple[str, Kept]]:
         """Return the server's lists of products by their URLs."""
-        suffix = ".sjson" if self._keyring else ".json"
+        keyring = self._keyring
+        suffix = ".sjson" if keyring else ".json"
 
         def get(path: str) -> tuple[str, Kept]:
             url = f"{self.server}/{path.removesuffix('.json').removesuffix('.sjson')}{suffix}"
-            return url, self._documents.get(web, url, lambda content: self._signed(content, url))
+            signed = partial(keyring.verify, url=url) if keyring else None
+            return url, self._documents.get(web, url, signed)
 
         url, index = get("streams/v1/index.json")
         return [get(path) for path in streams.product_paths(index.content, url)]
-
-    def _signed(self, content: bytes, url: str) -> bytes:
-        return verified(content, self._keyring, url) if self._keyring else content
-
-    def _identity(self, documents: list[str]) -> list[str]:
-        """Return what a list depends on: the documents, the keys that vouch for them, and who reads them."""
-        return [__version__, host_architectures()[0], self._keyring, *documents]
 
     def _read(self) -> tuple[list[str], _Catalogue] | None:
         head, _, rest = (self._documents.read(_CATALOGUE) or b"").partition(b"\n")
@@ -162,10 +160,8 @@ class _Place:
             whole = known["sha256"] == hashlib.sha256(rest).hexdigest()
         except (ValueError, KeyError, TypeError):
             return None
-        if not whole or known["of"][2] != self._keyring:
-            return None
         images, _, files = rest.partition(b"\n")
-        return known["of"], _Catalogue(images, files)
+        return (known["of"], _Catalogue(images, files)) if whole else None
 
     def _write(self, identity: list[str], documents: list[tuple[str, Kept]]) -> _Catalogue:
         entries = streams.catalogue(((url, document.content) for url, document in documents), self.server)

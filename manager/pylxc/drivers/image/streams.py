@@ -85,8 +85,9 @@ def _document(content: bytes, url: str, field: str) -> dict[str, Any]:
 
 def _images(products: Mapping[str, Any]) -> Iterator[Entry]:
     for product in products.values():
-        versions = product.get("versions") if isinstance(product, dict) else None
-        architecture = architecture_name(_text(product.get("arch"))) if isinstance(versions, dict) else None
+        if not isinstance(product, dict) or not isinstance(versions := product.get("versions"), dict):
+            continue
+        architecture = architecture_name(_text(product.get("arch")))
         if architecture is None:
             continue
         for name, version in versions.items():
@@ -114,7 +115,7 @@ def _builds(items: Mapping[str, Any]) -> Iterator[tuple[str, str, list[File]]]:
             break
 
 
-def _image(  # noqa: PLR0913 - what one place has found out
+def _image(
     product: Mapping[str, Any],
     name: str,
     version: Mapping[str, Any],

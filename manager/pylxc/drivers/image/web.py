@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Self
+from typing import Any, Self
 from urllib.parse import unquote, urljoin, urlsplit
 
 import urllib3
@@ -159,7 +159,7 @@ class Web:
     def _manager(self, proxy: str) -> urllib3.PoolManager:
         if proxy not in self._managers:
             timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=SILENT_SECONDS)
-            trust = {"ssl_context": _system_trust()}
+            trust: dict[str, Any] = {"ssl_context": _system_trust()}
             if self._pinned:
                 trust = {"cert_reqs": "CERT_NONE", "assert_fingerprint": self._pinned}
             if proxy:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -12,7 +12,8 @@ from pylxc.db import images as rows
 from pylxc.db import projects
 from pylxc.db.engine import Database
 from pylxc.db.models import Image
-from pylxc.errors import BadRequest, Conflict
+from pylxc.drivers.image.base import Offer
+from pylxc.errors import BadRequest, Conflict, Internal
 from pylxc.revert import Reverter
 from pylxc.services.events import EventBus
 from pylxc.services.images.aliases import add_alias
@@ -26,7 +27,12 @@ from pylxc.wire.times import parse_timestamp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportOptions:
-    """What the caller says of an image beside its files; `fingerprint`, when given, must be the image's."""
+    """What the caller says of an image beside its files.
+
+    Attributes:
+        fingerprint: when it is given, it must be the image's.
+        described: what a place says of the image, in place of what its metadata says.
+    """
 
     public: bool = False
     auto_update: bool = False
@@ -38,6 +44,7 @@ class ImportOptions:
     profiles: list[str] = field(default_factory=lambda: ["default"])
     aliases: list[wire.ImageAlias] = field(default_factory=list)
     source: dict[str, str] = field(default_factory=dict)
+    described: wire.Image | None = None
 
 
 class Importer:
@@ -70,7 +77,7 @@ class Importer:
         fingerprint = staging.fingerprint
         if options.fingerprint and options.fingerprint.lower() != fingerprint:
             raise BadRequest(f"The image's fingerprint is {fingerprint}, not {options.fingerprint[:64]!r}")
-        metadata = parse(self._unpacker.read_metadata(staging))
+        metadata = _described(parse(self._unpacker.read_metadata(staging)), options.described)
         with self._locks.exclusive(fingerprint), Reverter() as revert:
             with self._db.reading() as session:
                 _refuse_duplicate(session, project, fingerprint)
@@ -85,18 +92,42 @@ class Importer:
         self._events.lifecycle("image-created", url, project=project, context={"type": "container"})
         return {"fingerprint": fingerprint, "size": str(staging.size)}
 
-    def take_pulled(self, project: str, staging: Staging, source: dict[str, str], *, cached: bool) -> str:
+    def take_pulled(self, project: str, staging: Staging, offer: Offer, *, cached: bool) -> str:
         """Make an image of what a driver has fetched, unless it is one already; return the fingerprint.
 
-        Raises like `take`.
+        Raises like `take`, and:
+            Internal: it is not what was offered.
         """
         staging.finish()
+        fingerprint = staging.fingerprint
+        if offer.fingerprint and fingerprint != offer.fingerprint:
+            raise Internal(
+                f"The image is damaged or forged: it has the fingerprint {fingerprint}, not {offer.fingerprint}"
+            )
         with self._db.reading() as session:
             scope = projects.scope_name(session, project, "images")
-            present = rows.find(session, scope, staging.fingerprint)
+            present = rows.find(session, scope, fingerprint)
         if present is None:
-            self.take(project, staging, ImportOptions(cached=cached, auto_update=cached, source=source))
-        return staging.fingerprint
+            options = ImportOptions(
+                cached=cached,
+                auto_update=cached,
+                filename=offer.image["filename"],
+                source=offer.source,
+                described=offer.image if offer.described else None,
+            )
+            self.take(project, staging, options)
+        return fingerprint
+
+
+def _described(metadata: ImageMetadata, told: wire.Image | None) -> ImageMetadata:
+    if told is None:
+        return metadata
+    return replace(
+        metadata,
+        created_at=parse_timestamp(told["created_at"]) or metadata.created_at,
+        expires_at=parse_timestamp(told["expires_at"]),
+        properties=told["properties"],
+    )
 
 
 def _add(session: Session, project: str, staging: Staging, metadata: ImageMetadata, options: ImportOptions) -> None:

@@ -15,6 +15,7 @@ from pylxc.drivers.image.registry import ImageDrivers
 from pylxc.errors import Cancelled, Internal, PylxcError
 from pylxc.services.images.store import Staging, Store
 from pylxc.services.operations import Operation
+from pylxc.wire import images as wire
 
 _WATCH_SECONDS = 0.25
 
@@ -22,8 +23,8 @@ _WATCH_SECONDS = 0.25
 class Import(Protocol):
     """Puts what was fetched into the store, with a row; returns the fingerprint."""
 
-    def __call__(self, project: str, staging: Staging, source: dict[str, str], *, cached: bool) -> str:
-        """Import `staging` into `project`."""
+    def __call__(self, project: str, staging: Staging, offer: Offer, *, cached: bool) -> str:
+        """Import `staging`, which should be what `offer` is, into `project`."""
 
 
 class Puller:
@@ -45,13 +46,38 @@ class Puller:
         """
         self._drivers.get(_protocol(source))
 
-    def find(self, source: Mapping[str, str], check_cancelled: Callable[[], None]) -> Offer:
+    def find(self, source: Mapping[str, str], operation: Operation, *, fresh: bool = False) -> Offer:
         """Return what a source (protocol, server, alias, ...) names, without fetching it.
 
+        Args:
+            source: of a request or an image's row.
+            operation: its cancel ends it.
+            fresh: fail when the place cannot be reached, instead of returning what was known of it last.
+
         Raises:
-            PylxcError: what the driver raises, or `check_cancelled`.
+            PylxcError: what the driver raises, or Cancelled.
         """
-        return self._drivers.get(_protocol(source)).find(source, check_cancelled)
+        return self._drivers.get(_protocol(source)).find(source, operation.check_cancelled, fresh=fresh)
+
+    def kept(self, project: str, source: Mapping[str, str]) -> str | None:
+        """Return the newest image that is kept up to date from the alias that `source` names, None when there is none.
+
+        Who makes an instance need not ask the server then.
+        """
+        wanted = {key: source.get(key) or "" for key in ("protocol", "server", "alias")}
+        wanted["server"] = wanted["server"].rstrip("/")
+        if not wanted["server"] or not wanted["alias"]:
+            return None
+        with self._db.reading() as session:
+            scope = projects.scope_name(session, project, "images")
+            for image in rows.by_source(session, scope, **wanted):
+                if image.auto_update and self._store.has(image.fingerprint):
+                    return image.fingerprint
+        return None
+
+    def look(self, source: Mapping[str, str]) -> wire.Image:
+        """Return the one image of a place that `source` names; raises like `find`."""
+        return self._drivers.get(_protocol(source)).find(source, lambda: None, fresh=False).image
 
     def listing(self, source: Mapping[str, str]) -> bytes:
         """Return what a place has, as JSON; see `ImageDriver.listing`."""
@@ -67,13 +93,13 @@ class Puller:
             offer: from `find`.
             operation: gets the progress; its cancel ends the wait.
             cached: mark a newly fetched one as fetched on behalf of an instance.
-            fresh: fetch it even when the store has this version.
+            fresh: make it anew even when the store has this version of it, if only making it tells what it will be.
 
         Raises:
             PylxcError: what the driver raises, or Cancelled.
         """
         while True:
-            if not fresh and (present := self._present(project, offer)):
+            if (offer.fingerprint or not fresh) and (present := self._present(project, offer)):
                 return present
             key = (project, offer.source["protocol"], offer.version)
             with self._lock:
@@ -92,16 +118,21 @@ class Puller:
     def _present(self, project: str, offer: Offer) -> str | None:
         with self._db.reading() as session:
             scope = projects.scope_name(session, project, "images")
-            for image in rows.by_source(session, scope, **offer.source):
+            if offer.fingerprint:
+                images = [image] if (image := rows.find(session, scope, offer.fingerprint)) else []
+            else:
+                images = rows.by_source(session, scope, **offer.source)
+            for image in images:
                 if self._store.has(image.fingerprint):
                     return image.fingerprint
         return None
 
     def _fetch(self, project: str, offer: Offer, fetch: _Fetch, *, cached: bool) -> str:
         driver = self._drivers.get(offer.source["protocol"])
+        self._store.need_room(offer.image["size"])
         with self._store.stage() as staging:
             driver.fetch(offer, staging, fetch.progress, fetch.check_cancelled)
-            return self._import(project, staging, offer.source, cached=cached)
+            return self._import(project, staging, offer, cached=cached)
 
 
 def _protocol(source: Mapping[str, str]) -> str:

@@ -31,7 +31,7 @@ def render(image: Image, aliases: Sequence[ImageAlias]) -> wire.Image:
         "last_used_at": timestamp(image.last_used_at, NEVER_USED),
         "uploaded_at": timestamp(image.uploaded_at),
     }
-    if source["protocol"]:
+    if source["alias"]:
         rendered["update_source"] = wire.ImageSource(**source)  # type: ignore[typeddict-item]
     return rendered
 

@@ -65,6 +65,7 @@ class Images:
         self._storage = storage
         self._operations = operations
         self._events = events
+        self._setting = setting
         self._store = Store(paths.images)
         self._unpacker = Unpacker(self._store, runtime)
         self._locks = NamedLocks()
@@ -224,7 +225,7 @@ class Images:
         self._puller.check(source)
 
         def run(operation: Operation) -> dict[str, Any]:
-            found = self._puller.find(source, operation.check_cancelled)
+            found = self._puller.find(source, operation)
             fingerprint = self._puller.pull(project, found, operation, cached=False)
             with self._db.transaction() as session:
                 scope = projects.scope_name(session, project, "images")
@@ -246,11 +247,11 @@ class Images:
             BadRequest: it came from nowhere.
         """
         image = self.info(project, fingerprint)
-        if not image.source.get("protocol"):
+        if not image.source.get("alias"):
             raise BadRequest("The image has no source to be refreshed from")
 
         def run(operation: Operation) -> dict[str, Any]:
-            found = self._puller.find(image.source, operation.check_cancelled)
+            found = self._puller.find(image.source, operation, fresh=True)
             new = self._puller.pull(project, found, operation, cached=image.cached, fresh=True)
             if new != image.fingerprint:
                 self._replace(project, image.fingerprint, new)
@@ -306,7 +307,7 @@ class Images:
             PylxcError: it cannot be asked.
         """
         if source.get("alias") or source.get("fingerprint"):
-            return json.dumps([self._puller.find(source, lambda: None).image]).encode()
+            return json.dumps([self._puller.look(source)]).encode()
         return self._puller.listing(source)
 
     def resolve(self, project: str, source: dict[str, Any], operation: Operation) -> str:
@@ -323,8 +324,7 @@ class Images:
             NotFound: there is no such image.
         """
         if source.get("protocol") or source.get("server"):
-            offer = self._puller.find(source, operation.check_cancelled)
-            return self._puller.pull(project, offer, operation, cached=True)
+            return self._pull(project, source, operation)
         with self._db.reading() as session:
             scope = projects.scope_name(session, project, "images")
             if alias := source.get("alias"):
@@ -337,6 +337,11 @@ class Images:
             if wanted := source.get("properties"):
                 return _newest(session, scope, wanted)
         raise BadRequest("Must specify one of alias, fingerprint or properties for init from image")
+
+    def _pull(self, project: str, source: dict[str, Any], operation: Operation) -> str:
+        if self._setting("images.auto_update_interval") != "0" and (kept := self._puller.kept(project, source)):
+            return kept
+        return self._puller.pull(project, self._puller.find(source, operation), operation, cached=True)
 
     def unpack(self, fingerprint: str, target: str) -> None:
         """Unpack an image into `target`, an empty directory: rootfs/, metadata.yaml and templates/.

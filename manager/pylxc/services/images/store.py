@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from pylxc.errors import BadRequest, Internal, PylxcError
+from pylxc.units import format_bytes
 
 _STAGING = ".staging-"
 _MODE = 0o644  # read by the unpacker's unprivileged child; the directory keeps everyone else out
@@ -149,6 +150,17 @@ class Store:
             return Staging(tempfile.mkdtemp(prefix=_STAGING, dir=self.root))
         except OSError as error:
             raise explain(error, "Failed making room for the image") from error
+
+    def need_room(self, size: int) -> None:
+        """Check that `size` bytes more have room, before time is spent on getting them.
+
+        Raises:
+            Internal: they have not.
+        """
+        self.prepare()
+        free = shutil.disk_usage(self.root).free
+        if size > free:
+            raise explain(OSError(errno.ENOSPC, ""), f"Failed making room for the image of {format_bytes(size)}")
 
     def metadata_path(self, fingerprint: str) -> str:
         """The unified file, or a split image's metadata file."""
