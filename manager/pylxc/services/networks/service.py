@@ -20,10 +20,10 @@ from pylxc.errors import BadRequest, Conflict, NotFound, PylxcError
 from pylxc.kernel.netlink import Netlink
 from pylxc.paths import Paths, storage_name
 from pylxc.revert import Reverter
+from pylxc.runtime.keeper import Keeper
 from pylxc.services import etag
 from pylxc.services.events import EventBus
 from pylxc.services.networks.interfaces import Interfaces
-from pylxc.services.networks.keeper import Keeper
 from pylxc.wire.networks import Network, NetworkLease, NetworkState
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Networks:
         """Bring the networks up, finish or undo what was cut off; a network that fails is shown as unavailable."""
         os.makedirs(self._paths.networks, mode=0o711, exist_ok=True)
         os.chmod(self._paths.networks, 0o711)  # noqa: S103 - dnsmasq's user passes through
-        self._keeper = Keeper(self._restart)
+        self._keeper = Keeper("network", self._restart)
         with self._db.reading() as session:
             unsettled = networks.unsettled(session)
             rows = networks.everything(session)
@@ -116,6 +116,7 @@ class Networks:
                 return None
             driver = self._driver(row)
             driver.start(row.config)
+            log.warning("The helper of network %s had died and was started again", name)
             return driver.pidfd()
 
     def _bring_up(self, row: models.Network) -> None:

@@ -1,4 +1,4 @@
-"""Watches networks' helpers and has one that dies started again, later and later when it goes on dying."""
+"""Watches helper processes and has one that dies started again, later and later when it goes on dying."""
 
 from __future__ import annotations
 
@@ -30,21 +30,23 @@ class Keeper:
     """A thread that waits for helpers to die; costs nothing while they live.
 
     Args:
-        restart: starts a network's helper by the network's name and returns its pidfd, None when it needs none
-            any more. What it raises is logged, and it is tried again.
+        what: they are helpers of, in a word: "network".
+        restart: starts a helper by its name and returns its pidfd, None when it is not needed any more. What it
+            raises is logged, and it is tried again.
     """
 
-    def __init__(self, restart: Callable[[str], int | None]) -> None:
+    def __init__(self, what: str, restart: Callable[[str], int | None]) -> None:
+        self._what = what
         self._restart = restart
         self._watched: dict[str, _Watched] = {}
         self._lock = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._ended = False
-        self._thread = threading.Thread(target=self._run, name="network-keeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"{what}-keeper", daemon=True)
         self._thread.start()
 
     def watch(self, name: str, pidfd: int | None) -> None:
-        """Watch a network's helper, which becomes the keeper's descriptor; None watches nothing any more."""
+        """Watch the helper `name` by its pidfd, which becomes the keeper's; None watches it no more."""
         with self._lock:
             old = self._watched.pop(name, None)
             if old is not None and old.pidfd >= 0:
@@ -95,7 +97,6 @@ class Keeper:
                 watched.delay = FIRST_DELAY
             watched.restart_at = time.monotonic() + watched.delay
             watched.delay = min(watched.delay * 2, LAST_DELAY)
-        log.warning("The helper of network %s has died, it is started again", name)
 
     def _restart_due(self) -> None:
         now = time.monotonic()
@@ -106,8 +107,8 @@ class Keeper:
                 return
             try:
                 self.watch(name, self._restart(name))
-            except Exception as error:  # noqa: BLE001 - the other networks' helpers still need this thread
-                log.warning("Cannot start the helper of network %s: %s", name, error)
+            except Exception as error:  # noqa: BLE001 - the other helpers still need this thread
+                log.warning("Cannot start the helper of %s %s: %s", self._what, name, error)
                 with self._lock:
                     if watched := self._watched.get(name):
                         watched.restart_at = time.monotonic() + watched.delay
