@@ -165,6 +165,40 @@ class ContainerSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One side of a proxy: `kind` is tcp, udp or unix, `address` an IP address, a path or `@` and an abstract name."""
+
+    kind: str
+    address: str
+    ports: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxySpec:
+    """A proxy between the host and a container.
+
+    `bind` is the side that it listens on, "host" or "instance"; it connects on the other. `connect` has one port for
+    all that it listens on, or one for each. `proxy_protocol` tells the client's address to TCP targets. `uid`, `gid`
+    and `mode` are those of a listening unix socket. `user` and `group` are what it connects as, ids of the side that
+    it connects on; None is as few rights as will do.
+    """
+
+    bind: str
+    listen: Endpoint
+    connect: Endpoint
+    proxy_protocol: bool = False
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o644
+    user: int | None = None
+    group: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-ready data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExecSpec:
     """A process to run inside a running container. `uid` and `gid` are ids inside; `width`/`height` in characters."""
 
