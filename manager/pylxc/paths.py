@@ -47,3 +47,7 @@ class Paths:
     def instance_run(self, key: str) -> str:
         """Run-time directory of an instance; `key` is from `storage_name`."""
         return f"{self.run}/instances/{key}"
+
+    def proxy_run(self, key: str, device: str) -> str:
+        """Run-time directory of an instance's proxy device."""
+        return f"{self.run}/proxies/{key}/{device}"

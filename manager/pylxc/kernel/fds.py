@@ -13,14 +13,14 @@ MAX_FDS = 253
 """Most descriptors in one message (SCM_MAX_FD)."""
 
 
-def send(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
-    """Send `data` (at least one byte) as one message with copies of `fds`.
+def send(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> int:
+    """Send `data` (at least one byte) as one message with copies of `fds`; return how much of it was sent.
 
     Raises:
         OSError: see sendmsg(2).
     """
     extra = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sock.sendmsg([data], extra, socket.MSG_NOSIGNAL)
+    return sock.sendmsg([data], extra, socket.MSG_NOSIGNAL)
 
 
 def receive(sock: socket.socket, size: int, max_fds: int = 0) -> tuple[bytes, list[int]]:

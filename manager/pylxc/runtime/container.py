@@ -67,6 +67,11 @@ class Container:
             if self.init_fd >= 0:
                 pidfd.send_signal(self.init_fd, number)
 
+    def open_init(self) -> int:
+        """Return a copy of the pidfd of PID 1; raises OSError when that has been closed."""
+        with self._lock:
+            return os.dup(self.init_fd)
+
     def close(self) -> None:
         """Close what it owns; the container runs on."""
         with contextlib.suppress(OSError):

@@ -187,6 +187,18 @@ class Runtime:
             rootfs=state["spec"]["rootfs"],
         )
 
+    def open_init(self, key: str, pid: int) -> int:
+        """Return a pidfd of a container's PID 1, which is `pid` on the host; of one being started as well.
+
+        Raises:
+            BadRequest: it has ended.
+        """
+        try:
+            container = self._containers.get(key)
+            return os.pidfd_open(pid) if container is None else container.open_init()
+        except OSError:
+            raise BadRequest("The instance is not running") from None
+
     def is_held(self, key: str) -> bool:
         """Return whether a monitor lives in the run directory, be it one that could not be talked to."""
         return containers.monitor_is_alive(self._paths.instance_run(key))

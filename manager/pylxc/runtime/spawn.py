@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pylxc.errors import Unavailable
+from pylxc.errors import Internal, Unavailable
 from pylxc.kernel import command, pidfd
 from pylxc.kernel import fds as descriptors
 from pylxc.runtime import protocol
@@ -104,6 +104,18 @@ class Child:
         with self._lock:  # after the end the descriptor's number may be somebody else's
             if self.pidfd >= 0 and not self._ended.is_set():
                 pidfd.send_signal(self.pidfd, number)
+
+    def open_pidfd(self) -> int:
+        """Return a descriptor of the process, the caller's to close.
+
+        Raises:
+            Internal: it has ended.
+        """
+        if self.pid:
+            with self._lock:
+                if self.pidfd >= 0 and not self._ended.is_set():
+                    return os.dup(self.pidfd)
+        raise Internal(f"The {self.kind} process has ended")
 
     def close(self) -> None:
         """Close our end of the socket."""

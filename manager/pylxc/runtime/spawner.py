@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 KINDS = {
     "exec": ("pylxc.runtime.exec", "main"),
     "files": ("pylxc.runtime.files", "main"),
+    "proxy": ("pylxc.runtime.proxy.process", "main"),
     "unpack": ("pylxc.runtime.unpack", "main"),
 }
 """What there is beside "monitor": `function(payload, fds)`, where fds[0] is a socket for results to the daemon."""
 
-_WARM = ("exec", "files")
+_WARM = ("exec", "files", "proxy")
 
 
 def main(fd: int) -> None:
