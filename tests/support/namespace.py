@@ -18,7 +18,7 @@ class NetworkNamespace:
     def __init__(self, name: str) -> None:
         self.name = name
         self.path = f"/run/netns/{name}"
-        self._outside: NetworkNamespace | None = None
+        self.outside: NetworkNamespace | None = None
         subprocess.run(["ip", "netns", "add", name], check=True)
         subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
         self.inode = os.stat(self.path).st_ino
@@ -59,11 +59,11 @@ class NetworkNamespace:
 
         The outside knows no route back to networks made here: what gets an answer has been translated (NAT).
         """
-        self._outside = NetworkNamespace(f"{self.name}-o")
+        self.outside = NetworkNamespace(f"{self.name}-o")
         ip = ["ip", "-n", self.name]
-        peer = ["peer", "name", "up0", "netns", self._outside.name]
+        peer = ["peer", "name", "up0", "netns", self.outside.name]
         subprocess.run([*ip, "link", "add", "up0", "type", "veth", *peer], check=True)
-        for namespace, address in ((self, "198.51.100.2/24"), (self._outside, "198.51.100.1/24")):
+        for namespace, address in ((self, "198.51.100.2/24"), (self.outside, "198.51.100.1/24")):
             subprocess.run(["ip", "-n", namespace.name, "address", "add", address, "dev", "up0"], check=True)
             subprocess.run(["ip", "-n", namespace.name, "link", "set", "up0", "up"], check=True)
         subprocess.run([*ip, "route", "add", "default", "via", "198.51.100.1"], check=True)
@@ -71,6 +71,6 @@ class NetworkNamespace:
 
     def close(self) -> None:
         """Delete it."""
-        if self._outside:
-            self._outside.close()
+        if self.outside:
+            self.outside.close()
         subprocess.run(["ip", "netns", "delete", self.name], check=True)

@@ -101,6 +101,10 @@ class NetworkHost:
         self.guests.append(Guest(self, name, device))
         return self.guests[-1]
 
+    def find(self, name: str) -> Guest:
+        """Return the guest of that name."""
+        return next(guest for guest in self.guests if guest.name == name)
+
     def dnsmasqs(self) -> list[int]:
         """Return the running dnsmasq processes of this directory."""
         found = []

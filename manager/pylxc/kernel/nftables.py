@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import ipaddress
 import json
+import socket
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ SRCNAT = 100
 BRIDGE_FILTER = -200
 
 _OUTPUT_JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
+# See: linux/netlink.h, linux/netfilter/nfnetlink.h
+_NETLINK_NETFILTER, _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NFNLGRP_NFTABLES = 12, 270, 1, 7
 _lock = threading.Lock()  # the library's parser is not safe for threads
 
 
@@ -163,6 +166,19 @@ def run(commands: Iterable[Command]) -> list[Mapping[str, Any]]:
     if failed:
         raise Unavailable(f"Cannot change the firewall's rules: {_reason(error)}")
     return [item for line in output.splitlines() for item in json.loads(line)["nftables"]]
+
+
+def changes() -> socket.socket:
+    """Return a socket that becomes readable when anybody changes rules in this thread's network namespace."""
+    events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+    try:
+        events.setblocking(False)
+        events.bind((0, 0))
+        events.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NFNLGRP_NFTABLES)
+    except OSError:
+        events.close()
+        raise
+    return events
 
 
 def _reason(error: bytes) -> str:

@@ -67,7 +67,7 @@ class BridgeDriver:
                     raise Unavailable(f"An interface named {self.name!r} is there, and is no bridge")
                 self._configure(link, config)
                 chains = rules.chains(self.name, says.side(config, "ipv4"), says.side(config, "ipv6"))
-                self._firewall.put("network", self.name, chains)
+                self._firewall.put("network", self.name, chains, says.way(self.name, config))
                 self._serve(config)
                 _forward(config)
             except OSError as error:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pylxc.config.network import BRIDGE
 from pylxc.drivers.network import subnet
 from pylxc.drivers.network.dnsmasq import Settings, Subnet
+from pylxc.drivers.network.passage import Way
 from pylxc.drivers.network.rules import Side
 from pylxc.drivers.network.sysctl import ipv6_works
 from pylxc.errors import BadRequest, NotSupported
@@ -127,6 +128,13 @@ def side(config: Config, family: str) -> Side | None:
         nat_address=config.get(f"{family}.nat.address", ""),
         nat_first=BRIDGE.value(config, f"{family}.nat.order") == "before",
     )
+
+
+def way(name: str, config: Config) -> Way | None:
+    """Return what other firewalls have to let pass, None for nothing."""
+    families = tuple(f for f in FAMILIES if address(config, f) and BRIDGE.is_true(config, f"{f}.firewall"))
+    routed = tuple(f for f in families if not BRIDGE.is_true(config, f"{f}.nat"))
+    return Way(interface=name, families=families, routed=routed) if families else None
 
 
 def settings(name: str, config: Config) -> Settings | None:

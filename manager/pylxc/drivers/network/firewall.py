@@ -13,6 +13,9 @@ owner's rules and nobody else's. `sweep` removes those of owners that are gone, 
 
 Chains are plain data and are made with the functions of `pylxc.kernel.nftables`, by drivers too; services put them.
 
+A `Way` beside the chains is what other programs' firewalls have to let pass of the owner; see `passage`. What another
+program flushes comes back with `restore`.
+
 Every owner has tables of its own, one per address family that it uses: `table inet pylxc.network.br0`. A daemon on
 another state directory than the usual one has a mark of it in its tables' names, so that two on one host let each
 other's alone.
@@ -20,17 +23,30 @@ other's alone.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import zlib
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import Any
 
+from pylxc.drivers.network import passage
+from pylxc.drivers.network.passage import Way
+from pylxc.errors import PylxcError, Unavailable
 from pylxc.kernel import nftables
 from pylxc.kernel.nftables import Chain, Command
 from pylxc.paths import DEFAULT_DIR
 
+log = logging.getLogger(__name__)
+
 _PLAIN = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    chains: list[Chain]
+    way: Way | None
 
 
 class Firewall:
@@ -43,25 +59,34 @@ class Firewall:
     def __init__(self, root: str) -> None:
         self._prefix = "pylxc" if root == DEFAULT_DIR else f"pylxc-{zlib.crc32(root.encode()):08x}"
         self._lock = threading.Lock()
+        self._wanted: dict[str, _Wanted] = {}
 
     def check(self) -> None:
         """Raise what `put` would where rules cannot be set at all."""
         with self._lock:
             self._tables()
 
-    def put(self, kind: str, name: str, chains: Iterable[Chain]) -> None:
+    def put(self, kind: str, name: str, chains: Iterable[Chain], way: Way | None = None) -> None:
         """Make an owner's rules these chains, whatever they were; no chains is `remove`.
 
         Args:
             kind: of the owner, a lower-case word: network, forward, proxy, nic.
             name: of the owner, unique within its kind; any text.
             chains: all that it has.
+            way: what other firewalls let pass; one that does not is logged, as this network may do without.
         """
         table = self._table(kind, name)
         chains = list(chains)
         with self._lock:
-            there = {family for family, other in self._tables() if other == table}
-            nftables.run(_removal(there, table) + _addition(chains, table))
+            self._replace(table, chains)
+            before = self._wanted.pop(table, None)
+            if chains or way:
+                self._wanted[table] = _Wanted(chains, way)
+            old = before.way if before else None
+            if old and (way is None or way.interface != old.interface):
+                passage.forget(old)
+            if old or way:
+                self._open_ways()
 
     def remove(self, kind: str, name: str) -> None:
         """Remove an owner's rules; none is no error."""
@@ -73,6 +98,31 @@ class Firewall:
         with self._lock:
             stale = [(f, t) for f, t in self._tables() if t.startswith(f"{self._prefix}.{kind}.") and t not in keep]
             nftables.run([command for family, table in stale for command in _removal({family}, table)])
+            self._open_ways()
+
+    def restore(self) -> None:
+        """Put again what another program has flushed, and open ways through firewalls that have come or reloaded."""
+        with self._lock:
+            there = set(self._tables())
+            for table, wanted in self._wanted.items():
+                if not {(chain.family, table) for chain in wanted.chains} <= there:
+                    log.info("Rules of %s are gone and put again", table)
+                    try:
+                        self._replace(table, wanted.chains)
+                    except Unavailable as error:
+                        log.warning("Failed putting rules of %s: %s", table, error)
+            self._open_ways()
+
+    def _replace(self, table: str, chains: list[Chain]) -> None:
+        there = {family for family, other in self._tables() if other == table}
+        nftables.run(_removal(there, table) + _addition(chains, table))
+
+    def _open_ways(self) -> None:
+        ways = {table: wanted.way for table, wanted in self._wanted.items() if wanted.way}
+        try:
+            passage.refresh(ways, self._prefix)
+        except (PylxcError, OSError) as error:
+            log.warning("Cannot open a way through another firewall of this host: %s", error)
 
     def _table(self, kind: str, name: str) -> str:
         escaped = _PLAIN.sub(lambda found: f"/{ord(found[0]):x}/", name)

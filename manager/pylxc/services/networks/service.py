@@ -23,6 +23,7 @@ from pylxc.revert import Reverter
 from pylxc.runtime.keeper import Keeper
 from pylxc.services import etag
 from pylxc.services.events import EventBus
+from pylxc.services.networks.guard import Guard
 from pylxc.services.networks.interfaces import Interfaces
 from pylxc.wire.networks import Network, NetworkLease, NetworkState
 
@@ -48,6 +49,7 @@ class Networks:
         self._broken: dict[str, str] = {}
         self._changing = threading.RLock()
         self._keeper: Keeper | None = None
+        self._guard: Guard | None = None
 
     # Life of the service
 
@@ -81,6 +83,10 @@ class Networks:
                     self._interfaces.delete_orphans(row.name, host_names)
                 except OSError as error:
                     log.warning("Failed clearing network %s of instances that are gone: %s", row.name, error)
+        try:
+            self._guard = Guard(self.firewall.restore)
+        except OSError as error:
+            log.warning("Cannot see changes of the firewall's rules: %s", error)
 
     def _forget_strangers(self, driver: NetworkDriver, known: set[str]) -> None:
         for key, host in driver.hosts().items():
@@ -90,9 +96,7 @@ class Networks:
 
     def stop(self) -> None:
         """Take every network down, for the host to go down; the next start brings them up again."""
-        if self._keeper is not None:
-            self._keeper.close()
-            self._keeper = None
+        self._close_watchers()
         with self._db.reading() as session:
             rows = networks.everything(session)
         with self._changing:
@@ -104,9 +108,14 @@ class Networks:
 
     def close(self) -> None:
         """End what the daemon holds; the networks stay up."""
-        if self._keeper is not None:
-            self._keeper.close()
+        self._close_watchers()
         self.netlink.close()
+
+    def _close_watchers(self) -> None:
+        for watcher in (self._keeper, self._guard):
+            if watcher is not None:
+                watcher.close()
+        self._keeper = self._guard = None
 
     def _restart(self, name: str) -> int | None:
         with self._changing:
