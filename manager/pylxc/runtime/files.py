@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import stat
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pylxc.errors import BadRequest, Conflict, Forbidden, NotFound, PylxcError
@@ -45,15 +46,20 @@ def main(payload: dict[str, Any], fds: list[int]) -> None:
         PylxcError: told to the daemon by the spawner.
     """
     caps.set_name("pylxc-files")
+    serve(payload, fds, _OPERATIONS)
+
+
+def serve(payload: dict[str, Any], fds: list[int], operations: Mapping[str, Operation]) -> None:
+    """Enter the container and do what `payload["op"]` names of `operations`; as `main` says."""
     daemon = protocol.adopt(fds[0])
     path: str = payload["path"]
     signal.alarm(STALLED_SECONDS)
     proc_fd = cell.enter(payload)
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
     try:
-        answer = _OPERATIONS[payload["op"]](Request(payload, daemon, proc_fd, fds[1] if len(fds) > 1 else -1))
+        answer = operations[payload["op"]](Request(payload, daemon, proc_fd, fds[1] if len(fds) > 1 else -1))
     except OSError as error:
-        raise _translate(error, path) from None
+        raise translate(error, path) from None
     except ValueError as error:
         raise BadRequest(f"Invalid archive: {error}") from None
     except MemoryError:
@@ -61,6 +67,10 @@ def main(payload: dict[str, Any], fds: list[int]) -> None:
     except _AbandonedError:
         return
     protocol.send(daemon, answer)
+
+
+Operation = Callable[["Request"], dict[str, Any]]
+"""Does a request and returns the last answer to it."""
 
 
 class _AbandonedError(Exception):
@@ -385,13 +395,13 @@ def _unpack(top: bytes, member: tarstream.Member, reader: tarstream.Reader, proc
     path = os.path.join(top, *parts)
     owner = (member.uid, member.gid)
     if member.kind == tarstream.DIRECTORY:
-        _make_parents(path)
+        make_parents(path)
         make_directory(path, owner, member.mode)
     elif member.kind == tarstream.SYMLINK:
-        _make_parents(path)
+        make_parents(path)
         make_symlink(path, member.target, owner)
     elif member.kind == tarstream.FILE:
-        _make_parents(path)
+        make_parents(path)
         with Spool(os.fsdecode(path), proc_fd) as spool:
             reader.content(member, spool.write)
             spool.commit(owner, member.mode)
@@ -399,14 +409,15 @@ def _unpack(top: bytes, member: tarstream.Member, reader: tarstream.Reader, proc
         raise ValueError(f"{os.fsdecode(member.name)!r} is no file, directory or symbolic link")
 
 
-def _make_parents(path: bytes) -> None:
+def make_parents(path: bytes) -> None:
+    """Make the directories above `path` that are missing, as root's."""
     parent = os.path.dirname(path)
     if not os.path.isdir(parent):
-        _make_parents(parent)
+        make_parents(parent)
         make_directory(parent, (0, 0), 0o755)
 
 
-def _translate(error: OSError, path: str) -> PylxcError:
+def translate(error: OSError, path: str) -> PylxcError:
     """Return the error that a client sees of a failed system call."""
     text = _TEXTS.get(error.errno or 0) or error.strerror or str(error)
     if isinstance(error, FileNotFoundError):

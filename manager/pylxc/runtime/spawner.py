@@ -28,11 +28,12 @@ KINDS = {
     "exec": ("pylxc.runtime.exec", "main"),
     "files": ("pylxc.runtime.files", "main"),
     "proxy": ("pylxc.runtime.proxy.process", "main"),
+    "templates": ("pylxc.runtime.templates", "main"),
     "unpack": ("pylxc.runtime.unpack", "main"),
 }
 """What there is beside "monitor": `function(payload, fds)`, where fds[0] is a socket for results to the daemon."""
 
-_WARM = ("exec", "files", "proxy")
+_WARM = ("exec", "files", "proxy", "templates")
 
 
 def main(fd: int) -> None:
