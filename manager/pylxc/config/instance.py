@@ -174,7 +174,7 @@ VOLATILE_PREFIX = "volatile."
 _VOLATILE = (
     Key(name="volatile.apply_nvram", type="bool", acts=False, help="Make a virtual machine's NVRAM anew."),
     Key(name="volatile.apply_quota", type="string", acts=False, help="Disk quota to be set at the next start."),
-    Key(name="volatile.apply_template", type="string", acts=False, help="Template trigger of the next start."),
+    Key(name="volatile.apply_template", type="string", help="Templates due at the next start: create, copy or rename."),
     Key(name="volatile.base_image", type="string", help="Fingerprint of the image that the instance was made from."),
     Key(name="volatile.cloud-init.instance-id", type="string", help="Instance id that cloud-init sees."),
     Key(name="volatile.evacuate.origin", type="string", acts=False, help="Cluster member that it was moved from."),

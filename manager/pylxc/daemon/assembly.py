@@ -19,6 +19,7 @@ from pylxc.services.instances.console import InstanceConsole
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.instances.exec import InstanceExec
 from pylxc.services.instances.files import InstanceFiles
+from pylxc.services.instances.metadata import InstanceMetadataFiles
 from pylxc.services.instances.service import Instances
 from pylxc.services.networks.service import Networks
 from pylxc.services.operations import Operations
@@ -79,6 +80,7 @@ class Assembly:
             exec=InstanceExec(self._database, self._runtime, operations, events, paths),
             console=InstanceConsole(self._database, self._runtime, operations, events, paths),
             files=InstanceFiles(self._database, self._runtime, storage, events, paths),
+            metadata=InstanceMetadataFiles(self._database, storage, events),
             images=images,
             networks=networks,
             storage=storage,
@@ -112,6 +114,7 @@ class Assembly:
     def close(self) -> None:
         """Let go of everything; containers and networks stay."""
         logging.getLogger("pylxc").removeHandler(self._log_events)
+        self.services.instances.close()
         self._runtime.close()
         self.services.networks.close()
         self._database.close()

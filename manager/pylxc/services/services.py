@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pylxc.services.instances.console import InstanceConsole
     from pylxc.services.instances.exec import InstanceExec
     from pylxc.services.instances.files import InstanceFiles
+    from pylxc.services.instances.metadata import InstanceMetadataFiles
     from pylxc.services.instances.service import Instances
     from pylxc.services.networks.service import Networks
     from pylxc.services.operations import Operations
@@ -35,6 +36,7 @@ class Services:
     exec: InstanceExec
     console: InstanceConsole
     files: InstanceFiles
+    metadata: InstanceMetadataFiles
     images: Images
     networks: Networks
     storage: StoragePools

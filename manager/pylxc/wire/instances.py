@@ -255,3 +255,22 @@ class InstanceFull(Instance):
     state: InstanceState | None
     snapshots: list[InstanceSnapshot] | None
     backups: list[InstanceBackup] | None
+
+
+class InstanceTemplate(TypedDict, total=False):
+    """A file that a template makes; `when` holds create, copy, rename and start, `template` is a name in templates/."""
+
+    when: list[str]
+    create_only: bool
+    template: str
+    properties: dict[str, str]
+
+
+class InstanceMetadata(TypedDict, total=False):
+    """An instance's metadata.yaml; dates are Unix times, `templates` are by the path that each makes."""
+
+    architecture: str
+    creation_date: int
+    expiry_date: int
+    properties: dict[str, str]
+    templates: dict[str, InstanceTemplate]

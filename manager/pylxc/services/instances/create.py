@@ -21,9 +21,10 @@ from pylxc.services.events import EventBus
 from pylxc.services.images.service import Images
 from pylxc.services.instances import checks, idmap, names
 from pylxc.services.instances.devices import DeviceManager
-from pylxc.services.instances.expand import Record, choose_idmap, expand_devices, record, root_disk, url
+from pylxc.services.instances.expand import INSTANCE_ID, Record, choose_idmap, expand_devices, record, root_disk, url
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.remove import Remover, check_free
+from pylxc.services.instances.templates import Templates, deferred
 from pylxc.services.operations import Operation, Operations
 from pylxc.services.storage.service import StoragePools
 from pylxc.wire.instances import InstancesPost
@@ -66,6 +67,7 @@ class Creator:
         locks: InstanceLocks,
         remover: Remover,
         first_use: Callable[[], None],
+        templates: Templates,
         start: Callable[[str, str], None],
     ) -> None:
         self._db = db
@@ -77,6 +79,7 @@ class Creator:
         self._locks = locks
         self._remover = remover
         self._first_use = first_use
+        self._templates = templates
         self._start = start
 
     def create(self, project: str, body: InstancesPost) -> Operation:
@@ -181,6 +184,7 @@ class Creator:
 
     def _make_volume(self, found: Record, fingerprint: str) -> None:
         if fingerprint:
+            self._templates.prepare()
             self._storage.volumes.ensure_image(
                 found.pool, fingerprint, lambda target: self._images.unpack(fingerprint, target)
             )
@@ -194,14 +198,14 @@ class Creator:
             image = self._images.get(request.project, request.fingerprint)
             config = {f"image.{key}": value for key, value in image["properties"].items() if value} | config
             config["volatile.base_image"] = image["fingerprint"]
-            config["volatile.apply_template"] = "create"
+            config = deferred(config, "create")
             architecture = architecture or image["architecture"]
             if chosen is None and image.get("profiles"):
                 chosen = list(image["profiles"])
         identity = str(uuid.uuid4())
         config |= {
             "volatile.uuid": identity,
-            "volatile.cloud-init.instance-id": str(uuid.uuid4()),
+            INSTANCE_ID: str(uuid.uuid4()),
             "volatile.last_state.idmap": "[]",
         }
         with self._db.transaction() as session:

@@ -19,6 +19,9 @@ from pylxc.services.instances import idmap
 POWER = "volatile.last_state.power"
 """RUNNING or STOPPED, as the instance was last seen."""
 
+INSTANCE_ID = "volatile.cloud-init.instance-id"
+"""What tells cloud-init whether it has run for this instance already."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:

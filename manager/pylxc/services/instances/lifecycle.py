@@ -30,6 +30,7 @@ from pylxc.services.instances.expand import (
     record,
 )
 from pylxc.services.instances.locks import InstanceLocks
+from pylxc.services.instances.templates import PENDING, Templates
 from pylxc.services.storage.service import StoragePools
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class Lifecycle:
         remove: deletes an ephemeral instance that has stopped.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one collaborator each
         self,
         *,
         db: Database,
@@ -81,6 +82,7 @@ class Lifecycle:
         devices: DeviceManager,
         events: EventBus,
         locks: InstanceLocks,
+        templates: Templates,
         remove: Callable[[Record], None],
     ) -> None:
         self._db = db
@@ -90,6 +92,7 @@ class Lifecycle:
         self._devices = devices
         self._events = events
         self._locks = locks
+        self._templates = templates
         self._remove = remove
         self._runs: dict[str, _Run] = {}
         self._early: list[tuple[str, ContainerExit]] | None = []
@@ -251,13 +254,14 @@ class Lifecycle:
         with self._db.reading() as session:
             found = load(session, project, name)
             idmap = choose_idmap(session, found)
-        rootfs = f"{self._storage.volumes.path(found.pool, project, name)}/rootfs"
+        volume = self._storage.volumes.path(found.pool, project, name)
+        self._templates.apply(found, volume, idmap)
         with Reverter() as revert:
             cpus = limits.cpuset(found.expanded_config.get("limits.cpu", ""), self._used_cpus())
             parts = self._devices.start(project, name, found.expanded_devices, found.expanded_config)
             volatile = {**found.config, **parts.volatile}
             revert.add(self._devices.stop, project, name, found.expanded_devices, volatile)
-            container = spec.build(found, self._paths, rootfs, idmap, cpus, parts)
+            container = spec.build(found, self._paths, f"{volume}/rootfs", idmap, cpus, parts)
             self._record_start(found, idmap, parts.volatile)
             revert.add(self._record_stop, project, name)
             with self._guard:
@@ -342,7 +346,7 @@ class Lifecycle:
         with self._db.transaction() as session:
             row = instances.get(session, found.project, found.name)
             config = {**row.config, **keys, POWER: "RUNNING"}
-            config.pop("volatile.apply_template", None)
+            config.pop(PENDING, None)
             row.config = config
             row.last_used_at = now()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import uuid
 
 from pylxc import validate
 from pylxc.db import instances
@@ -13,7 +14,8 @@ from pylxc.errors import Conflict
 from pylxc.paths import Paths, storage_name
 from pylxc.services.events import EventBus
 from pylxc.services.instances.devices import DeviceManager
-from pylxc.services.instances.expand import Record, is_root_disk, record
+from pylxc.services.instances.expand import INSTANCE_ID, Record, is_root_disk, record
+from pylxc.services.instances.templates import deferred
 from pylxc.services.storage.service import StoragePools
 
 log = logging.getLogger(__name__)
@@ -91,6 +93,7 @@ class Remover:
         with self._db.transaction() as session:
             row = instances.get(session, found.project, found.name)
             row.name, row.new_name = new, ""
+            row.config = {**deferred(row.config, "rename"), INSTANCE_ID: str(uuid.uuid4())}
 
 
 def check_free(claimed: set[str], name: str) -> None:

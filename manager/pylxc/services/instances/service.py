@@ -28,6 +28,7 @@ from pylxc.services.instances.logs import Logs
 from pylxc.services.instances.remove import Remover, check_free
 from pylxc.services.instances.render import etag_fields, full, render
 from pylxc.services.instances.state import States
+from pylxc.services.instances.templates import Templates
 from pylxc.services.instances.update import Updater, changed_keys
 from pylxc.services.operations import Operation, Operations
 from pylxc.services.storage.service import StoragePools
@@ -68,6 +69,7 @@ class Instances:
         self._locks = InstanceLocks()
         self._logs = Logs(paths)
         self._states = States(runtime, storage)
+        self._templates = Templates(runtime)
         self._remover = Remover(db, paths, storage, devices, events)
         self._lifecycle = Lifecycle(
             db=db,
@@ -77,6 +79,7 @@ class Instances:
             devices=devices,
             events=events,
             locks=self._locks,
+            templates=self._templates,
             remove=self._remover.delete,
         )
         self._boot = Boot(db, runtime, self._lifecycle)
@@ -91,6 +94,7 @@ class Instances:
             locks=self._locks,
             remover=self._remover,
             first_use=first_use,
+            templates=self._templates,
             start=self._lifecycle.start,
         )
 
@@ -307,6 +311,10 @@ class Instances:
     def stop_all(self) -> None:
         """Stop every container for the host to go down; see `Boot.stop_all`."""
         self._boot.stop_all()
+
+    def close(self) -> None:
+        """Let go of what helps starting them."""
+        self._templates.close()
 
     # Helpers
 

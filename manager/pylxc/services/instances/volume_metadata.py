@@ -1,0 +1,243 @@
+"""metadata.yaml and templates/ beside an instance's root file system. See: LXD doc image-handling.
+
+They came with an image or a backup, and what lies under these names is not trusted: nothing leads out of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from typing import Any
+
+import yaml
+
+from pylxc.errors import BadRequest, Conflict, NotFound, PylxcError
+from pylxc.kernel.openat2 import openat2
+from pylxc.wire.instances import InstanceMetadata, InstanceTemplate
+
+MAX_BYTES = 1 << 20
+"""Of metadata.yaml and of a template, at most."""
+
+_MAX_ITEMS = 100_000
+_METADATA = "metadata.yaml"
+_TEMPLATES = "templates"
+_NEW = ".new"
+_Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # every scalar is text: 22.10 is no number
+
+
+class VolumeMetadata:
+    """The files of one volume, open while it lasts. A context manager.
+
+    Args:
+        path: the volume's directory.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def __enter__(self) -> VolumeMetadata:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def read(self) -> InstanceMetadata | None:
+        """Return what metadata.yaml says, None when there is none.
+
+        Raises:
+            BadRequest: it is malformed, too large or no file.
+        """
+        try:
+            content = _read(self._fd, _METADATA)
+        except NotFound:
+            return None
+        return parse(content)
+
+    def write(self, metadata: InstanceMetadata) -> None:
+        """Replace metadata.yaml.
+
+        Raises:
+            BadRequest: it would be too large.
+        """
+        self._replace(yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True).encode(), _METADATA, self._fd)
+
+    def templates(self) -> list[str]:
+        """Return the names in templates/, sorted."""
+        try:
+            directory = self._directory(os.O_RDONLY)
+        except FileNotFoundError:
+            return []
+        try:
+            return sorted(os.listdir(directory))
+        finally:
+            os.close(directory)
+
+    def template(self, name: str) -> bytes:
+        """Return a template's source; a symbolic link leads to another template at most.
+
+        Raises:
+            NotFound: there is none.
+            BadRequest: it is no file, or too large.
+        """
+        try:
+            directory = self._directory(os.O_PATH)
+        except FileNotFoundError:
+            raise NotFound(f"Template {name!r} not found") from None
+        try:
+            return _read(directory, name)
+        except NotFound:
+            raise NotFound(f"Template {name!r} not found") from None
+        finally:
+            os.close(directory)
+
+    def write_template(self, name: str, content: bytes) -> None:
+        """Make or replace a template.
+
+        Raises:
+            BadRequest: it is too large, or no name of one.
+        """
+        _check_name(name)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(_TEMPLATES, 0o711, dir_fd=self._fd)
+        directory = self._directory(os.O_PATH)
+        try:
+            self._replace(content, name, directory)
+        finally:
+            os.close(directory)
+
+    def delete_template(self, name: str) -> None:
+        """Delete a template.
+
+        Raises:
+            NotFound: there is none.
+            BadRequest: it is a directory, or no name of a template.
+        """
+        _check_name(name)
+        try:
+            directory = self._directory(os.O_PATH)
+        except FileNotFoundError:
+            raise NotFound(f"Template {name!r} not found") from None
+        try:
+            os.unlink(name, dir_fd=directory)
+        except OSError as error:
+            raise _explain(error, name) from None
+        finally:
+            os.close(directory)
+
+    def _directory(self, flags: int) -> int:
+        flags |= os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return os.open(_TEMPLATES, flags, dir_fd=self._fd)
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                raise BadRequest(f"The instance's {_TEMPLATES} is no directory") from None
+            raise
+
+    def _replace(self, content: bytes, name: str, directory: int) -> None:
+        """Write a file beside and rename it; the caller keeps two from one volume at a time."""
+        if len(content) > MAX_BYTES:
+            raise BadRequest(f"{name!r} is too large: {MAX_BYTES >> 10} KiB at most")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(_NEW, dir_fd=self._fd)  # of somebody who was killed
+            with open(os.open(_NEW, flags, 0o644, dir_fd=self._fd), "wb") as file:
+                file.write(content)
+            os.rename(_NEW, name, src_dir_fd=self._fd, dst_dir_fd=directory)
+        except OSError as error:
+            raise _explain(error, name) from None
+
+
+def parse(content: bytes) -> InstanceMetadata:
+    """Return what a metadata.yaml says; unlike an image's it may lack anything.
+
+    Raises:
+        BadRequest: it is malformed.
+    """
+    try:
+        data = yaml.load(content, Loader=_Loader)  # noqa: S506 - it makes nothing but texts, lists and maps
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise BadRequest(f"Invalid metadata.yaml: {str(error).splitlines()[0][:200]}") from None
+    data = _map(data or {}, "it")
+    templates = {path: _map(item, path) for path, item in _map(data.get("templates") or {}, "templates").items()}
+    # With YAML's aliases a small file can say the same thing without end.
+    if sum(len(item.get(key) or ()) for item in templates.values() for key in ("when", "properties")) > _MAX_ITEMS:
+        raise BadRequest("Invalid metadata.yaml: it is too large")
+    return {
+        "architecture": _text(data.get("architecture", ""), "architecture"),
+        "creation_date": _moment(data, "creation_date"),
+        "expiry_date": _moment(data, "expiry_date"),
+        "properties": _texts(data.get("properties") or {}, "properties"),
+        "templates": {path: _template(path, item) for path, item in templates.items()},
+    }
+
+
+def _template(path: str, item: dict[str, Any]) -> InstanceTemplate:
+    when = item.get("when") or []
+    if not isinstance(when, list):
+        raise BadRequest(f"Invalid metadata.yaml: 'when' of {path!r} is no list")
+    return {
+        "when": [_text(word, f"'when' of {path!r}") for word in when],
+        "create_only": str(item.get("create_only", "")).lower() in ("true", "yes", "on", "y"),
+        "template": _text(item.get("template", ""), f"'template' of {path!r}"),
+        "properties": _texts(item.get("properties") or {}, f"'properties' of {path!r}"),
+    }
+
+
+def _map(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise BadRequest(f"Invalid metadata.yaml: {what} is no map")
+    return value
+
+
+def _texts(value: object, what: str) -> dict[str, str]:
+    return {key: _text(item, what) for key, item in _map(value, what).items()}
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise BadRequest(f"Invalid metadata.yaml: {what} has something other than text")
+    return value
+
+
+def _moment(data: dict[str, Any], key: str) -> int:
+    text = data.get(key) or "0"
+    try:
+        return int(float(text))
+    except (TypeError, ValueError, OverflowError):
+        raise BadRequest(f"Invalid metadata.yaml: {key} is no Unix time") from None
+
+
+def _read(directory: int, name: str) -> bytes:
+    """Return the content of a file, resolved with `directory` as the root.
+
+    Raises:
+        NotFound: there is none.
+        BadRequest: it is no file, or too large.
+    """
+    try:
+        fd = openat2(directory, name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise BadRequest(f"{name!r} is no file")
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise _explain(error, name) from None
+    if len(content) > MAX_BYTES:
+        raise BadRequest(f"{name!r} is too large: {MAX_BYTES >> 10} KiB at most")
+    return content
+
+
+def _check_name(name: str) -> None:
+    if not name or "/" in name or "\0" in name or name in (".", "..") or len(os.fsencode(name)) > 255:
+        raise BadRequest(f"Invalid template name {name[:80]!r}")
+
+
+def _explain(error: OSError, name: str) -> PylxcError:
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"{name!r} not found")
+    if isinstance(error, IsADirectoryError):
+        return Conflict(f"{name!r} is a directory")
+    return BadRequest(f"{name!r}: {error.strerror}")
