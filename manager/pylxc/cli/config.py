@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from pylxc.cli.config_files import METADATA, TEMPLATE
 from pylxc.cli.devices import Devices
 from pylxc.cli.edit import assignments, edit
 from pylxc.cli.grammar import Args, Command, Option, UsageError
@@ -147,6 +148,7 @@ COMMANDS = (
                 options=(_EXPANDED,),
                 complete=_COMPLETE,
             ),
+            METADATA,
             Command(
                 "set",
                 "Set instance or server configuration keys",
@@ -168,6 +170,7 @@ COMMANDS = (
                 options=(_EXPANDED,),
                 complete=_COMPLETE,
             ),
+            TEMPLATE,
             Command(
                 "unset",
                 "Unset instance or server configuration keys",
