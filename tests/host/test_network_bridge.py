@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from pylxc.db import models
-from pylxc.drivers.device.driver import RunConfig
 from pylxc.errors import BadRequest, Conflict, NotFound, NotSupported, PylxcError, Unavailable
 from pylxc.kernel import procfs
+from pylxc.services.instances.devices import Prepared
 from tests.support.daemon import ROOT
 from tests.support.namespace import NetworkNamespace
 from tests.support.networks import NetworkHost, links, output
@@ -250,7 +250,7 @@ def test_disks(host: NetworkHost, tmp_path: Path) -> None:
         "data": {"type": "disk", "path": "srv/data", "source": str(tmp_path / "data"), "readonly": "true"},
         "gone": {"type": "disk", "path": "/gone", "source": "/nonexistent", "required": "false"},
     }
-    run: RunConfig = host.devices.start("default", "c01", devices, {})
+    run: Prepared = host.devices.start("default", "c01", devices, {})
     (mount,) = run.mounts
     assert (mount.source, mount.target, mount.create) == (str(tmp_path / "data"), "/srv/data", "dir")
     assert mount.options == ("bind", "ro")

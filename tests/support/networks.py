@@ -86,7 +86,7 @@ class NetworkHost:
         self.networks = Networks(self.db, self.paths, EventBus())
         self.networks.start()
         storage = StoragePools(self.db, self.paths, EventBus())
-        self.devices = DeviceManager(self.networks, storage, self.paths)
+        self.devices = DeviceManager(self.networks, storage)
 
     def create(self, name: str = "br0", **config: str) -> None:
         """Make a network."""

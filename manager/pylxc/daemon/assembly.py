@@ -54,7 +54,7 @@ class Assembly:
         networks = Networks(self._database, paths, events)
         server = Server(self._database, ServerCertificate(paths), storage, events, shutdown)
         images = Images(self._database, paths, self._runtime, storage, operations, events, server.value)
-        devices = DeviceManager(networks, storage, paths)
+        devices = DeviceManager(networks, storage)
         projects = Projects(self._database, operations, events)
         instances = Instances(
             db=self._database,

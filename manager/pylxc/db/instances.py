@@ -129,6 +129,12 @@ def with_profile(session: Session, profile_id: int) -> list[Instance]:
     return list(session.scalars(select(Instance).where(Instance.state == "created", Instance.id.in_(having))))
 
 
+def with_devices(session: Session) -> list[Instance]:
+    """Return the created instances that have devices, as those that run do."""
+    rows = session.scalars(select(Instance).where(Instance.state == "created"))
+    return [row for row in rows if row.attached]
+
+
 def unsettled(session: Session) -> list[Instance]:
     """Return what a dead daemon left half made, half deleted or half renamed."""
     return list(session.scalars(select(Instance).where((Instance.state != "created") | (Instance.new_name != ""))))

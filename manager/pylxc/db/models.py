@@ -92,7 +92,7 @@ class InstanceProfile(Base):
 
 
 class Instance(Base):
-    """A container. `new_name` is set while a rename is under way."""
+    """A container. `new_name` is set while a rename is under way, `attached` are the devices that it has running."""
 
     __tablename__ = "instances"
     __table_args__ = (UniqueConstraint("project_id", "name"),)
@@ -106,6 +106,7 @@ class Instance(Base):
     description: Mapped[str] = mapped_column(default="")
     config: Mapped[Config] = mapped_column(default=dict)
     devices: Mapped[Devices] = mapped_column(default=dict)
+    attached: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     ephemeral: Mapped[bool] = mapped_column(default=False)
     stateful: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[dt.datetime] = mapped_column(default=now)

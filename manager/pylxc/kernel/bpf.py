@@ -11,13 +11,17 @@ import os
 import struct
 from collections.abc import Iterable
 
+from pylxc.kernel.fds import close
 from pylxc.kernel.libc import syscall
 
 _PROG_LOAD = 5
 _PROG_ATTACH = 8
+_PROG_GET_FD_BY_ID = 13
+_PROG_QUERY = 16
 _PROG_TYPE_CGROUP_DEVICE = 15
 _ATTACH_CGROUP_DEVICE = 6
 _FLAG_ALLOW_MULTI = 2
+_FLAG_REPLACE = 4
 
 _KINDS = {"b": 1, "c": 2}
 _ACCESS = {"m": 1, "r": 2, "w": 4}
@@ -92,8 +96,23 @@ class _AttachAttr(ctypes.Structure):
     ]
 
 
+class _QueryAttr(ctypes.Structure):
+    _fields_ = [
+        ("target_fd", ctypes.c_uint32),
+        ("attach_type", ctypes.c_uint32),
+        ("query_flags", ctypes.c_uint32),
+        ("attach_flags", ctypes.c_uint32),
+        ("prog_ids", ctypes.c_uint64),
+        ("prog_cnt", ctypes.c_uint32),
+    ]
+
+
+class _IdAttr(ctypes.Structure):
+    _fields_ = [("prog_id", ctypes.c_uint32), ("next_id", ctypes.c_uint32), ("open_flags", ctypes.c_uint32)]
+
+
 def restrict_devices(cgroup_path: str, rules: Iterable[str]) -> None:
-    """Attach the device program for `rules` to a cgroup v2 group; it goes with the group.
+    """Attach the device program for `rules` to a cgroup v2 group, in place of the one that it has; it goes with it.
 
     Raises:
         OSError: EPERM without CAP_SYS_ADMIN of the host (a nested pylxc), see bpf(2).
@@ -102,13 +121,26 @@ def restrict_devices(cgroup_path: str, rules: Iterable[str]) -> None:
     count = (len(program) - 1) // 8
     text = ctypes.create_string_buffer(b"Apache-2.0")
     load = _LoadAttr(_PROG_TYPE_CGROUP_DEVICE, count, ctypes.addressof(program), ctypes.addressof(text))
-    program_fd = syscall("bpf", _PROG_LOAD, load, ctypes.sizeof(load))
+    opened = [syscall("bpf", _PROG_LOAD, load, ctypes.sizeof(load))]
     try:
-        group_fd = os.open(cgroup_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            attach = _AttachAttr(group_fd, program_fd, _ATTACH_CGROUP_DEVICE, _FLAG_ALLOW_MULTI)
-            syscall("bpf", _PROG_ATTACH, attach, ctypes.sizeof(attach), path=cgroup_path)
-        finally:
-            os.close(group_fd)
+        opened.append(os.open(cgroup_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        program_fd, group_fd = opened
+        attach = _AttachAttr(group_fd, program_fd, _ATTACH_CGROUP_DEVICE, _FLAG_ALLOW_MULTI)
+        if (former := _attached(group_fd)) >= 0:
+            opened.append(former)
+            attach.attach_flags |= _FLAG_REPLACE
+            attach.replace_bpf_fd = former
+        syscall("bpf", _PROG_ATTACH, attach, ctypes.sizeof(attach), path=cgroup_path)
     finally:
-        os.close(program_fd)
+        close(opened)
+
+
+def _attached(group_fd: int) -> int:
+    """Return a descriptor of the device program that a group has itself, -1 for none."""
+    ids = (ctypes.c_uint32 * 1)()
+    query = _QueryAttr(group_fd, _ATTACH_CGROUP_DEVICE, 0, 0, ctypes.addressof(ids), 1)
+    syscall("bpf", _PROG_QUERY, query, ctypes.sizeof(query))
+    if not query.prog_cnt:
+        return -1
+    by_id = _IdAttr(ids[0], 0, 0)
+    return syscall("bpf", _PROG_GET_FD_BY_ID, by_id, ctypes.sizeof(by_id))

@@ -11,7 +11,7 @@ import select
 import stat
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from pylxc.kernel import bpf, procfs
 
@@ -59,6 +59,10 @@ class Cgroup(ABC):
     @abstractmethod
     def allow_devices(self, rules: Iterable[str]) -> None:
         """Deny every device but those of `rules` ("c 1:3 rwm", `*` for any number)."""
+
+    @abstractmethod
+    def change_devices(self, before: Collection[str], after: Collection[str]) -> None:
+        """Have the rules `after` in place of `before`; what is in both can be used all the time."""
 
     def open_entrances(self) -> list[int]:
         """Return descriptors of the v1 groups' `tasks`; a process that writes `0` to them joins.
@@ -186,6 +190,11 @@ class UnifiedCgroup(Cgroup):
             if not procfs.in_user_namespace():
                 raise
 
+    def change_devices(self, before: Collection[str], after: Collection[str]) -> None:
+        """See `Cgroup.change_devices`."""
+        del before
+        self.allow_devices(after)
+
     def _limit(self, file: str, value: int | str | None, unlimited: str, *, optional: bool = False) -> None:
         _write_limit(f"{self.path}/{file}", value, unlimited, optional=optional)
 
@@ -255,6 +264,16 @@ class HybridCgroup(Cgroup):
             _write(f"{devices}/devices.deny", "a")
             for rule in rules:
                 _write(f"{devices}/devices.allow", rule)
+
+    def change_devices(self, before: Collection[str], after: Collection[str]) -> None:
+        """See `Cgroup.change_devices`."""
+        if devices := self._controllers.get("devices"):
+            for rule in after:
+                if rule not in before:
+                    _write(f"{devices}/devices.allow", rule)
+            for rule in before:
+                if rule not in after:
+                    _write(f"{devices}/devices.deny", rule)
 
     def _file(self, controller: str, file: str) -> str:
         return f"{self._controllers.get(controller, f'/sys/fs/cgroup/{controller} (missing)')}/{file}"

@@ -14,8 +14,9 @@ import re
 import secrets
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -74,11 +75,12 @@ class Route:
 class Netlink:
     """A connection to rtnetlink; thread-safe. Methods raise OSError with the kernel's errno and what it was about."""
 
-    def __init__(self) -> None:
+    def __init__(self, namespace: str = "") -> None:
+        """Connect to the network namespace of the process, or to the one whose file `namespace` is."""
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="netlink")
         # Another thread enters containers' namespaces, so that the first one is certain to be in the host's.
         self._visitor = ThreadPoolExecutor(1, thread_name_prefix="netlink-ns")
-        self._ipr: IPRoute = self._worker.submit(IPRoute).result()
+        self._ipr: IPRoute = self._worker.submit(_connect, namespace).result()
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="netlink-del")
         self._remover_ipr: IPRoute | None = None
 
@@ -88,6 +90,19 @@ class Netlink:
         self._worker.submit(self._ipr.close).result()
         for executor in (self._remover, self._worker, self._visitor):
             executor.shutdown()
+
+    @contextmanager
+    def inside(self, pid: int) -> Iterator[Netlink]:
+        """Connect to the network namespace of process `pid` while the block runs.
+
+        Raises:
+            OSError: ENOENT, the process has ended.
+        """
+        connection = Netlink(f"/proc/{pid}/ns/net")
+        try:
+            yield connection
+        finally:
+            connection.close()
 
     def _do(self, function: Callable[[IPRoute], T], name: str = "") -> T:
         try:
@@ -246,6 +261,14 @@ def _link(message: Any) -> Link:
         master=message.get("master") or 0,
         loopback=message["ifi_type"] == _ARPHRD_LOOPBACK,
     )
+
+
+def _connect(namespace: str) -> IPRoute:
+    """Move this thread into a network namespace for good, and return a connection to it."""
+    if namespace:
+        with open(namespace, "rb") as file:
+            setns(file.fileno(), CLONE_NEWNET)
+    return IPRoute()
 
 
 def _set_up_inside(pid: int, name: str) -> None:

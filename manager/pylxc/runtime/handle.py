@@ -23,10 +23,10 @@ from pylxc.kernel import fds as descriptors
 from pylxc.kernel import procfs, seccomp
 from pylxc.paths import Paths
 from pylxc.runtime import container as containers
-from pylxc.runtime import protocol
+from pylxc.runtime import devices, protocol
 from pylxc.runtime.container import Container
 from pylxc.runtime.spawn import Child, Spawner
-from pylxc.runtime.spec import Confinement, ContainerExit, ContainerSpec, IdMap, Limits
+from pylxc.runtime.spec import Confinement, ContainerExit, ContainerSpec, DeviceNode, IdMap, Limits
 
 log = logging.getLogger(__name__)
 
@@ -294,6 +294,19 @@ class Runtime:
             self._running(key, frozen=True).cgroup.set_limits(asdict(limits))
         except OSError as error:
             raise BadRequest(f"Failed setting limits: {error.strerror} ({error.filename})") from error
+
+    def allow_devices(self, key: str, before: Sequence[DeviceNode], after: Sequence[DeviceNode]) -> None:
+        """Let a running container that was let use the devices `before` use the devices `after`.
+
+        Raises:
+            NotFound: it does not run.
+            Internal: the kernel refuses.
+        """
+        group = self._running(key, frozen=True).cgroup
+        try:
+            group.change_devices(devices.rules(before), devices.rules(after))
+        except OSError as error:
+            raise Internal(f"Failed changing the devices of instance {key!r}: {error.strerror}") from error
 
     def console_attach(self, key: str) -> socket.socket:
         """Return a stream socket to the console: bytes both ways; whoever was attached before is cut off."""

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from pylxc.runtime.spec import ContainerSpec
@@ -23,8 +24,13 @@ def read_spec(data: dict[str, Any]) -> ContainerSpec:
     for name in _RECORDS:
         content[name] = SimpleNamespace(**data[name])
     for name in _LISTS:
-        content[name] = [SimpleNamespace(**each) for each in data[name]]
+        content[name] = records(data[name])
     if data["idmap"] is not None:
         ranges = {kind: [SimpleNamespace(**each) for each in data["idmap"][kind]] for kind in ("uids", "gids")}
         content["idmap"] = SimpleNamespace(**ranges)
     return SimpleNamespace(**content)  # type: ignore[return-value]
+
+
+def records(data: Iterable[dict[str, Any]]) -> list[Any]:
+    """Return mounts or device nodes (of `dataclasses.asdict`) with the attributes of these."""
+    return [SimpleNamespace(**each) for each in data]

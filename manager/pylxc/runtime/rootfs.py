@@ -83,14 +83,14 @@ def prepare(spec: ContainerSpec, userns_fd: int) -> tuple[Trees, list[str]]:
     trees: Trees = {}
     staged: list[str] = []
     try:
-        trees["rootfs"] = _open(spec.rootfs)
+        trees["rootfs"] = open_source(spec.rootfs)
         if spec.shift_rootfs and userns_fd >= 0:
             _shift(trees["rootfs"], userns_fd, spec.rootfs)
         for index, entry in enumerate(spec.mounts):
             if entry.fstype:
                 continue
             try:
-                tree = _open_bind(entry, userns_fd)
+                tree = open_bind(entry, userns_fd)
             except OSError:
                 if not entry.optional:
                     raise
@@ -101,7 +101,7 @@ def prepare(spec: ContainerSpec, userns_fd: int) -> tuple[Trees, list[str]]:
             else:
                 trees[f"mount:{index}"] = tree
         for index, device in enumerate(spec.devices):
-            trees[f"device:{index}"] = _open(device.source)
+            trees[f"device:{index}"] = open_source(device.source)
     except BaseException:
         close(trees.values())
         raise
@@ -154,10 +154,11 @@ def _stage(spec: ContainerSpec, name: str, tree: int) -> None:
     os.close(tree)
 
 
-def _open_bind(entry: Mount, userns_fd: int) -> int:
+def open_bind(entry: Mount, userns_fd: int) -> int:
+    """Return a bind mount as it is to be attached (the caller's to close); see `prepare` for the errors."""
     recursive = "rbind" in entry.options
     propagation = next((_PROPAGATION[word] for word in entry.options if word in _PROPAGATION), mount.MS_PRIVATE)
-    tree = _open(entry.source, recursive=recursive, propagation=propagation)
+    tree = open_source(entry.source, recursive=recursive, propagation=propagation)
     try:
         if entry.shift and userns_fd >= 0:
             _shift(tree, userns_fd, entry.source)
@@ -171,7 +172,17 @@ def _open_bind(entry: Mount, userns_fd: int) -> int:
     return tree
 
 
-def _open(path: str, *, recursive: bool = False, propagation: int = mount.MS_PRIVATE) -> int:
+def new_mount(entry: Mount) -> int:
+    """Return a new file system as it is to be attached (the caller's to close), made in the caller's namespaces.
+
+    Raises:
+        OSError: the kernel does not have it, or does not let a user namespace mount it.
+    """
+    attributes, options = _split_options(entry.options)
+    return mount.new(entry.fstype, options, attributes=attributes, source=entry.source)
+
+
+def open_source(path: str, *, recursive: bool = False, propagation: int = mount.MS_PRIVATE) -> int:
     """Return a detached copy of a mount of the host that shares nothing with it, unless `propagation` says so.
 
     A plain copy of a shared mount (systemd shares all) is its peer: what is mounted there appears on the host.
@@ -331,8 +342,7 @@ class Builder:
     def _mount(self, entry: Mount, tree: int) -> None:
         try:
             if entry.fstype:
-                attributes, options = _split_options(entry.options)
-                tree = mount.new(entry.fstype, options, attributes=attributes, source=entry.source)
+                tree = new_mount(entry)
             elif tree < 0:
                 return
             self._attach(tree, entry.target, entry.create, done=True)

@@ -29,6 +29,7 @@ KINDS = {
     "files": ("pylxc.runtime.files", "main"),
     "proxy": ("pylxc.runtime.proxy.process", "main"),
     "templates": ("pylxc.runtime.templates", "main"),
+    "hotplug": ("pylxc.runtime.hotplug", "main"),
     "unpack": ("pylxc.runtime.unpack", "main"),
 }
 """What there is beside "monitor": `function(payload, fds)`, where fds[0] is a socket for results to the daemon."""

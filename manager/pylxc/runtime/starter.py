@@ -17,7 +17,7 @@ import time
 from pylxc.errors import Internal
 from pylxc.kernel import cgroup, idmap, namespaces, pidfd, procfs
 from pylxc.kernel import fds as descriptors
-from pylxc.runtime import init, lean, protocol, rootfs
+from pylxc.runtime import devices, init, lean, protocol, rootfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,24 +25,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pylxc.runtime.spec import ContainerSpec, IdRange
-
-_DEVICES = (
-    # Making nodes harms nobody (they cannot be opened) and archives need it.
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 1:8 rwm",
-    "c 1:9 rwm",
-    "c 5:0 rwm",
-    "c 5:1 rwm",
-    "c 5:2 rwm",
-    "c 10:229 rwm",
-    "c 10:200 rwm",
-    "c 136:* rwm",
-)
-"""/dev/{null,zero,full,random,urandom,tty,console,ptmx,fuse,net/tun} and pseudo-terminals."""
 
 _NAMESPACES = namespaces.CLONE_NEWPID | namespaces.CLONE_NEWUTS | namespaces.CLONE_NEWIPC | namespaces.CLONE_NEWNET
 """What PID 1 is born in; it makes its mount and cgroup namespaces itself, when there is what they start from."""
@@ -141,8 +123,7 @@ class Starter:
         group = self._cgroup
         group.create()
         group.set_limits(vars(spec.limits))
-        rules = [f"{device.kind[0]} {device.major}:{device.minor} rwm" for device in spec.devices]
-        group.allow_devices([*_DEVICES, *rules])
+        group.allow_devices(devices.rules(spec.devices))
         if spec.idmap is not None:
             group.delegate(_root(spec.idmap.uids), _root(spec.idmap.gids))
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 from urllib.parse import quote
 
 from sqlalchemy.orm import Session
 
-from pylxc import validate
+from pylxc import paths, validate
 from pylxc.db import instances, profiles, projects
 from pylxc.db.engine import Database
 from pylxc.db.models import Instance, Profile
 from pylxc.errors import BadRequest, Conflict, Forbidden
+from pylxc.revert import Reverter
 from pylxc.services import etag
 from pylxc.services.events import EventBus
 from pylxc.services.instances import checks
@@ -21,10 +23,23 @@ from pylxc.services.instances.expand import url
 from pylxc.wire import profiles as wire
 
 
+class Remainder(Protocol):
+    """What remains to be done for instances after a transaction: `services.instances.update.Reexpansion`."""
+
+    def apply(self) -> None:
+        """Bring those that run in line, all or none; raises PylxcError."""
+
+    def restore(self, session: Session) -> None:
+        """Undo what `Dependents.reexpand` did to their rows."""
+
+
 class Dependents(Protocol):
     """Keeps instances in line with their profiles: `services.instances.update.Updater`."""
 
-    def reexpand(self, session: Session, rows: Sequence[Instance], change: Callable[[], None]) -> Callable[[], None]:
+    def hold(self, keys: Iterable[str]) -> AbstractContextManager[None]:
+        """Hold instances, by their keys on disk; raises Conflict."""
+
+    def reexpand(self, session: Session, rows: Sequence[Instance], change: Callable[[], None]) -> Remainder:
         """Run `change`, which alters profiles of `rows`; see `Updater.reexpand`."""
 
 
@@ -148,13 +163,31 @@ class Profiles:
         self._tell("deleted", project, name)
 
     def _change(self, project: str, name: str, if_match: str | None, change: Callable[[Profile], None]) -> None:
-        with self._db.transaction() as session:
+        with self._db.reading() as session:
             row = profiles.get(session, projects.scope_name(session, project, "profiles"), name)
-            etag.check(if_match, *_tagged(row))
-            dependents = instances.with_profile(session, row.id)
-            apply_live = self._dependents.reexpand(session, dependents, lambda: self._checked(row, change))
-        apply_live()
+            users = {paths.storage_name(*user) for user in profiles.users(session, [row.id]).get(row.id, ())}
+        with self._dependents.hold(users):
+            with self._db.transaction() as session:
+                row = profiles.get(session, projects.scope_name(session, project, "profiles"), name)
+                etag.check(if_match, *_tagged(row))
+                dependents = instances.with_profile(session, row.id)
+                if not {paths.storage_name(user.project.name, user.name) for user in dependents} <= users:
+                    raise Conflict(f"Profile {name!r} has just been given to another instance", hint="try again")
+                former = (row.description, row.config, row.devices)
+                rest = self._dependents.reexpand(session, dependents, lambda: self._checked(row, change))
+            with Reverter() as revert:
+                revert.add(self._restore, row.id, former, rest)
+                rest.apply()
+                revert.success()
         self._tell("updated", project, name)
+
+    def _restore(
+        self, profile: int, former: tuple[str, dict[str, str], dict[str, dict[str, str]]], rest: Remainder
+    ) -> None:
+        with self._db.transaction() as session:
+            row = session.get_one(Profile, profile)
+            row.description, row.config, row.devices = former
+            rest.restore(session)
 
     def _checked(self, row: Profile, change: Callable[[Profile], None]) -> None:
         change(row)

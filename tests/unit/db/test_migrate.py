@@ -63,10 +63,11 @@ def test_refuses_a_newer_database(tmp_path: Path) -> None:
 def test_backs_an_older_database_up_before_migrating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "pylxc.db")
     migrate.open_database(path).close()
-    monkeypatch.setattr(migrate, "HEAD", "0002")
+    former = migrate.HEAD
+    monkeypatch.setattr(migrate, "HEAD", "9999")
     monkeypatch.setattr(migrate, "upgrade", lambda _database: None)
     migrate.open_database(path).close()
-    assert migrate.stored_revision(f"{path}.0001.bak") == "0001"
+    assert migrate.stored_revision(f"{path}.{former}.bak") == former
 
 
 @pytest.mark.parametrize("damage", ["garbage", "foreign", "truncated"])

@@ -7,15 +7,14 @@ from collections.abc import Mapping
 
 from pylxc import validate
 from pylxc.config.device import DISK
-from pylxc.drivers.device.driver import Context, Nic, RunConfig
+from pylxc.drivers.device.driver import Context, DeviceDriver, RunConfig
 from pylxc.errors import BadRequest, NotSupported
-from pylxc.kernel.netlink import Netlink
 from pylxc.runtime.spec import Mount
 
 _SPECIAL = ("ceph:", "cephfs:", "cloud-init:", "tmpfs-overlay:", "tmpfs:")
 
 
-class DiskDriver:
+class DiskDriver(DeviceDriver):
     """See `DeviceDriver`."""
 
     def validate(self, name: str, device: Mapping[str, str], *, in_profile: bool) -> None:
@@ -64,9 +63,3 @@ class DiskDriver:
             create="dir" if os.path.isdir(source) else "file",
         )
         return RunConfig(mounts=(mount,))
-
-    def attach(self, nic_: Nic, pid: int, netlink: Netlink) -> None:
-        """See `DeviceDriver`: it is no NIC."""
-
-    def detach(self, context: Context, netlink: Netlink) -> None:
-        """See `DeviceDriver`: it is no NIC."""

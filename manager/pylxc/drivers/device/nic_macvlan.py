@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pylxc.drivers.device import nic
-from pylxc.drivers.device.driver import Context, Nic, RunConfig
+from pylxc.drivers.device.driver import Context, DeviceDriver, HostTools, Nic, RunConfig
 from pylxc.errors import BadRequest, NotSupported
-from pylxc.kernel.netlink import Netlink
 
 
-class MacvlanDriver:
+class MacvlanDriver(DeviceDriver):
     """See `DeviceDriver`. The interface is made inside; nothing of it is on the host."""
 
     def validate(self, name: str, device: Mapping[str, str], *, in_profile: bool) -> None:
@@ -34,22 +33,25 @@ class MacvlanDriver:
         )
         return RunConfig(nics=(found,))
 
-    def attach(self, nic_: Nic, pid: int, netlink: Netlink) -> None:
+    def attach(self, context: Context, run: RunConfig, host: HostTools) -> None:
         """See `DeviceDriver`."""
-        lower = nic.parent(nic_.parent, netlink)
+        (made,) = run.nics
+        lower = nic.parent(made.parent, host.netlink)
         try:
-            netlink.add(
-                nic_.name,
+            host.netlink.add(
+                made.name,
                 "macvlan",
                 link=lower.index,
                 macvlan_mode="bridge",
-                net_ns_pid=pid,
-                address=nic_.hwaddr,
-                mtu=nic_.mtu or lower.mtu,
+                net_ns_pid=context.pid,
+                address=made.hwaddr,
+                mtu=made.mtu or lower.mtu,
             )
-            netlink.set_up_inside(pid, nic_.name)
+            host.netlink.set_up_inside(context.pid, made.name)
         except OSError as error:
-            raise nic.failure(nic_.device, error) from error
+            raise nic.failure(made.device, error) from error
 
-    def detach(self, context: Context, netlink: Netlink) -> None:
-        """See `DeviceDriver`: it went with its namespace."""
+    def detach(self, context: Context, host: HostTools) -> None:
+        """See `DeviceDriver`: it goes with its namespace."""
+        if context.pid:
+            nic.delete_inside(context, host.netlink)

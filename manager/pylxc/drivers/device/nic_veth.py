@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from pylxc.drivers.device import nic
-from pylxc.drivers.device.driver import Context, Nic, RunConfig
+from pylxc.drivers.device.driver import Context, DeviceDriver, HostTools, Nic, RunConfig
 from pylxc.drivers.device.registry import nictype
 from pylxc.errors import BadRequest
-from pylxc.kernel.netlink import Netlink, random_veth
+from pylxc.kernel.netlink import random_veth
 
 
-class VethDriver:
+class VethDriver(DeviceDriver):
     """See `DeviceDriver`."""
 
     def validate(self, name: str, device: Mapping[str, str], *, in_profile: bool) -> None:
@@ -30,7 +30,7 @@ class VethDriver:
     def start(self, context: Context) -> RunConfig:
         """See `DeviceDriver`."""
         device = context.device
-        host_name = device.get("host_name") or random_veth()
+        host_name = device.get("host_name") or context.volatile("host_name") or random_veth()
         found = Nic(
             device=context.name,
             nictype=nictype(device),
@@ -45,43 +45,44 @@ class VethDriver:
         )
         return RunConfig(nics=(found,), volatile={f"volatile.{context.name}.host_name": host_name})
 
-    def attach(self, nic_: Nic, pid: int, netlink: Netlink) -> None:
+    def attach(self, context: Context, run: RunConfig, host: HostTools) -> None:
         """See `DeviceDriver`.
 
         One message makes the pair, puts one end into the bridge and the other one into the namespace under its name.
         """
+        (made,) = run.nics
         attributes: dict[str, Any] = {"state": "up"}
-        peer: dict[str, Any] = {"ifname": nic_.name, "net_ns_pid": pid, "address": nic_.hwaddr}
-        mtu = nic_.mtu
-        if nic_.nictype == "bridged":
-            bridge = nic.parent(nic_.parent, netlink)
+        peer: dict[str, Any] = {"ifname": made.name, "net_ns_pid": context.pid, "address": made.hwaddr}
+        mtu = made.mtu
+        if made.nictype == "bridged":
+            bridge = nic.parent(made.parent, host.netlink)
             if bridge.kind not in ("bridge", "openvswitch"):
-                raise BadRequest(f"Parent interface {nic_.parent!r} is no bridge", hint="use nictype=macvlan")
+                raise BadRequest(f"Parent interface {made.parent!r} is no bridge", hint="use nictype=macvlan")
             attributes["master"] = bridge.index
             mtu = mtu or bridge.mtu
         if mtu:
             attributes["mtu"] = peer["mtu"] = mtu
         try:
-            netlink.add(nic_.host_name, "veth", peer=peer, **attributes)
+            host.netlink.add(made.host_name, "veth", peer=peer, **attributes)
             try:
-                netlink.set_up_inside(pid, nic_.name)
+                host.netlink.set_up_inside(context.pid, made.name)
             except OSError:
-                netlink.delete(nic_.host_name)
+                host.netlink.delete(made.host_name)
                 raise
         except FileExistsError as error:
-            raise BadRequest(f"An interface named {nic_.host_name!r} or {nic_.name!r} exists already") from error
+            raise BadRequest(f"An interface named {made.host_name!r} or {made.name!r} exists already") from error
         except OSError as error:
-            raise nic.failure(nic_.device, error) from error
+            raise nic.failure(made.device, error) from error
 
-    def detach(self, context: Context, netlink: Netlink) -> None:
+    def detach(self, context: Context, host: HostTools) -> None:
         """See `DeviceDriver`."""
         host_name = context.volatile("host_name")
         if not host_name:
             return
-        if context.device.get("host_name"):
-            netlink.delete(host_name)  # the next start wants the same name
+        if context.pid or context.device.get("host_name"):
+            host.netlink.delete(host_name)  # somebody watches, or the next start wants the same name
         else:
-            netlink.delete_soon(host_name)
+            host.netlink.delete_soon(host_name)
 
 
 def _static(device: Mapping[str, str], family: str) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from pylxc import validate
 from pylxc.config import device as tables
 from pylxc.drivers.device import registry
-from pylxc.drivers.device.driver import Context, RunConfig
+from pylxc.drivers.device.driver import Context, HostTools, Nic, RunConfig
 from pylxc.drivers.network.driver import Host
 from pylxc.errors import BadRequest, NotFound, PylxcError
 from pylxc.kernel.netlink import random_hwaddr
-from pylxc.paths import Paths, storage_name
-from pylxc.revert import Reverter
+from pylxc.paths import storage_name
+from pylxc.runtime.spec import DeviceNode, Mount
 from pylxc.services.networks.service import Networks
 from pylxc.services.storage.service import StoragePools
 
@@ -23,13 +24,70 @@ log = logging.getLogger(__name__)
 Devices = Mapping[str, Mapping[str, str]]
 
 
+class Prepared:
+    """What devices add to a container that is to get them.
+
+    Attributes:
+        project: the instance's.
+        name: the instance.
+        volatile: configuration keys to be kept while it runs.
+    """
+
+    def __init__(self, project: str, name: str, volatile: Mapping[str, str]) -> None:
+        """With `volatile` keys beside those of the devices themselves."""
+        self.project = project
+        self.name = name
+        self.volatile = dict(volatile)
+        self._devices: dict[str, tuple[Context, RunConfig]] = {}
+
+    def add(self, context: Context, run: RunConfig) -> None:
+        """Take what one device adds."""
+        self.volatile |= run.volatile
+        self._devices[context.name] = (replace(context, config={**context.config, **run.volatile}), run)
+
+    @property
+    def instance(self) -> str:
+        """The instance's key on disk."""
+        return storage_name(self.project, self.name)
+
+    @property
+    def names(self) -> list[str]:
+        """The devices' names."""
+        return list(self._devices)
+
+    def only(self, device: str) -> Prepared:
+        """Return what one of the devices adds."""
+        found = Prepared(self.project, self.name, {})
+        found.add(*self._devices[device])
+        return found
+
+    def devices(self) -> list[tuple[Context, RunConfig]]:
+        """Return the devices in order of their names' expansion, with what they add."""
+        return list(self._devices.values())
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        """All mounts."""
+        return tuple(mount for _, run in self._devices.values() for mount in run.mounts)
+
+    @property
+    def nodes(self) -> tuple[DeviceNode, ...]:
+        """All device nodes."""
+        return tuple(node for _, run in self._devices.values() for node in run.nodes)
+
+    @property
+    def nics(self) -> tuple[Nic, ...]:
+        """All NICs."""
+        return tuple(nic for _, run in self._devices.values() for nic in run.nics)
+
+
 class DeviceManager:
     """Knows the drivers of devices and what of networks and storage they need; thread-safe."""
 
-    def __init__(self, networks: Networks, storage: StoragePools, paths: Paths) -> None:
+    def __init__(self, networks: Networks, storage: StoragePools) -> None:
         self._networks = networks
         self._storage = storage
-        self._paths = paths
+        self._host = HostTools(netlink=networks.netlink)
 
     def validate(self, devices: Devices, *, in_profile: bool) -> None:
         """Check devices' names, keys and values, and that the pools and networks that they name are there.
@@ -92,33 +150,37 @@ class DeviceManager:
                 found[f"volatile.{device}.name"] = free
         return found
 
-    def start(self, project: str, name: str, devices: Devices, config: Mapping[str, str]) -> RunConfig:
-        """Return what the devices add to a container that starts, and make its NICs known to their networks.
+    def start(
+        self,
+        project: str,
+        name: str,
+        devices: Devices,
+        config: Mapping[str, str],
+        only: Collection[str] | None = None,
+    ) -> Prepared:
+        """Return what devices add to a container that is to get them; touches nothing.
 
         Args:
             project: the instance's.
             name: the instance.
-            devices: expanded.
+            devices: all of them, expanded.
             config: expanded, with volatile keys.
+            only: the names of those that it does not have yet, None for all.
 
         Raises:
             BadRequest: something that a device needs is missing.
         """
-        whole = {**self.volatile(name, devices, config)}
-        total = RunConfig(volatile=whole)
-        with Reverter() as revert:
-            for device, keys in devices.items():
-                context = Context(name=device, device=keys, config={**config, **whole}, network=self._network_of(keys))
-                total += registry.find(keys).start(context)
-            _refuse_same_names(total)
-            for nic in total.nics:
-                if nic.network:
-                    # An instance of another project is PROJECT_NAME in DNS: no other instance can be called so.
-                    host = Host(hwaddr=nic.hwaddr, name=storage_name(project, name), ipv4=nic.ipv4, ipv6=nic.ipv6)
-                    revert.add(self._networks.forget_host, nic.network, (project, name, nic.device), "")
-                    self._networks.set_host(nic.network, (project, name, nic.device), host)
-            revert.success()
-        return total
+        own = self.volatile(name, devices, config)
+        whole = {**config, **own}
+        _refuse_same_names(devices, whole)
+        found = Prepared(project, name, own)
+        for device, keys in devices.items():
+            if only is None or device in only:
+                context = Context(
+                    name=device, device=keys, config=whole, instance=found.instance, network=self._network_of(keys)
+                )
+                found.add(context, registry.find(keys).start(context))
+        return found
 
     def _network_of(self, device: Mapping[str, str]) -> Mapping[str, str] | None:
         if device.get("type") != "nic" or not device.get("network"):
@@ -128,18 +190,48 @@ class DeviceManager:
         except NotFound as error:
             raise BadRequest(error.message) from error
 
-    def attach(self, run: RunConfig, pid: int) -> None:
-        """Give a container that is being started its NICs.
+    def attach(self, prepared: Prepared, pid: int) -> None:
+        """Make what devices need on the host, NICs among it, for a container whose init does not run yet.
 
         Args:
-            run: from `start`.
-            pid: of its PID 1, in whose network namespace they are made.
+            prepared: from `start`.
+            pid: of its PID 1, in whose network namespace NICs are made.
 
         Raises:
-            PylxcError: one cannot be made; `stop` removes the others.
+            PylxcError: one cannot be had; `stop` removes the others.
         """
+        for context, run in prepared.devices():
+            self._make_known(prepared, run)
+            registry.find(context.device).attach(replace(context, pid=pid), run, self._host)
+
+    def started(self, prepared: Prepared, pid: int) -> None:
+        """Make what devices need of a container that runs; arguments and errors as `attach` has them."""
+        for context, run in prepared.devices():
+            registry.find(context.device).started(replace(context, pid=pid), run, self._host)
+
+    def update(self, project: str, name: str, before: Context, after: Context) -> None:
+        """Change a device of a running container in place.
+
+        Raises:
+            PylxcError: it cannot be; all is as it was.
+        """
+        registry.find(after.device).update(before, after, self._host)
+
+    def detach(self, project: str, name: str, context: Context) -> None:
+        """Take from the host what a device of a container had there that runs on without it.
+
+        Raises:
+            PylxcError: the kernel refuses.
+        """
+        registry.find(context.device).detach(context, self._host)
+        self._forget(project, name, context.name, context.device, context.config)
+
+    def _make_known(self, prepared: Prepared, run: RunConfig) -> None:
         for nic in run.nics:
-            registry.find({"type": "nic", "nictype": nic.nictype}).attach(nic, pid, self._networks.netlink)
+            if nic.network:
+                # An instance of another project is PROJECT_NAME in DNS: no other instance can be called so.
+                host = Host(hwaddr=nic.hwaddr, name=prepared.instance, ipv4=nic.ipv4, ipv6=nic.ipv6)
+                self._networks.set_host(nic.network, (prepared.project, prepared.name, nic.device), host)
 
     def stop(self, project: str, name: str, devices: Devices, volatile: Mapping[str, str]) -> None:
         """Take from the host what the devices of a container had there. Never raises: what fails is logged.
@@ -152,12 +244,11 @@ class DeviceManager:
             devices: as it was started with.
             volatile: configuration with the volatile keys as they were while it ran.
         """
+        instance = storage_name(project, name)
         for device, keys in devices.items():
-            if keys.get("type") != "nic":
-                continue
             try:
-                context = Context(name=device, device=keys, config=volatile)
-                registry.find(keys).detach(context, self._networks.netlink)
+                context = Context(name=device, device=keys, config=volatile, instance=instance)
+                registry.find(keys).detach(context, self._host)
                 if not any(keys.get(f"{family}.address") for family in ("ipv4", "ipv6")):
                     self._forget(project, name, device, keys, volatile)
             except (PylxcError, OSError) as error:
@@ -166,22 +257,24 @@ class DeviceManager:
     def remove(self, project: str, name: str, devices: Devices, volatile: Mapping[str, str]) -> None:
         """Forget devices for good: the instance is deleted or renamed, or they are. Arguments as `stop` has them."""
         for device, keys in devices.items():
-            if keys.get("type") == "nic":
-                try:
-                    self._forget(project, name, device, keys, volatile)
-                except (PylxcError, OSError) as error:
-                    log.warning("Failed removing device %s of instance %s: %s", device, name, error)
+            try:
+                self._forget(project, name, device, keys, volatile)
+            except (PylxcError, OSError) as error:
+                log.warning("Failed removing device %s of instance %s: %s", device, name, error)
 
     def _forget(
         self, project: str, name: str, device: str, keys: Mapping[str, str], volatile: Mapping[str, str]
     ) -> None:
-        if keys.get("network"):
+        if keys.get("type") == "nic" and keys.get("network"):
             hwaddr = keys.get("hwaddr") or volatile.get(f"volatile.{device}.hwaddr", "")
             self._networks.forget_host(keys["network"], (project, name, device), hwaddr.lower())
 
 
-def _refuse_same_names(run: RunConfig) -> None:
-    names = [nic.name for nic in run.nics]
-    for name in names:
-        if names.count(name) > 1:
-            raise BadRequest(f"Two network devices are named {name!r} inside")
+def _refuse_same_names(devices: Devices, config: Mapping[str, str]) -> None:
+    names: set[str] = set()
+    for device, keys in devices.items():
+        if keys.get("type") == "nic":
+            name = keys.get("name") or config[f"volatile.{device}.name"]
+            if name in names:
+                raise BadRequest(f"Two network devices are named {name!r} inside")
+            names.add(name)

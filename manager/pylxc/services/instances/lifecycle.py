@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pylxc.db import instances
 from pylxc.db.engine import Database
-from pylxc.db.models import Devices, now
+from pylxc.db.models import now
 from pylxc.errors import BadRequest, Conflict, Internal, NotFound, PylxcError
 from pylxc.paths import Paths, storage_name
 from pylxc.revert import Reverter
 from pylxc.runtime.handle import Runtime
 from pylxc.runtime.spec import ContainerExit, IdMap
 from pylxc.services.events import EventBus
+from pylxc.services.instances import attached, limits, spec
 from pylxc.services.instances import idmap as ids
-from pylxc.services.instances import limits, spec
-from pylxc.services.instances.devices import DeviceManager
+from pylxc.services.instances.devices import DeviceManager, Prepared
 from pylxc.services.instances.expand import (
     POWER,
     Record,
@@ -29,6 +29,7 @@ from pylxc.services.instances.expand import (
     lost_devices,
     record,
 )
+from pylxc.services.instances.hotplug import Hotplug
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.templates import PENDING, Templates
 from pylxc.services.storage.service import StoragePools
@@ -47,13 +48,11 @@ class _Run:
     """A container from before it starts until everything of it is cleared away.
 
     Attributes:
-        devices: the expanded devices that it was started with.
         cpus: the cpuset that it was given, None for all CPUs.
         stopping: somebody stops it: what it asks for itself (a reboot) is void.
         gone: set when it has ended and is cleared away.
     """
 
-    devices: Devices
     cpus: str | None = None
     stopping: bool = False
     gone: threading.Event = field(default_factory=threading.Event)
@@ -83,6 +82,7 @@ class Lifecycle:
         events: EventBus,
         locks: InstanceLocks,
         templates: Templates,
+        hotplug: Hotplug,
         remove: Callable[[Record], None],
     ) -> None:
         self._db = db
@@ -93,6 +93,7 @@ class Lifecycle:
         self._events = events
         self._locks = locks
         self._templates = templates
+        self._hotplug = hotplug
         self._remove = remove
         self._runs: dict[str, _Run] = {}
         self._early: list[tuple[str, ContainerExit]] | None = []
@@ -229,11 +230,28 @@ class Lifecycle:
                     log.error("Failed killing container %s: %s", key, error)
                 continue
             with self._guard:
-                self._runs[key] = _Run(found.expanded_devices)
+                self._runs[key] = _Run()
+            try:
+                self._hotplug.apply(found)
+            except PylxcError as error:
+                log.error("Failed bringing the devices of instance %s in line: %s", key, error)
+        over = {key for key, _ in self._early or ()}
+        with self._db.reading() as session:
+            left = [record(row) for row in instances.with_devices(session)]
+        for found in left:
+            if found.key not in running and found.key not in over:
+                self._forget_start(found)
         with self._guard:
             early, self._early = self._early or [], None
         for key, ended in early:
             self.on_exit(key, ended)
+
+    def _forget_start(self, found: Record) -> None:
+        """Take away what an instance was given whose start was cut off, by the end of the daemon or of the host."""
+        with self._db.transaction() as session:
+            row = instances.get(session, found.project, found.name)
+            has, row.attached = attached.from_json(row.attached), {}
+        self._stop_devices(found, has)
 
     def on_exit(self, key: str, ended: ContainerExit) -> None:
         """Clear away after a container; the runtime calls this, from a thread of its own, when PID 1 has ended."""
@@ -253,22 +271,32 @@ class Lifecycle:
         self.require_stopped(key, "The instance is already running")
         with self._db.reading() as session:
             found = load(session, project, name)
+            has = attached.from_json(instances.get(session, project, name).attached)
             idmap = choose_idmap(session, found)
+        self._stop_devices(found, has)  # of a start that was cut off
         volume = self._storage.volumes.path(found.pool, project, name)
         self._templates.apply(found, volume, idmap)
         with Reverter() as revert:
             cpus = limits.cpuset(found.expanded_config.get("limits.cpu", ""), self._used_cpus())
-            parts = self._devices.start(project, name, found.expanded_devices, found.expanded_config)
-            volatile = {**found.config, **parts.volatile}
-            revert.add(self._devices.stop, project, name, found.expanded_devices, volatile)
+            config = {key: value for key, value in found.expanded_config.items() if not is_of_run(key)}
+            parts = self._devices.start(project, name, found.expanded_devices, config)
             container = spec.build(found, self._paths, f"{volume}/rootfs", idmap, cpus, parts)
-            self._record_start(found, idmap, parts.volatile)
+            self._record_start(found, idmap, parts)
             revert.add(self._record_stop, project, name)
+            revert.add(self._stop_devices, found, attached.of(parts))
+            run = _Run(cpus)
             with self._guard:
-                self._runs[key] = _Run(found.expanded_devices, cpus)
+                self._runs[key] = run
             revert.add(self._forget, key)
-            self._runtime.start(container, lambda pid: self._devices.attach(parts, pid))
+            pid = self._runtime.start(container, lambda pid: self._devices.attach(parts, pid))
+            revert.add(self._stop_at_once, key, run)
+            self._devices.started(parts, pid)
             revert.success()
+
+    def _stop_at_once(self, key: str, run: _Run) -> None:
+        run.stopping = True
+        self._runtime.kill(key)
+        run.gone.wait(_SETTLE_SECONDS)
 
     def _stop(self, key: str, *, force: bool, timeout: float | None) -> None:
         running = self._runtime.get(key)
@@ -297,7 +325,8 @@ class Lifecycle:
         try:
             with self._db.reading() as session:
                 found = load(session, project, name)
-            self._stop_devices(found, run.devices if run else found.expanded_devices)
+                has = attached.from_json(instances.get(session, project, name).attached)
+            self._stop_devices(found, has)
             if ended.reason == "reboot" and not is_expected:
                 self._reboot(key)
                 return
@@ -318,10 +347,12 @@ class Lifecycle:
                         del self._runs[key]
                 run.gone.set()
 
-    def _stop_devices(self, found: Record, devices: Devices) -> None:
-        self._devices.stop(found.project, found.name, devices, found.config)
+    def _stop_devices(self, found: Record, has: attached.Attachments) -> None:
+        devices = attached.configured(has)
+        config = {**found.config, **attached.volatile(has.values())}
+        self._devices.stop(found.project, found.name, devices, config)
         if changed := lost_devices(devices, found.expanded_devices):
-            self._devices.remove(found.project, found.name, changed, found.config)
+            self._devices.remove(found.project, found.name, changed, config)
 
     def _reboot(self, key: str) -> None:
         """Start a container again that has asked for it, under the configuration as it is now."""
@@ -340,20 +371,23 @@ class Lifecycle:
         else:
             self._tell("restarted", project, name)
 
-    def _record_start(self, found: Record, idmap: IdMap | None, volatile: Mapping[str, str]) -> None:
+    def _record_start(self, found: Record, idmap: IdMap | None, parts: Prepared) -> None:
         """Write what has to survive a crash before anything runs."""
-        keys = {**volatile, **ids.volatile(found.expanded_config, idmap), "volatile.idmap.current": ids.to_lxd(idmap)}
+        keys = {**parts.volatile, **ids.volatile(found.expanded_config, idmap)}
+        keys["volatile.idmap.current"] = ids.to_lxd(idmap)
         with self._db.transaction() as session:
             row = instances.get(session, found.project, found.name)
             config = {**row.config, **keys, POWER: "RUNNING"}
             config.pop(PENDING, None)
             row.config = config
+            row.attached = attached.to_json(attached.of(parts))
             row.last_used_at = now()
 
     def _record_stop(self, project: str, name: str) -> None:
         with self._db.transaction() as session:
             row = instances.get(session, project, name)
             row.config = {key: value for key, value in row.config.items() if not is_of_run(key)} | {POWER: "STOPPED"}
+            row.attached = {}
 
     def _used_cpus(self) -> list[str]:
         with self._guard:

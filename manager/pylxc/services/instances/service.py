@@ -12,6 +12,7 @@ from pylxc.db import instances, projects
 from pylxc.db.engine import Database
 from pylxc.errors import BadRequest, NotSupported, PylxcError
 from pylxc.paths import Paths, storage_name
+from pylxc.revert import Reverter
 from pylxc.runtime.handle import Running, Runtime
 from pylxc.runtime.spec import ContainerExit
 from pylxc.services import etag, filters
@@ -22,6 +23,7 @@ from pylxc.services.instances.boot import Boot
 from pylxc.services.instances.create import Creator
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.instances.expand import Record, load, load_all, url
+from pylxc.services.instances.hotplug import Hotplug
 from pylxc.services.instances.lifecycle import Lifecycle
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.logs import Logs
@@ -71,6 +73,7 @@ class Instances:
         self._states = States(runtime, storage)
         self._templates = Templates(runtime)
         self._remover = Remover(db, paths, storage, devices, events)
+        self._hotplug = Hotplug(db, paths, runtime, devices)
         self._lifecycle = Lifecycle(
             db=db,
             paths=paths,
@@ -80,6 +83,7 @@ class Instances:
             events=events,
             locks=self._locks,
             templates=self._templates,
+            hotplug=self._hotplug,
             remove=self._remover.delete,
         )
         self._boot = Boot(db, runtime, self._lifecycle)
@@ -354,11 +358,18 @@ class Instances:
     def _apply_live(self, before: Record, after: Record) -> bool:
         if self._runtime.get(after.key) is None:
             return False
-        changed = changed_keys(before.expanded_config, after.expanded_config)
-        if any(key.startswith("limits.") for key in changed):
-            cpus = self._lifecycle.reassign_cpus(after.key, after.expanded_config.get("limits.cpu", ""))
-            self._runtime.set_limits(after.key, limits.compute(after.expanded_config, cpus))
+        with Reverter() as revert:
+            changed = changed_keys(before.expanded_config, after.expanded_config)
+            if any(key.startswith("limits.") for key in changed):
+                revert.add(self._set_limits, before)
+                self._set_limits(after)
+            self._hotplug.apply(after)
+            revert.success()
         return True
+
+    def _set_limits(self, found: Record) -> None:
+        cpus = self._lifecycle.reassign_cpus(found.key, found.expanded_config.get("limits.cpu", ""))
+        self._runtime.set_limits(found.key, limits.compute(found.expanded_config, cpus))
 
 
 def _status(running: Running | None) -> str:

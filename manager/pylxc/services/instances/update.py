@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 from pylxc.db import instances, profiles, projects
 from pylxc.db.engine import Database
 from pylxc.db.models import Config, Devices, Instance
-from pylxc.errors import BadRequest, NotFound
+from pylxc.errors import BadRequest, NotFound, PylxcError
 from pylxc.paths import storage_name
 from pylxc.revert import Reverter
 from pylxc.services import etag
@@ -30,6 +31,9 @@ from pylxc.services.instances.expand import (
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.render import etag_fields
 from pylxc.wire.instances import InstancePut
+
+_BUSY_SECONDS = 5.0
+"""How long a change of a profile waits for another operation on an instance that has it."""
 
 
 @dataclass(slots=True)
@@ -88,16 +92,28 @@ class Updater:
         """Change what a PATCH has, configuration key by key and devices by name; raises like `replace`."""
         self._change(project, name, if_match, lambda found: _merged(found, body))
 
-    def reexpand(self, session: Session, rows: Sequence[Instance], change: Callable[[], None]) -> Callable[[], None]:
+    @contextmanager
+    def hold(self, keys: Iterable[str]) -> Iterator[None]:
+        """Hold instances, by key, while profiles of theirs are changed.
+
+        Raises:
+            Conflict: one of them is busy.
+        """
+        with ExitStack() as stack:
+            for key in sorted(keys):
+                stack.enter_context(self._locks.hold(key, "update", wait=_BUSY_SECONDS))
+            yield
+
+    def reexpand(self, session: Session, rows: Sequence[Instance], change: Callable[[], None]) -> Reexpansion:
         """Change profiles of instances within a transaction, and keep up what follows from that.
 
         Args:
             session: the transaction.
-            rows: the instances that have the profiles.
+            rows: the instances that have the profiles; the caller holds them.
             change: alters the profiles.
 
         Returns:
-            To be called after the transaction: brings the instances that run in line.
+            What remains to be done after the transaction.
 
         Raises:
             BadRequest: an instance would be invalid.
@@ -110,14 +126,9 @@ class Updater:
                 self._check_root(old, record(row))
             except BadRequest as error:
                 raise BadRequest(f"Instance {old.name!r}: {error.message}", hint=error.hint) from error
-            row.config = self._with_volatile(session, record(row))
+            row.config = self._with_volatile(session, old, record(row))
             after.append(record(row))
-
-        def apply_live() -> None:
-            for old, new in zip(before, after, strict=True):
-                self._take_over(old, new)
-
-        return apply_live
+        return Reexpansion(self, list(zip(before, after, strict=True)))
 
     def _change(self, project: str, name: str, if_match: str | None, want: Callable[[Record], _Wanted]) -> None:
         with self._locks.hold(storage_name(project, name), "update"):
@@ -137,11 +148,11 @@ class Updater:
                     instances.set_profiles(session, row, profiles.named(session, scope, wanted.profiles))
                 after = record(row)
                 self._check_root(before, after)
-                row.config = self._with_volatile(session, after)
+                row.config = self._with_volatile(session, before, after)
                 after = record(row)
             with Reverter() as revert:
                 revert.add(self._restore, before)
-                self._take_over(before, after)
+                self.take_over(before, after)
                 revert.success()
         self._events.lifecycle("instance-updated", f"/1.0/instances/{name}", project=project)
 
@@ -149,13 +160,18 @@ class Updater:
         """Write an instance's record back: what it was changed to cannot be had."""
         with self._db.transaction() as session:
             row = instances.get(session, before.project, before.name)
-            row.architecture, row.config, row.devices = before.architecture, before.config, before.devices
+            row.architecture, row.devices = before.architecture, before.devices
+            self.restore_config(row, before)
             row.ephemeral, row.description = before.ephemeral, before.description
             scope = projects.scope(row.project, "profiles")
             instances.set_profiles(session, row, profiles.named(session, scope, before.profiles))
 
-    def _take_over(self, before: Record, after: Record) -> None:
-        """Bring what is outside of the database in line."""
+    def restore_config(self, row: Instance, before: Record) -> None:
+        """Give a row back the configuration of an earlier record, within a transaction."""
+        row.config = _with_facts_of_run(before.config, record(row))
+
+    def take_over(self, before: Record, after: Record) -> None:
+        """Bring what is outside of the database in line; raises PylxcError when all is as it was there."""
         lost = lost_devices(before.expanded_devices, after.expanded_devices)
         if not self._apply_live(before, after) and lost:  # while it runs, its devices stay as they are
             self._devices.remove(before.project, before.name, lost, before.config)
@@ -182,10 +198,57 @@ class Updater:
         root_disk(after.expanded_devices)
         checks.config(after.expanded_config)
 
-    def _with_volatile(self, session: Session, after: Record) -> Config:
+    def _with_volatile(self, session: Session, before: Record, after: Record) -> Config:
         """Return the instance's own configuration with the volatile keys that its devices and id map need."""
-        devices = self._devices.volatile(after.name, after.expanded_devices, after.expanded_config)
-        return {**after.config, **devices, **idmap.volatile(after.expanded_config, choose_idmap(session, after))}
+        stale = _stale(before.expanded_devices, after.expanded_devices, after.config)
+        own = {key: value for key, value in after.config.items() if key not in stale}
+        expanded = {key: value for key, value in after.expanded_config.items() if key not in stale}
+        devices = self._devices.volatile(after.name, after.expanded_devices, expanded)
+        return {**own, **devices, **idmap.volatile(after.expanded_config, choose_idmap(session, after))}
+
+
+class Reexpansion:
+    """What remains to be done for instances whose profiles have changed in the database."""
+
+    def __init__(self, updater: Updater, records: Sequence[tuple[Record, Record]]) -> None:
+        """With the instances' records before and after."""
+        self._updater = updater
+        self._records = records
+
+    def apply(self) -> None:
+        """Bring the instances that run in line, all or none.
+
+        Raises:
+            PylxcError: one of them cannot be; it is named.
+        """
+        with Reverter() as revert:
+            for before, after in self._records:
+                try:
+                    self._updater.take_over(before, after)
+                except PylxcError as error:
+                    error.message = f"Instance {before.name!r}: {error.message}"
+                    raise
+                revert.add(self._updater.take_over, after, before)
+            revert.success()
+
+    def restore(self, session: Session) -> None:
+        """Give the instances' rows back what they had of their own, within a transaction."""
+        for before, _ in self._records:
+            self._updater.restore_config(instances.get(session, before.project, before.name), before)
+
+
+def _stale(before: Devices, after: Devices, config: Config) -> set[str]:
+    """Return the volatile keys of devices that are gone or of another kind now, or that say themselves what they hold.
+
+    What is known of a run is none of them: it goes when the container has let go of the device.
+    """
+    stale = set()
+    for name, device in before.items():
+        new = after.get(name, {})
+        prefix = f"volatile.{name}."
+        is_other = any(device.get(key) != new.get(key) for key in ("type", "nictype"))
+        stale |= {key for key in config if key.startswith(prefix) and (is_other or key.removeprefix(prefix) in new)}
+    return {key for key in stale if not is_of_run(key)}
 
 
 def _replaced(found: Record, body: InstancePut) -> _Wanted:

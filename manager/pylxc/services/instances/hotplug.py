@@ -1,0 +1,178 @@
+"""Devices of a running container: brought in line with its configuration, or all as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from pylxc.db import instances
+from pylxc.db.engine import Database
+from pylxc.drivers.device import registry
+from pylxc.drivers.device.driver import Context
+from pylxc.paths import Paths
+from pylxc.revert import Reverter
+from pylxc.runtime import hotplug
+from pylxc.runtime.handle import Running, Runtime
+from pylxc.services.instances import attached as had
+from pylxc.services.instances.attached import Attached
+from pylxc.services.instances.devices import DeviceManager, Prepared
+from pylxc.services.instances.expand import Record, is_of_run
+
+Devices = Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What has to be done about which devices; one that is in `taken` and in `given` is given anew."""
+
+    taken: list[str]
+    given: list[str]
+    updated: list[str]
+
+
+class Hotplug:
+    """Changes devices of running containers; the caller holds the instance's lock. Thread-safe."""
+
+    def __init__(self, db: Database, paths: Paths, runtime: Runtime, devices: DeviceManager) -> None:
+        self._db = db
+        self._paths = paths
+        self._runtime = runtime
+        self._devices = devices
+
+    def apply(self, wanted: Record) -> None:
+        """Give a running container the devices of a record in place of those that it has.
+
+        Raises:
+            PylxcError: one cannot be had or let go; the container has what it had.
+        """
+        running = self._runtime.get(wanted.key)
+        if running is None:
+            return
+        with self._db.reading() as session:
+            has = had.from_json(instances.get(session, wanted.project, wanted.name).attached)
+        changes = compare(has, wanted.expanded_devices)
+        if changes.taken or changes.given or changes.updated:
+            _Change(self._db, self._paths, self._runtime, self._devices, wanted, running, has).make(changes)
+
+
+def compare(has: had.Attachments, wanted: Devices) -> Changes:
+    """Return what brings a container from the devices that it has to those that are wanted."""
+    taken, given, updated = [], [], []
+    for name, each in has.items():
+        changed = _changed(each.device, wanted.get(name, {}))
+        if name not in wanted or not each.settled or not changed <= registry.find(each.device).live:
+            taken.append(name)
+        elif changed:
+            updated.append(name)
+    given = [name for name in wanted if name not in has or name in taken]
+    return Changes(taken, given, updated)
+
+
+def _changed(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
+    keys = {key for key in before.keys() | after.keys() if before.get(key, "") != after.get(key, "")}
+    return {key for key in keys if not key.startswith("user.")}
+
+
+class _Change:
+    """One change of one container, step by step.
+
+    What the container may have is written down before each step: what a daemon that died leaves unsettled, the
+    next one takes away, and gives anew when it is wanted.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        paths: Paths,
+        runtime: Runtime,
+        devices: DeviceManager,
+        wanted: Record,
+        running: Running,
+        has: had.Attachments,
+    ) -> None:
+        self._db = db
+        self._run_dir = paths.instance_run(wanted.key)
+        self._runtime = runtime
+        self._devices = devices
+        self._wanted = wanted
+        self._project = wanted.project
+        self._name = wanted.name
+        self._pid = running.pid
+        self._has = dict(has)
+
+    def make(self, changes: Changes) -> None:
+        """Make the changes; raises like `Hotplug.apply`."""
+        fresh = {key: value for key, value in self._wanted.expanded_config.items() if not is_of_run(key)}
+        prepared = self._prepare(self._wanted.expanded_devices, fresh, changes.given)
+        new = had.of(prepared)
+        with Reverter() as revert:
+            revert.add(lambda: self._write(self._has))
+            self._doubt(changes.taken, new)
+            for name in changes.taken:
+                revert.add(self._give_back, name, self._has[name])
+                self._take(name)
+            self._doubt((), new)
+            for name in changes.given:
+                revert.add(self._take, name)
+                self._give(prepared.only(name), new[name])
+            for name in changes.updated:
+                before = self._has[name]
+                revert.add(self._update, name, before.device)
+                self._update(name, self._wanted.expanded_devices[name])
+            self._write(self._has)
+            revert.success()
+
+    def _prepare(self, devices: Devices, config: Mapping[str, str], names: Collection[str]) -> Prepared:
+        return self._devices.start(self._project, self._name, devices, config, names)
+
+    def _doubt(self, taken: Iterable[str], new: had.Attachments) -> None:
+        """Write down which devices may be there in part from now on."""
+        doubtful = {name: each for name, each in new.items() if name not in self._has}
+        doubtful |= {name: self._has[name] for name in taken}
+        if doubtful:
+            self._write(self._has | {name: replace(each, settled=False) for name, each in doubtful.items()})
+
+    def _take(self, name: str) -> None:
+        each = self._has.get(name)
+        if each is None:
+            return
+        if each.targets:
+            hotplug.unplug(self._runtime.spawn, self._run_dir, each.targets)
+        self._devices.detach(self._project, self._name, self._context(name, each))
+        self._allow({other: it for other, it in self._has.items() if other != name})
+
+    def _give(self, prepared: Prepared, each: Attached) -> None:
+        (name,) = prepared.names
+        self._allow(self._has | {name: each})
+        self._devices.attach(prepared, self._pid)
+        if prepared.mounts or prepared.nodes:
+            hotplug.plug(self._runtime.spawn, self._run_dir, prepared.mounts, prepared.nodes)
+        self._devices.started(prepared, self._pid)
+
+    def _give_back(self, name: str, each: Attached) -> None:
+        if name not in self._has:
+            config = {**self._wanted.expanded_config, **each.volatile}
+            self._give(self._prepare({name: each.device}, config, [name]), each)
+
+    def _update(self, name: str, device: Mapping[str, str]) -> None:
+        before = self._has[name]
+        after = replace(before, device=dict(device))
+        self._devices.update(self._project, self._name, self._context(name, before), self._context(name, after))
+        self._has[name] = after
+
+    def _context(self, name: str, each: Attached) -> Context:
+        config = {**self._wanted.expanded_config, **each.volatile}
+        return Context(name=name, device=each.device, config=config, instance=self._wanted.key, pid=self._pid)
+
+    def _allow(self, after: had.Attachments) -> None:
+        """Have the container use the device nodes of `after`, which it has from now on."""
+        before, self._has = self._has, dict(after)
+        if (old := had.nodes_of(before.values())) != (new := had.nodes_of(after.values())):
+            self._runtime.allow_devices(self._wanted.key, old, new)
+
+    def _write(self, has: had.Attachments) -> None:
+        with self._db.transaction() as session:
+            row = instances.get(session, self._project, self._name)
+            row.attached = had.to_json(has)
+            facts = {key: value for key, value in had.volatile(has.values()).items() if is_of_run(key)}
+            row.config = {key: value for key, value in row.config.items() if not is_of_run(key)} | facts
