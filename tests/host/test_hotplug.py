@@ -233,7 +233,7 @@ def test_daemon_killed_at_random_moments(daemon: Daemon, guest: Guest, source: P
         {"d": disk(source, "/two"), "n": {"type": "nic", "nictype": "p2p", "name": "net1"}},
         {},
     ]
-    for _ in range(8):
+    for _ in range(5):
 
         def change() -> None:
             with suppress(Exception):
