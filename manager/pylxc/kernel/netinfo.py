@@ -12,28 +12,25 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pylxc.kernel.namespaces import CLONE_NEWNET, setns
+from pylxc.kernel.rtnetlink import attributes, dump
 
 IFF_UP = 0x1
 IFF_BROADCAST = 0x2
 IFF_LOOPBACK = 0x8
 IFF_POINTOPOINT = 0x10
 
-_NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_GETADDR = 16, 18, 20, 22
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_STATS64, _IFLA_LINK_NETNSID = 1, 3, 4, 5, 23, 37
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _SCOPES = {0: "global", 253: "link", 254: "local"}
 
-_HEADER = struct.Struct("=IHHII")
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
-_ATTRIBUTE = struct.Struct("=HH")
 _STATS = struct.Struct("=8Q")
 
 
@@ -98,36 +95,19 @@ def _open_sockets(pids: list[int], sockets: dict[int, socket.socket]) -> None:
 def _read(sock: socket.socket) -> list[Interface]:
     sock.bind((0, 0))
     found: dict[int, Interface] = {}
-    for payload in _dump(sock, _RTM_GETLINK, _RTM_NEWLINK, _IFINFO.pack(0, 0, 0, 0, 0)):
+    for payload in dump(sock, _RTM_GETLINK, _RTM_NEWLINK, _IFINFO.pack(0, 0, 0, 0, 0)):
         interface = _parse_link(payload)
         found[interface.index] = interface
-    for payload in _dump(sock, _RTM_GETADDR, _RTM_NEWADDR, _IFADDR.pack(0, 0, 0, 0, 0)):
+    for payload in dump(sock, _RTM_GETADDR, _RTM_NEWADDR, _IFADDR.pack(0, 0, 0, 0, 0)):
         index, address = _parse_address(payload)
         if address is not None and index in found:
             found[index].addresses.append(address)
     return list(found.values())
 
 
-def _dump(sock: socket.socket, request: int, answer: int, body: bytes) -> Iterator[memoryview]:
-    flags = _NLM_F_REQUEST | _NLM_F_DUMP
-    sock.send(_HEADER.pack(_HEADER.size + len(body), request, flags, 1, 0) + body)
-    while True:
-        data = memoryview(sock.recv(1 << 17))
-        while len(data) >= _HEADER.size:
-            length, kind, _flags, _sequence, _pid = _HEADER.unpack_from(data)
-            if kind == _NLMSG_DONE:
-                return
-            if kind == _NLMSG_ERROR:
-                error = -struct.unpack_from("=i", data, _HEADER.size)[0]
-                raise OSError(error, f"netlink: {os.strerror(error)}")
-            if kind == answer:
-                yield data[_HEADER.size : length]
-            data = data[_align(length) :]
-
-
 def _parse_link(payload: memoryview) -> Interface:
     _family, _type, index, flags, _change = _IFINFO.unpack_from(payload)
-    found = _attributes(payload[_IFINFO.size :])
+    found = attributes(payload[_IFINFO.size :])
     link = struct.unpack("=I", found[_IFLA_LINK])[0] if _IFLA_LINK in found and _IFLA_LINK_NETNSID in found else 0
     return Interface(
         index=index,
@@ -142,25 +122,10 @@ def _parse_link(payload: memoryview) -> Interface:
 
 def _parse_address(payload: memoryview) -> tuple[int, Address | None]:
     family, prefix, _flags, scope, index = _IFADDR.unpack_from(payload)
-    found = _attributes(payload[_IFADDR.size :])
+    found = attributes(payload[_IFADDR.size :])
     raw = found.get(_IFA_LOCAL, found.get(_IFA_ADDRESS))
     if raw is None or family not in (socket.AF_INET, socket.AF_INET6):
         return index, None
     text = socket.inet_ntop(family, bytes(raw))
     name = "inet" if family == socket.AF_INET else "inet6"
     return index, Address(name, text, prefix, _SCOPES.get(scope, "global"))
-
-
-def _attributes(data: memoryview) -> dict[int, memoryview]:
-    found = {}
-    while len(data) >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(data)
-        if length < _ATTRIBUTE.size:
-            break
-        found[kind & 0x3FFF] = data[_ATTRIBUTE.size : length]
-        data = data[_align(length) :]
-    return found
-
-
-def _align(length: int) -> int:
-    return (length + 3) & ~3
