@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 
 from pylxc.drivers.network.driver import NetworkDriver
@@ -10,6 +11,7 @@ from pylxc.errors import BadRequest
 from pylxc.kernel.netlink import Netlink
 
 _DRIVERS = {"bridge": "pylxc.drivers.network.bridge:BridgeDriver"}
+_LAN = "pylxc.drivers.network.lan:LanDriver"
 
 
 def types() -> list[str]:
@@ -17,14 +19,17 @@ def types() -> list[str]:
     return sorted(_DRIVERS)
 
 
-def load(kind: str, name: str, directory: str, netlink: Netlink, firewall: Firewall) -> NetworkDriver:
-    """Return the driver of a network of type `kind`.
+def load(
+    kind: str, name: str, config: Mapping[str, str], directory: str, netlink: Netlink, firewall: Firewall
+) -> NetworkDriver:
+    """Return the driver of a network of type `kind`; a bridge on the host's own network has one of its own.
 
     Raises:
         BadRequest: there is no such type.
     """
     if kind not in _DRIVERS:
         raise BadRequest(f"Network type {kind!r} is not supported", hint=f"one of {', '.join(types())}")
-    module, _, attribute = _DRIVERS[kind].partition(":")
+    path = _LAN if kind == "bridge" and config.get("lan.interface") else _DRIVERS[kind]
+    module, _, attribute = path.partition(":")
     driver: NetworkDriver = getattr(import_module(module), attribute)(name, directory, netlink, firewall)
     return driver
