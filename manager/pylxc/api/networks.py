@@ -75,6 +75,12 @@ async def delete(call: Call) -> Answer:
     return Sync()
 
 
+async def confirm(call: Call) -> Answer:
+    """Keep a bridge over the host's own interface that waits for it; an extension of pylxc's."""
+    await call.run(call.services.networks.confirm, call.params["network"])
+    return Sync()
+
+
 async def state(call: Call) -> Answer:
     """Answer how a network's interface is now."""
     return Sync(await call.run(call.services.networks.state, call.params["network"]))
@@ -88,6 +94,7 @@ async def leases(call: Call) -> Answer:
 ENDPOINTS = (
     Endpoint(path="/1.0/networks", get=list_networks, post=create),
     Endpoint(path="/1.0/networks/{network}", get=get, put=put, patch=patch, post=rename, delete=delete),
+    Endpoint(path="/1.0/networks/{network}/confirm", post=confirm),
     Endpoint(path="/1.0/networks/{network}/state", get=state),
     Endpoint(path="/1.0/networks/{network}/leases", get=leases),
 )

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from pylxc.cli.session import Session
 
 
+LAN, BRIDGE = "lan", "br0"
+"""The profile of `--lan`, and the bridge that it names."""
+
+
 def _source(session: Session, image: str) -> dict[str, Any]:
     """Return the source of the create request for `[remote:]image`."""
     remote, name = session.split(image)
@@ -43,6 +47,13 @@ def _add_devices(session: Session, args: Args, body: dict[str, Any], command: Co
         if name not in devices:
             devices[name] = _profile_device(session, body.get("profiles"), name)
         devices[name] = devices[name] | assignments([setting])
+    if args.lan:
+        bridge = _lan_bridge(session)
+        body["profiles"] = [*(body.get("profiles") or ([] if args.no_profiles else ["default"])), LAN]
+        if bridge != BRIDGE:
+            devices["eth0"] = {"type": "nic", "name": "eth0", "nictype": "bridged", "parent": bridge}
+    if args.lan and args.network:
+        raise UsageError("--lan and --network say different things", command)
     if args.network:
         network = session.client.networks.get(args.network)
         if network["managed"]:
@@ -56,6 +67,22 @@ def _add_devices(session: Session, args: Args, body: dict[str, Any], command: Co
         devices["root"] = devices.get("root", {}) | {"type": "disk", "path": "/", "pool": args.storage}
     if devices:
         body["devices"] = devices
+
+
+def _lan_bridge(session: Session) -> str:
+    """Return the bridge on the host's own network: br0, or the one that there is."""
+    bridges: dict[str, dict[str, str]] = {
+        one["name"]: one["config"] for one in session.client.networks.list() if one["type"] == "bridge"
+    }
+    if BRIDGE in bridges and bridges[BRIDGE].get("ipv4.address", "none") == "none":
+        return BRIDGE
+    found = [name for name, config in bridges.items() if config.get("lan.interface")]
+    if len(found) > 1:
+        raise BadRequest("There is more than one bridge on the host's networks", hint=f"-n {' or -n '.join(found)}")
+    if not found:
+        hint = f"pylxc network create {BRIDGE} --lan INTERFACE; pylxc network list shows the interfaces"
+        raise NotFound("There is no bridge on the host's own network", hint=hint)
+    return found[0]
 
 
 def _profile_device(session: Session, profiles: list[str] | None, name: str) -> dict[str, str]:
@@ -144,6 +171,7 @@ _OPTIONS = (
     Option("-d", "--device", help="New key/value to apply to a specific device", kind="list"),
     Option("--empty", help="Create an empty instance"),
     Option("-e", "--ephemeral", help="Ephemeral instance"),
+    Option("--lan", help="Put it on the host's own network, by the bridge br0 (profile lan)"),
     Option("-n", "--network", help="Network name", kind="value", complete="network"),
     Option("--no-profiles", help="Create the instance with no profiles applied"),
     Option("-p", "--profile", help="Profile to apply to the new instance", kind="list", complete="profile"),
@@ -189,6 +217,7 @@ COMMANDS = (
         examples=(
             ("launch recipe:debian/12 c01", "Create and start an instance; the image is built on first use."),
             ("launch recipe:debian/12 c01 < config.yaml", "The same, configured by config.yaml."),
+            ("launch recipe:debian/12 c01 --lan", "The same, as a machine of the host's own network."),
             ("launch recipe:debian/12 c01 -c limits.memory=1GiB -d root,size=10GiB", "The same, with limits."),
         ),
         complete=("image", ""),

@@ -40,12 +40,30 @@ def _create(session: Session, args: Args) -> None:
         from pylxc.cli import yamltext
 
         fields = yamltext.load(given, "network")
-    fields["config"] = {**(fields.get("config") or {}), **assignments(args.words[1:])}
+    fields["config"] = {**(fields.get("config") or {}), **_lan_keys(args), **assignments(args.words[1:])}
     if args.type:
         fields["type"] = args.type
     session.client.networks.create(name, **{key: value for key, value in fields.items() if key != "name"})
     if not session.quiet:
         print(f"Network {name} created")
+
+
+def _lan_keys(args: Args) -> dict[str, str]:
+    """Return the configuration that `--lan` and the flags beside it stand for."""
+    if not args.lan:
+        if args.persist or args.yes:
+            raise BadRequest("--persist and --yes go with --lan", hint="pylxc network create br0 --lan eth0")
+        return {}
+    keys = {"lan.interface": args.lan}
+    if args.persist:
+        keys["lan.persist"] = "true"
+    if args.yes:
+        keys["lan.check"] = "false"
+    return keys
+
+
+def _confirm(session: Session, args: Args) -> None:
+    session.client.networks.confirm(session.required(args.words[0], "network"))
 
 
 def _leases(session: Session, args: Args) -> None:
@@ -143,6 +161,11 @@ def _from_profile(session: Session, args: Args) -> None:
 
 
 _ONE = "[<remote>:]<network>"
+_LAN_DETAILS = """
+With --lan the addresses, routes and DNS of an interface move to the bridge, and instances on it are machines of the
+host's own network. Unless the gateway answers over the bridge, or `pylxc network confirm` comes from another terminal,
+within 30 seconds all is as it was before. `pylxc network delete` puts everything back.
+"""
 
 COMMANDS = (
     group(
@@ -162,8 +185,26 @@ COMMANDS = (
                 f"{_ONE} [key=value...]",
                 _create,
                 words=(1, None),
-                options=(Option("-t", "--type", help="Network type", kind="value"),),
-                examples=(("network create br1 ipv4.address=10.1.2.1/24", "Create a bridge with that address."),),
+                options=(
+                    Option(
+                        "--lan", help="Put this interface of the host, with its addresses, on the bridge", kind="value"
+                    ),
+                    Option("--persist", help="With --lan: write it into the host's own network configuration"),
+                    Option("-t", "--type", help="Network type", kind="value"),
+                    Option("-y", "--yes", help="With --lan: keep it whether the gateway answers or not"),
+                ),
+                details=_LAN_DETAILS,
+                examples=(
+                    ("network create br1 ipv4.address=10.1.2.1/24", "Create a bridge with that address."),
+                    ("network create br0 --lan eth0", "Create a bridge on the host's own network."),
+                ),
+            ),
+            Command(
+                "confirm",
+                "Keep a bridge on the host's own network whose gateway does not answer",
+                _ONE,
+                _confirm,
+                words=(1, 1),
             ),
             Command("info", "Get runtime information on networks", _ONE, _info, words=(1, 1), complete=("network",)),
             Command(

@@ -98,6 +98,10 @@ class Networks(Named):
         """Return a network's addresses and counters."""
         return dict(self._client.get(f"{self.url(name)}/state"))
 
+    def confirm(self, name: str) -> None:
+        """Keep a bridge over the host's own interface that waits for an answer of the gateway."""
+        self._client.request("POST", f"{self.url(name)}/confirm")
+
     def leases(self, name: str) -> list[dict[str, Any]]:
         """Return a network's DHCP leases."""
         return list(self._client.get(f"{self.url(name)}/leases"))

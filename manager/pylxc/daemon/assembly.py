@@ -96,6 +96,7 @@ class Assembly:
         for name, start in (
             ("storage", services.storage.start),
             ("networks", services.networks.start),
+            ("profiles", services.initialise.start),
             ("images", services.images.start),
             ("runtime", self._runtime.open),
             ("instances", services.instances.reconcile),

@@ -8,6 +8,14 @@ from collections.abc import Mapping
 import yaml
 
 from pylxc.resources import resource_dir
+from pylxc.wire.server import PreseedProfile
+
+
+def ready() -> list[PreseedProfile]:
+    """Return the built-in profiles that every server can have as they are: all but the default one."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(resource_dir("profiles").glob("*.yaml"))]
+    found: list[PreseedProfile] = [yaml.safe_load(text) for text in texts]
+    return [profile for profile in found if profile["name"] != "default"]
 
 
 def devices(name: str, values: Mapping[str, str]) -> dict[str, dict[str, str]]:

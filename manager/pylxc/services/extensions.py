@@ -21,6 +21,14 @@ LXD = """
     instance_get_full event_project instance_file_head operation_wait metadata_configuration instance_create_start
 """
 
-PYLXC = ("pylxc_exec_upgrade", "pylxc_file_tree", "pylxc_init", "pylxc_recipes", "pylxc_remote_images", "pylxc_version")
+PYLXC = (
+    "pylxc_exec_upgrade",
+    "pylxc_file_tree",
+    "pylxc_init",
+    "pylxc_lan",
+    "pylxc_recipes",
+    "pylxc_remote_images",
+    "pylxc_version",
+)
 
 NAMES: tuple[str, ...] = (*LXD.split(), *PYLXC)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from pylxc import validate
 from pylxc.db import models, networks, projects
 from pylxc.db.engine import Database
-from pylxc.drivers.network import registry, subnet
+from pylxc.drivers.network import lan, registry, subnet
 from pylxc.drivers.network.driver import Host, NetworkDriver
 from pylxc.drivers.network.firewall import Firewall
 from pylxc.errors import BadRequest, Conflict, NotFound, PylxcError
@@ -138,7 +138,8 @@ class Networks:
     def _driver(self, row: models.Network) -> NetworkDriver:
         driver = self._drivers.get(row.name)
         if driver is None:
-            driver = registry.load(row.type, row.name, self._paths.network(row.name), self.netlink, self.firewall)
+            directory = self._paths.network(row.name)
+            driver = registry.load(row.type, row.name, row.config, directory, self.netlink, self.firewall)
             self._drivers[row.name] = driver
         return driver
 
@@ -227,7 +228,8 @@ class Networks:
             Unavailable: nft or dnsmasq is missing, or the kernel refuses.
         """
         validate.interface_name(name)
-        driver = registry.load(kind or "bridge", name, self._paths.network(name), self.netlink, self.firewall)
+        directory = self._paths.network(name)
+        driver = registry.load(kind or "bridge", name, config or {}, directory, self.netlink, self.firewall)
         with self._changing, Reverter() as revert:
             with self._db.reading() as session:
                 if networks.find(session, name):
@@ -289,6 +291,8 @@ class Networks:
             hwaddr = row.config.get("volatile.bridge.hwaddr", "")
             if hwaddr:
                 wanted["volatile.bridge.hwaddr"] = hwaddr
+            if wanted.get(lan.PARENT) != row.config.get(lan.PARENT):
+                raise BadRequest(f"{lan.PARENT} cannot be changed", hint="delete the network and make it again")
             driver = self._driver(row)
             new = driver.complete(wanted, self._taken(name))
             with Reverter() as revert:
@@ -302,6 +306,17 @@ class Networks:
                         stored.description = description or ""
                 revert.success()
         self._events.lifecycle("network-updated", f"/1.0/networks/{quote(name)}", project="default")
+
+    def confirm(self, name: str) -> None:
+        """Keep a bridge over the host's own interface that is being made and waits for an answer of the gateway.
+
+        Raises:
+            NotFound: none of that name waits.
+        """
+        driver = self._drivers.get(name)
+        if not isinstance(driver, lan.LanDriver):
+            raise NotFound(f"Network {name!r} does not wait to be confirmed")
+        driver.confirm()
 
     def rename(self, name: str, new: str) -> None:
         """Give a network that nothing uses another name.
@@ -340,7 +355,7 @@ class Networks:
         with self._changing:
             with self._db.transaction() as session:
                 row = networks.get(session, name)
-                if networks.users(session).get(name):
+                if networks.users(session, held=True).get(name):
                     raise BadRequest("The network is currently in use")
                 row.state = "deleting"
             self._remove(row)
