@@ -30,7 +30,18 @@ def _short_alias(image: dict[str, Any]) -> str:
 
 
 def _uploaded(image: dict[str, Any]) -> str:
-    stamp = parse_time(image.get("uploaded_at", ""))
+    text = image.get("uploaded_at", "")
+    if text not in _DATES:
+        _DATES[text] = _date(text)
+    return _DATES[text]
+
+
+_DATES: dict[str, str] = {}
+"""What was formatted: public servers have thousands of images, and build many on the same day."""
+
+
+def _date(text: str) -> str:
+    stamp = parse_time(text)
     if stamp is None:
         return ""
     hour = stamp.hour % 12 or 12
@@ -61,7 +72,7 @@ def matches(image: dict[str, Any], text: str) -> bool:
     found = [held for name, held in image["properties"].items() if key_matches(key, name)]
     if key and "architecture".startswith(key):
         found.append(image["architecture"])  # the kernel's name of it; the property has Debian's on public servers
-    return any(value == held or full_match(value, held) for held in found)
+    return value in found or any(full_match(value, held) for held in found)
 
 
 def _text(value: str | bool) -> str:

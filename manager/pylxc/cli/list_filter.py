@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_SPECIAL = frozenset("\\^$.|?*+()[]{}")
+
+
 def matches(instance: dict[str, Any], filters: list[str]) -> bool:
     """Return whether an instance (with its state, for ipv4= and ipv6=) satisfies all filters."""
     return all(_matches(instance, text) for text in filters)
@@ -30,6 +33,8 @@ def _matches(instance: dict[str, Any], text: str) -> bool:
 
 def full_match(pattern: str, text: str) -> bool:
     """Return whether a regular expression fits all of `text`, or where it has ^ or $, as these say."""
+    if not _SPECIAL.intersection(pattern):
+        return pattern == text
     try:
         found = re.search(pattern if "^" in pattern or "$" in pattern else f"^(?:{pattern})$", text)
     except re.error:

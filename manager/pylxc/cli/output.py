@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import groupby
 
 from pylxc.client import codec
 
@@ -128,18 +129,22 @@ def _wrap(lines: list[str], width: int) -> list[str]:
 
 def natural(text: str) -> list[tuple[bool, int, str]]:
     """Return a sort key by which c2 comes before c10."""
-    parts: list[str] = []
-    for char in text:
-        if parts and char.isdecimal() == parts[-1].isdecimal():
-            parts[-1] += char
-        else:
-            parts.append(char)
+    parts = ["".join(chars) for _, chars in groupby(text, str.isdecimal)]
     return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
-def sort_rows(rows: list[list[str]]) -> list[list[str]]:
-    """Return the rows sorted by their first column, then the next, numbers in the texts by value."""
-    return sorted(rows, key=lambda row: [natural(cell) for cell in row])
+def sort_rows(rows: list[list[str]], column: int = 0) -> list[list[str]]:
+    """Return the rows sorted by their column `column`, then the next, numbers in the texts by value."""
+    # Lists are long, and their first column mostly tells rows apart: the others are looked at where it does not.
+    alike: dict[str, list[list[str]]] = {}
+    for row in rows:
+        alike.setdefault(row[column], []).append(row)
+    found = []
+    for text in sorted(alike, key=natural):
+        group = alike[text]
+        done = len(group) == 1 or column + 1 == len(group[0])
+        found += group if done else sort_rows(group, column + 1)
+    return found
 
 
 def parse_time(text: str) -> Any:
