@@ -28,6 +28,7 @@ class Bar:
         self._rich: Any = None
         self._next_line = 0.0
         self._last_line = ""
+        self._shown = ("", -1)
         if sys.stderr.isatty():
             self._rich = self._start_rich()
 
@@ -57,14 +58,20 @@ class Bar:
         self._task = progress.add_task(self._label, total=None)
         return progress
 
-    def show(self, moved: int, total: int) -> None:
-        """Show that `moved` bytes of `total` (0: not known) have gone."""
+    def show(self, moved: int, total: int, part: str = "") -> None:
+        """Show that `moved` bytes of `total` (0: not known) have gone; `part` is what of the whole they belong to."""
+        label = f"{self._label}: {part}" if part else self._label
         if self._rich is not None:
             self._rich.columns = self._columns
-            self._rich.update(self._task, completed=moved, total=total or None)
+            if (part, total) != self._shown:
+                self._shown = (part, total)
+                self._rich.reset(
+                    self._task, description=label, total=total or None
+                )  # rate and time left are the part's
+            self._rich.update(self._task, completed=moved)
             return
         share = f" ({100 * moved // total}%)" if total else ""
-        self._line(f"{self._label}: {format_bytes(moved)}{share}")
+        self._line(f"{label}: {format_bytes(moved)}{share}")
 
     def text(self, text: str) -> None:
         """Show a text of the server's."""
@@ -72,6 +79,7 @@ class Bar:
         if self._rich is not None:
             self._rich.columns = self._columns[:2]
             self._rich.update(self._task, description=shown)
+            self._shown = ("", -1)
         elif text:
             self._line(shown)
 
@@ -94,6 +102,8 @@ class Display:
         self._bar = Bar(label or str(operation.data.get("description", "")))
         self._id = operation.id
         self._metadata: dict[str, Any] = operation.metadata
+        self._told: dict[str, str] = {}
+        self._stage = ""
         self._events: Events | None = None
         try:
             self._events = Events(client, ("operation",))
@@ -108,14 +118,21 @@ class Display:
                 self._metadata = event["metadata"].get("metadata") or {}
 
     def draw(self) -> None:
-        """Show what is known now."""
+        """Show what is known now: the last that the server has told, as a bar where there are numbers to it."""
         metadata = self._metadata
-        detail = metadata.get("progress")
-        if isinstance(detail, dict) and str(detail.get("total", "")).isdecimal() and int(detail["total"]):
-            self._bar.show(int(detail.get("processed") or 0), int(detail["total"]))
-            return
-        texts = [value for key, value in metadata.items() if key.endswith("_progress") and isinstance(value, str)]
-        self._bar.text(texts[-1] if texts else "")
+        for key, value in metadata.items():
+            if key.endswith("_progress") and isinstance(value, str) and value != self._told.get(key):
+                self._told[key] = value
+                self._stage = key
+        text = self._told.get(self._stage, "")
+        numbers = metadata.get("progress")
+        if isinstance(numbers, dict) and f"{numbers.get('stage')}_progress" == self._stage:
+            total, processed = str(numbers.get("total", "")), str(numbers.get("processed", ""))
+            if total.isdecimal() and processed.isdecimal() and int(total):
+                part, colon, _ = text.partition(":")
+                self._bar.show(int(processed), int(total), part if colon else "")
+                return
+        self._bar.text(text)
 
     def close(self) -> None:
         """Stop following and take the display away."""
