@@ -17,16 +17,18 @@ def copy_image(session: Session, args: Args) -> None:
     """Copy the image `[remote:]image` to the local server.
 
     Raises:
-        BadRequest: the words are no image and a remote.
-        NotSupported: it is here already, or the target is elsewhere.
+        BadRequest: the words are no image and a remote, or it is here already.
+        NotSupported: a mode of copying between servers.
     """
     remote, name = session.split(args.words[0])
     if not name:
         raise BadRequest(f"The name of the image is missing in {args.words[0]!r}")
     if session.name(args.words[1]):
         raise BadRequest("Can't provide a name for the target image", hint="its aliases are given by --alias")
-    if remote.is_server or args.mode != "pull":
-        raise NotSupported("Images cannot be copied between servers yet", hint="export the image and import the files")
+    if remote.is_server:
+        raise BadRequest("The source and target servers must be different")
+    if args.mode != "pull":
+        raise NotSupported(f"Images of {remote.name!r} can be copied in mode pull only")
     place = {**session.place(remote), "alias": name}
     aliases = list(args.alias)
     if args.copy_aliases:
