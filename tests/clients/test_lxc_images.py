@@ -16,8 +16,7 @@ from tests.support.daemon import unique
 
 def fingerprint_of(lxc: Lxc, name: str) -> str:
     """Return the fingerprint of an image as `image info` shows it."""
-    line = lxc("image", "info", name).stdout.splitlines()[0]
-    return line.removeprefix("Fingerprint: ")
+    return str(lxc("image", "info", name).stdout.splitlines()[0]).removeprefix("Fingerprint: ")
 
 
 def refusal(lxc: Lxc, *words: str, **options: object) -> str:
@@ -26,7 +25,7 @@ def refusal(lxc: Lxc, *words: str, **options: object) -> str:
     assert result.returncode == 1
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("Error: ")
-    return line.removeprefix("Error: ")
+    return str(line).removeprefix("Error: ")
 
 
 def test_show_and_edit(lxc: Lxc, image: str) -> None:

@@ -33,6 +33,7 @@ class Fault:
         redirect: answer 302 and this Location.
         body: answer this in place of the file.
         cut: send so many bytes of what was asked for and break the connection off.
+        pace: wait so many seconds after each 64 KiB, or until `released`.
         hang: send so many bytes of what was asked for, then nothing until `released`.
         short: send a valid answer whose body ends so many bytes too early.
         corrupt: change a byte in the middle.
@@ -46,6 +47,7 @@ class Fault:
     redirect: str = ""
     body: bytes | None = None
     cut: int | None = None
+    pace: float = 0
     hang: int | None = None
     short: int = 0
     corrupt: bool = False
@@ -158,9 +160,11 @@ class _Server(ThreadingHTTPServer):
     def finish_request(self, request: Any, client_address: Any) -> None:
         if self.tls:
             request = self.tls.wrap_socket(request, server_side=True)  # in the connection's own thread
-        super().finish_request(request, client_address)
-        with contextlib.suppress(OSError):
-            request.close()
+        try:
+            super().finish_request(request, client_address)
+        finally:
+            with contextlib.suppress(OSError):
+                request.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of clients that go away."""
@@ -238,6 +242,8 @@ class _Handler(BaseHTTPRequestHandler):
         stop = fault.cut if fault.cut is not None else fault.hang if fault.hang is not None else len(body)
         for offset in range(0, min(stop, len(body)), _CHUNK):
             self.wfile.write(body[offset : min(offset + _CHUNK, stop)])
+            if fault.pace:
+                fault.released.wait(fault.pace)
         if fault.cut is not None:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()

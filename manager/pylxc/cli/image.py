@@ -80,7 +80,8 @@ def _info(session: Session, args: Args) -> None:
     if source := image.get("update_source"):
         names = {"server": "Server", "protocol": "Protocol", "alias": "Alias"}
         lines += ["Source:", *(f"    {title}: {source.get(key, '')}" for key, title in names.items())]
-    lines += ["Profiles:", *(f"    - {name}" for name in image.get("profiles") or [])]
+    profiles = image.get("profiles") or []
+    lines += ["Profiles:", *(f"    - {name}" for name in profiles)] if profiles else ["Profiles: []"]
     print("\n".join(lines))
 
 

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+from pylxc.client import codec
 from pylxc.client.events import Events
 from pylxc.errors import PylxcError
 from pylxc.units import format_bytes
@@ -70,6 +71,8 @@ class Bar:
                 )  # rate and time left are the part's
             self._rich.update(self._task, completed=moved)
             return
+        if (part, total) != self._shown:
+            self._shown, self._next_line = (part, total), 0.0
         share = f" ({100 * moved // total}%)" if total else ""
         self._line(f"{label}: {format_bytes(moved)}{share}")
 
@@ -107,9 +110,20 @@ class Display:
         self._events: Events | None = None
         try:
             self._events = Events(client, ("operation",))
+            self._metadata = self._read(client, operation)  # what came before there was anybody to hear it
         except PylxcError:
             return  # a server that is just going down; the wait itself will tell
         threading.Thread(target=self._follow, daemon=True).start()
+
+    @staticmethod
+    def _read(client: Client, operation: Operation) -> dict[str, Any]:
+        """Return the operation's metadata now; the client's own connection waits for the operation's end."""
+        connection = client.connect()
+        try:
+            answer = codec.loads(connection.request("GET", operation.path).read().decode())
+            return dict((answer.get("metadata") or {}).get("metadata") or {})
+        finally:
+            connection.close()
 
     def _follow(self) -> None:
         assert self._events is not None

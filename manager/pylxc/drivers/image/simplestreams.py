@@ -52,12 +52,12 @@ class SimplestreamsDriver:
         self._locks: dict[str, threading.Lock] = {}
 
     def find(self, source: Mapping[str, str], check_cancelled: Cancelled, *, fresh: bool) -> Offer:
-        """Return what the server has for an alias, or for the beginning of a fingerprint; see `ImageDriver`."""
+        """Return what the server has for an alias or the beginning of a fingerprint, in either; see `ImageDriver`."""
         place = self._place(source)
         found = place.catalogue(check_cancelled, max_age=0, fresh=fresh)
         images: list[wire.Image] = json.loads(found.images)
         wanted = source.get("alias") or source.get("fingerprint") or ""
-        image = _by_alias(images, wanted) if source.get("alias") else None
+        image = _by_alias(images, wanted)  # `lxc image copy` sends names as fingerprints
         alias = wanted if image else ""
         image = image or _by_fingerprint(images, wanted)
         if image is None:
