@@ -266,6 +266,12 @@ def raw_idmap(value: str) -> None:
             raise BadRequest(f"Invalid raw.idmap line {line.strip()!r}: the ranges differ in size")
 
 
+def snapshot_name(name: str) -> None:
+    """Check the name of a snapshot: no slash, no space, nothing that a file system takes for something else."""
+    if not name or name in (".", "..") or len(name) > 63 or "/" in name or not name.isprintable() or " " in name:
+        raise BadRequest(f"Invalid snapshot name {name[:70]!r}: 1 to 63 characters, no '/' and no spaces")
+
+
 def expiry(value: str) -> None:
     """Check an expiry such as `1M 2H 3d 4w 5m 6y`, each unit once."""
     units = [part[-1] for part in value.split() if re.fullmatch(r"[0-9]+[SMHdwmy]", part)]

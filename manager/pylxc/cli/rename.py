@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pylxc.cli.grammar import Args, Command
+from pylxc.errors import BadRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,14 +12,22 @@ if TYPE_CHECKING:
 
 def _run(session: Session, args: Args) -> None:
     name, new = session.required(args.words[0]), session.required(args.words[1])
-    session.wait(session.client.instances.rename(name, new), f"Renaming {name}")
+    name, _, snapshot = name.partition("/")
+    new, _, new_snapshot = new.partition("/")
+    instances = session.client.instances
+    if not snapshot:
+        session.wait(instances.rename(name, new), f"Renaming {name}")
+        return
+    if new_snapshot and new != name:
+        raise BadRequest("A snapshot cannot be renamed to another instance's")
+    session.wait(instances.snapshots.rename(name, snapshot, new_snapshot or new), f"Renaming {name}/{snapshot}")
 
 
 COMMANDS = (
     Command(
         "rename",
-        "Rename instances",
-        "[<remote>:]<instance> <new-name>",
+        "Rename instances and snapshots",
+        "[<remote>:]<instance>[/<snapshot>] <new-name>",
         _run,
         words=(2, 2),
         aliases=("mv",),

@@ -93,10 +93,14 @@ def _delete(session: Session, args: Args) -> int:
     instances = session.client.instances
 
     def act(name: str) -> None:
+        name, _, snapshot = name.partition("/")
         if args.interactive:
-            answer = input(f"Remove {name} (yes/no): ")
+            answer = input(f"Remove {name}/{snapshot} (yes/no): " if snapshot else f"Remove {name} (yes/no): ")
             if answer.strip().lower() not in {"y", "yes"}:
                 raise BadRequest("User aborted delete operation")
+        if snapshot:
+            session.wait(instances.snapshots.delete(name, snapshot), f"Deleting {name}/{snapshot}")
+            return
         found = instances.get(name)
         if found["status"] not in {"Stopped", "Error"}:
             if not args.force:
@@ -157,8 +161,8 @@ COMMANDS = (
     ),
     Command(
         "delete",
-        "Delete instances",
-        _WORDS,
+        "Delete instances and snapshots",
+        "[<remote>:]<instance>[/<snapshot>] [[<remote>:]<instance>[/<snapshot>]...]",
         _delete,
         words=(1, None),
         aliases=("rm",),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pylxc.client.client import Client, Reply
     from pylxc.client.files import Files
     from pylxc.client.operations import Operation
+    from pylxc.client.snapshots import Snapshots
 
 
 class ExecResult:
@@ -142,6 +143,17 @@ class Instances:
         finally:
             for fd in fds:
                 os.close(fd)
+
+    def restore(self, name: str, snapshot: str, *, stateful: bool = False) -> Operation:
+        """Make an instance what it was when `snapshot` was taken; one that runs is started again."""
+        return self._client.start("PUT", self.url(name), {"restore": snapshot, "stateful": stateful})
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """The snapshots of the instances."""
+        from pylxc.client.snapshots import Snapshots
+
+        return Snapshots(self._client)
 
     def files(self, name: str) -> Files:
         """Return the files of an instance."""

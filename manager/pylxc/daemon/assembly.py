@@ -77,6 +77,7 @@ class Assembly:
             projects=projects,
             profiles=profiles,
             instances=instances,
+            snapshots=instances.snapshots,
             exec=InstanceExec(self._database, self._runtime, operations, events, paths),
             console=InstanceConsole(self._database, self._runtime, operations, events, paths),
             files=InstanceFiles(self._database, self._runtime, storage, events, paths),

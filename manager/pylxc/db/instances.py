@@ -140,6 +140,11 @@ def unsettled(session: Session) -> list[Instance]:
     return list(session.scalars(select(Instance).where((Instance.state != "created") | (Instance.new_name != ""))))
 
 
+def restoring(session: Session) -> list[Instance]:
+    """Return the instances that a dead daemon was bringing back to a snapshot."""
+    return list(session.scalars(select(Instance).where(Instance.restoring != "")))
+
+
 def set_profiles(session: Session, instance: Instance, profiles: Iterable[Profile]) -> None:
     """Make `profiles`, in order, the instance's profiles."""
     if instance.id is not None:

@@ -92,7 +92,11 @@ class InstanceProfile(Base):
 
 
 class Instance(Base):
-    """A container. `new_name` is set while a rename is under way, `attached` are the devices that it has running."""
+    """A container.
+
+    `new_name` is set while a rename is under way, `restoring` while it goes back to a snapshot; `attached` are the devices
+    that it has running.
+    """
 
     __tablename__ = "instances"
     __table_args__ = (UniqueConstraint("project_id", "name"),)
@@ -100,6 +104,7 @@ class Instance(Base):
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[str]
     new_name: Mapped[str] = mapped_column(default="")
+    restoring: Mapped[str] = mapped_column(default="")
     state: Mapped[str] = mapped_column(default="creating")
     type: Mapped[str] = mapped_column(default="container")
     architecture: Mapped[str]
@@ -123,14 +128,19 @@ class Instance(Base):
 
 
 class Snapshot(Base):
-    """An instance's configuration and tree as they were; its profiles are kept by name."""
+    """An instance's configuration and tree as they were; its profiles are kept by name.
+
+    `new_name` is set while a rename is under way; `freezes` says that the instance is paused while this is made.
+    """
 
     __tablename__ = "instances_snapshots"
     __table_args__ = (UniqueConstraint("instance_id", "name"),)
     id: Mapped[int] = mapped_column(primary_key=True)
     instance_id: Mapped[int] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"))
     name: Mapped[str]
+    new_name: Mapped[str] = mapped_column(default="")
     state: Mapped[str] = mapped_column(default="creating")
+    freezes: Mapped[bool] = mapped_column(default=False)
     architecture: Mapped[str]
     description: Mapped[str] = mapped_column(default="")
     config: Mapped[Config] = mapped_column(default=dict)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pylxc.services.instances.files import InstanceFiles
     from pylxc.services.instances.metadata import InstanceMetadataFiles
     from pylxc.services.instances.service import Instances
+    from pylxc.services.instances.snapshots import Snapshots
     from pylxc.services.networks.service import Networks
     from pylxc.services.operations import Operations
     from pylxc.services.profiles import Profiles
@@ -33,6 +34,7 @@ class Services:
     projects: Projects
     profiles: Profiles
     instances: Instances
+    snapshots: Snapshots
     exec: InstanceExec
     console: InstanceConsole
     files: InstanceFiles

@@ -238,6 +238,28 @@ class InstanceSnapshot(TypedDict):
     size: int
 
 
+class InstanceSnapshotsPost(TypedDict, total=False):
+    """Body of POST /1.0/instances/NAME/snapshots. `expires_at` null takes snapshots.expiry, "never" is no expiry."""
+
+    name: str
+    stateful: bool
+    expires_at: str | None
+
+
+class InstanceSnapshotPost(TypedDict, total=False):
+    """Body of POST /1.0/instances/NAME/snapshots/SNAPSHOT: rename."""
+
+    name: str
+    migration: bool
+    live: bool
+
+
+class InstanceSnapshotPut(TypedDict, total=False):
+    """Body of PUT and PATCH /1.0/instances/NAME/snapshots/SNAPSHOT."""
+
+    expires_at: str
+
+
 class InstanceBackup(TypedDict):
     """A backup of an instance."""
 

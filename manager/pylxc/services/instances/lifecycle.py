@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from pylxc.db import instances
@@ -179,6 +179,32 @@ class Lifecycle:
             self._runtime.unfreeze(key)
         self._tell("resumed", project, name)
 
+    def pause(self, key: str) -> None:
+        """Freeze a running instance for a moment; the caller holds its lock."""
+        self._runtime.freeze(key)
+
+    def resume(self, key: str) -> None:
+        """Let an instance go on that `pause` has frozen; one that has ended meanwhile is left alone."""
+        if self._runtime.get(key) is not None:
+            self._runtime.unfreeze(key)
+
+    @contextmanager
+    def stopped(self, project: str, name: str) -> Iterator[None]:
+        """Kill an instance if it runs, and start it again after the block; the caller holds its lock.
+
+        Should the daemon die in the middle, the next one starts it.
+        """
+        key = storage_name(project, name)
+        runs = self._runtime.get(key) is not None
+        if runs:
+            self._stop(key, force=True, timeout=None)
+            self.mark_running(project, name)
+        try:
+            yield
+        finally:
+            if runs:
+                self._start(project, name)
+
     def settle(self, key: str) -> None:
         """Wait until a container that has ended is cleared away, and restarted if it asked for that."""
         with self._guard:
@@ -333,7 +359,7 @@ class Lifecycle:
             self._record_stop(project, name)
             if not is_expected:
                 self._tell("shutdown" if ended.reason == "halt" else "stopped", project, name)
-            if found.ephemeral and not (is_expected and self._locks.holder(key) == "restart"):
+            if found.ephemeral and not (is_expected and self._locks.holder(key) in ("restart", "restore")):
                 self._forget(key)
                 self._remove(found)
         except NotFound:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pylxc.services.instances.expand import Record
 from pylxc.wire import operations as codes
-from pylxc.wire.instances import Instance, InstanceFull
+from pylxc.wire.instances import Instance, InstanceFull, InstanceSnapshot
 from pylxc.wire.times import NEVER_USED, timestamp
 
 STATUS_CODES = {"Running": codes.RUNNING, "Stopped": codes.STOPPED, "Frozen": codes.FROZEN, "Error": codes.ERROR}
@@ -40,6 +40,6 @@ def etag_fields(record: Record) -> tuple[Any, ...]:
     return (record.architecture, record.config, record.devices, record.ephemeral, list(record.profiles))
 
 
-def full(instance: Instance, state: Any) -> InstanceFull:
+def full(instance: Instance, state: Any, snapshots: list[InstanceSnapshot]) -> InstanceFull:
     """Return what recursion=2 has of an instance."""
-    return {**instance, "backups": [], "state": state, "snapshots": []}
+    return {**instance, "backups": [], "state": state, "snapshots": snapshots}

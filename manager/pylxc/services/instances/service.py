@@ -29,10 +29,12 @@ from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.logs import Logs
 from pylxc.services.instances.remove import Remover, check_free
 from pylxc.services.instances.render import etag_fields, full, render
+from pylxc.services.instances.snapshots import Snapshots
 from pylxc.services.instances.state import States
 from pylxc.services.instances.templates import Templates
 from pylxc.services.instances.update import Updater, changed_keys
 from pylxc.services.operations import Operation, Operations
+from pylxc.services.rendering.renderer import Renderer
 from pylxc.services.storage.service import StoragePools
 from pylxc.wire.instances import InstancePost, InstancePut, InstancesPost, InstanceState, InstanceStatePut
 
@@ -71,7 +73,8 @@ class Instances:
         self._locks = InstanceLocks()
         self._logs = Logs(paths)
         self._states = States(runtime, storage)
-        self._templates = Templates(runtime)
+        self._renderer = Renderer()
+        self._templates = Templates(runtime, self._renderer)
         self._remover = Remover(db, paths, storage, devices, events)
         self._hotplug = Hotplug(db, paths, runtime, devices)
         self._lifecycle = Lifecycle(
@@ -85,6 +88,16 @@ class Instances:
             templates=self._templates,
             hotplug=self._hotplug,
             remove=self._remover.delete,
+        )
+        self.snapshots = Snapshots(
+            db=db,
+            storage=storage,
+            devices=devices,
+            operations=operations,
+            events=events,
+            locks=self._locks,
+            lifecycle=self._lifecycle,
+            renderer=self._renderer,
         )
         self._boot = Boot(db, runtime, self._lifecycle)
         self.updater = Updater(db, devices, events, self._locks, self._apply_live)
@@ -149,7 +162,8 @@ class Instances:
         keys = [storage_name(item["project"], item["name"]) for item in chosen]
         wanted = {key: running[key] for key in keys if key in running}
         states = self._states.read((by_key[key] for key in keys), wanted)
-        return [full(rendered[key], states[key]) for key in keys]
+        snapshots = self.snapshots.of(by_key[key] for key in keys)
+        return [full(rendered[key], states[key], snapshots.get(key, [])) for key in keys]
 
     def get(self, project: str, name: str, recursion: int = 0) -> tuple[Any, str]:
         """Return an instance and its entity tag; recursion adds state, snapshots and backups.
@@ -163,7 +177,8 @@ class Instances:
         tag = etag.etag(*etag_fields(found))
         if not recursion:
             return instance, tag
-        return full(instance, self._states.read([found], running)[found.key]), tag
+        state, snapshots = self._states.read([found], running), self.snapshots.of([found])
+        return full(instance, state[found.key], snapshots.get(found.key, [])), tag
 
     def state(self, project: str, name: str) -> InstanceState:
         """Return what an instance uses now; raises NotFound."""
@@ -202,9 +217,22 @@ class Instances:
         return self._creator.create(project, body)
 
     def update(self, project: str, name: str, body: InstancePut, if_match: str | None) -> Operation:
-        """Start replacing an instance's configuration, as PUT does; see `Updater.check` for what is refused at once."""
+        """Start replacing an instance's configuration, as PUT does; see `Updater.check` for what is refused at once.
+
+        With `restore` it goes back to a snapshot instead, see `Snapshots.restore`.
+        """
+        if snapshot := body.get("restore"):
+            return self._restore(project, name, snapshot.rpartition("/")[2], body)
         self.updater.check(project, name, body, if_match)
         return self._operation("Updating instance", project, name, lambda: self.updater.replace(project, name, body))
+
+    def _restore(self, project: str, name: str, snapshot: str, body: InstancePut) -> Operation:
+        if body.get("stateful"):
+            raise NotSupported("Stateful snapshots are not supported")
+        self.snapshots.check_restore(project, name, snapshot)
+        return self._operation(
+            "Restoring snapshot", project, name, lambda: self.snapshots.restore(project, name, snapshot)
+        )
 
     def patch(self, project: str, name: str, body: InstancePut, if_match: str | None) -> None:
         """Merge changes into an instance at once, as PATCH does; see `Updater.merge`."""
@@ -307,6 +335,7 @@ class Instances:
         """Make rows and what runs agree; call once, after the runtime has opened and networks and pools are up."""
         self._remover.reconcile()
         self._lifecycle.adopt()
+        self.snapshots.reconcile()
 
     def autostart(self) -> None:
         """Start what is to run with the daemon; see `Boot.start_all`."""
@@ -318,7 +347,7 @@ class Instances:
 
     def close(self) -> None:
         """Let go of what helps starting them."""
-        self._templates.close()
+        self._renderer.close()
 
     # Helpers
 

@@ -45,17 +45,13 @@ def deferred(config: Config, trigger: str) -> Config:
 class Templates:
     """Applies templates; thread-safe."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, renderer: Renderer) -> None:
         self._runtime = runtime
-        self._renderer = Renderer()
+        self._renderer = renderer
 
     def prepare(self) -> None:
         """Begin to load what rendering needs: an instance is made and may be started at once."""
         self._renderer.prepare()
-
-    def close(self) -> None:
-        """Let go of what renders."""
-        self._renderer.close()
 
     def apply(self, found: Record, volume: str, idmap: IdMap | None) -> None:
         """Make the files of the templates that are due at a start; nothing is written when one cannot be rendered.

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from pylxc.db import instances, profiles, projects
 from pylxc.db.engine import Database
 from pylxc.db.models import Config, Devices, Instance
-from pylxc.errors import BadRequest, NotFound, PylxcError
+from pylxc.errors import BadRequest, PylxcError
 from pylxc.paths import storage_name
 from pylxc.revert import Reverter
 from pylxc.services import etag
@@ -80,8 +80,6 @@ class Updater:
         with self._db.reading() as session:
             found = load(session, project, name)
             etag.check(if_match, *etag_fields(found))
-            if body.get("restore"):
-                raise NotFound("Snapshot not found")
             self._validate(session, found, _replaced(found, body))
 
     def replace(self, project: str, name: str, body: InstancePut) -> None:

@@ -7,6 +7,7 @@ behave as in Go: a map has keys and no methods, what is missing is empty text. S
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -214,6 +215,18 @@ def _add(value: Any, other: Any) -> Any:
     return value + other if isinstance(value, int) and isinstance(other, int) else f"{value}{other}"
 
 
+_GO_LAYOUT = {"2006": "%Y", "January": "%B", "Jan": "%b", "Monday": "%A", "Mon": "%a", "01": "%m", "02": "%d",
+              "15": "%H", "03": "%I", "04": "%M", "05": "%S", "PM": "%p", "MST": "%Z", "-0700": "%z",
+              "%": "%%"}  # fmt: skip
+_GO_PART = re.compile("|".join(map(re.escape, _GO_LAYOUT)))
+
+
+def _date(value: Any, layout: str) -> str:
+    """Return a time (RFC 3339) in a layout of Go's, which shows how 2006-01-02 15:04:05 is to be written."""
+    moment = dt.datetime.fromisoformat(str(value))
+    return moment.strftime(_GO_PART.sub(lambda part: _GO_LAYOUT[part[0]], layout))
+
+
 def _integer(value: Any) -> int:
     try:
         return int(float(value))
@@ -229,6 +242,7 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "addslashes": lambda value: re.sub(r"([\\'\"])", r"\\\1", str(value)),
     "capfirst": lambda value: str(value)[:1].upper() + str(value)[1:],
     "cut": lambda value, text: str(value).replace(str(text), ""),
+    "date": _date,
     "default": lambda value, default="": value or default,
     "default_if_none": _default_if_none,
     "divisibleby": lambda value, by: _integer(by) != 0 and _integer(value) % _integer(by) == 0,

@@ -39,6 +39,7 @@ _CALLS = """
 _WARM = (
     '{% if config_get("a", "b")|default:"x" == "b" && !path %}{{- properties.a|upper }}{% endif %}',
     "{% for key, value in config %}{{ loop.index }}{% endfor %}{% set a = 1 %}{% ifequal a 1 %}{% endifequal %}",
+    '{{ "2026-01-02T03:04:05Z"|date:"2006-01-02" }}',
     "{% if %}",
     "{{ nothing() }}",
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import quote
 
 from sqlalchemy import delete
@@ -122,7 +123,7 @@ class Volumes:
         self._finish(row)
 
     def delete_instance(self, pool: str, project: str, name: str) -> None:
-        """Remove an instance's volume; none is no error."""
+        """Remove an instance's volume with its snapshots'; none is no error."""
         with self._db.reading() as session:
             row = storage.volume(session, pool, project, "container", name, state=None)
         if row is not None:
@@ -250,9 +251,17 @@ class Volumes:
 
     def _drop(self, row: models.StorageVolume) -> None:
         driver = self._driver(row.pool.name)
+        if row.type == "container":
+            self._drop_snapshots(driver, _snapshot_place(row.project.name, row.name))
         driver.delete_volume(_place(row.type, row.project.name, row.name))
         self._forget(row)
         self._sweeper.add(driver)
+
+    @staticmethod
+    def _drop_snapshots(driver: StorageDriver, place: str) -> None:
+        with suppress(FileNotFoundError):
+            for snapshot in os.listdir(driver.path(place)):
+                driver.delete_volume(f"{place}/{snapshot}")
 
     def _with_room(self, make: Callable[[], None]) -> None:
         """Make a volume; when the pool is full, once more after what was deleted lately has been freed."""

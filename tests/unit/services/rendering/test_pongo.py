@@ -28,6 +28,7 @@ def render(source: str) -> str:
     ("source", "text"),
     [
         ("{{ instance.name }}\n", "c1\n"),
+        ("{{ '2026-01-02T03:04:05Z'|date:'2006-01-02_15-04-05 %' }}", "2026-01-02_03-04-05 %"),
         ("{{ container.name }}\n\n", "c1\n\n"),
         ("a\n{% if trigger == 'create' %}\nb\n{% endif %}\nc", "a\n\nb\n\nc"),
         ("a\n  {%- if trigger == 'create' -%}\n  b\n{%- endif %}\nc", "ab\nc"),
