@@ -134,9 +134,9 @@ _SNAPSHOTS = (
         help="When to take snapshots: cron fields, or @hourly, @daily, ... with commas."),
     Key(name="snapshots.schedule.stopped", type="bool", check=v.boolean, acts=False, default="false", live=True,
         help="Whether a stopped instance is snapshotted on schedule too."),
-    Key(name="snapshots.pattern", type="template", acts=False, default="snap%d", live=True,
+    Key(name="snapshots.pattern", type="template", default="snap%d", live=True,
         help="Name of snapshots that were given none."),
-    Key(name="snapshots.expiry", type="expiry", check=v.expiry, acts=False, live=True,
+    Key(name="snapshots.expiry", type="expiry", check=v.expiry, live=True,
         help="When snapshots expire, such as `1M 2H 3d 4w 5m 6y`."),
 )  # fmt: skip
 
