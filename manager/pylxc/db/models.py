@@ -94,8 +94,8 @@ class InstanceProfile(Base):
 class Instance(Base):
     """A container.
 
-    `new_name` is set while a rename is under way, `restoring` while it goes back to a snapshot; `attached` are the devices
-    that it has running.
+    `new_name` is set while a rename is under way, `restoring` while it goes back to a snapshot; `attached` are the
+    devices that it has running.
     """
 
     __tablename__ = "instances"
