@@ -24,7 +24,7 @@ from tests.support.wait import until
 
 
 def test_lease_names_and_release(host: NetworkHost) -> None:
-    host.create()
+    host.create(ipv6_address="none")
     one, two = host.guest("c01"), host.guest("c02")
     leased = one.dhcp()
     assert leased["router"] == leased["dns"] == host.gateway
@@ -267,7 +267,8 @@ host = NetworkHost(Path(sys.argv[1]))
 print("ready", flush=True)
 while True:
     host.create("br0")
-    host.networks.update("br0", {"ipv4.address": "10.199.9.1/24"}, None)
+    host.networks.update("br0", {"ipv4.address": "10.199.9.1/24", "bridge.external_interfaces": "ext0"}, None)
+    host.networks.update("br0", {"ipv4.address": "10.199.9.1/24", "ipv4.routes": "10.77.0.0/24"}, None)
     host.networks.rename("br0", "br1")
     host.networks.delete("br1")
 """
@@ -275,6 +276,7 @@ while True:
 
 def test_killed_at_random_moments(host: NetworkHost, inside: NetworkNamespace, tmp_path: Path) -> None:
     host.networks.close()
+    output("ip", "link", "add", "ext0", "type", "veth", "peer", "name", "ext1")
     seed = random.randrange(10**6)
     print(f"seed {seed}")  # noqa: T201 - pytest shows it when the test fails
     moments = random.Random(seed)
@@ -290,7 +292,7 @@ def test_killed_at_random_moments(host: NetworkHost, inside: NetworkNamespace, t
             process.wait()
         host.open()
         managed = [network["name"] for network in host.networks.list() if network["managed"]]
-        assert sorted(links()) == sorted(["lo", *managed])
+        assert sorted(links()) == sorted(["lo", "ext0", "ext1", *managed])
         assert until(lambda: len(host.dnsmasqs()) == len(managed), "what the dead one was starting ends")  # noqa: B023
         assert sorted(os.listdir(host.paths.networks)) == managed
         rules = output("nft", "list", "ruleset")
@@ -298,6 +300,9 @@ def test_killed_at_random_moments(host: NetworkHost, inside: NetworkNamespace, t
         for name in managed:
             assert host.networks.get(name)["status"] == "Created"
             assert f".network.{name} {{" in rules
+            config = host.networks.get(name)["config"]
+            assert ("10.77.0.0/24" in output("ip", "route")) == ("ipv4.routes" in config)
+            assert ("master" in output("ip", "link", "show", "ext0")) == ("bridge.external_interfaces" in config)
             host.networks.delete(name)
         host.networks.close()
     host.open()

@@ -12,6 +12,17 @@ from pylxc.kernel import namespaces
 # nsenter keeps the caller's mount namespace; `ip netns exec` would hide /sys/fs/cgroup behind a new /sys.
 
 
+@contextlib.contextmanager
+def entered(path: str) -> Iterator[None]:
+    """Have this thread be in the network namespace of a file."""
+    with open("/proc/thread-self/ns/net") as own, open(path) as new:
+        namespaces.setns(new.fileno(), namespaces.CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            namespaces.setns(own.fileno(), namespaces.CLONE_NEWNET)
+
+
 class NetworkNamespace:
     """A named network namespace with loopback up."""
 
@@ -44,15 +55,9 @@ class NetworkNamespace:
                     continue
         return found
 
-    @contextlib.contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> contextlib.AbstractContextManager[None]:
         """Have this thread be in it."""
-        with open("/proc/thread-self/ns/net") as own, open(self.path) as new:
-            namespaces.setns(new.fileno(), namespaces.CLONE_NEWNET)
-            try:
-                yield
-            finally:
-                namespaces.setns(own.fileno(), namespaces.CLONE_NEWNET)
+        return entered(self.path)
 
     def add_outside(self) -> str:
         """Connect it to an `outside` namespace, its default route, and return the address there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Mapping
@@ -14,13 +15,14 @@ from pylxc.services.events import EventBus
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.networks.service import Networks
 from pylxc.services.storage.service import StoragePools
+from tests.support.namespace import entered
 from tests.support.wait import until
 
 _DHCP_SCRIPT = """#!/bin/sh
 [ "$1" = bound ] || exit 0
 ip address add "$ip/$mask" dev "$interface"
 ip route add default via "$router"
-echo "ip=$ip router=$router dns=$dns domain=$domain"
+echo "ip=$ip router=$router dns=$dns domain=$domain lease=$lease search=$search mtu=$mtu"
 """
 
 
@@ -54,14 +56,38 @@ class Guest:
     def dhcp(self, hostname: str = "") -> dict[str, str]:
         """Lease an address and configure it; return what the server said."""
         wanted = ("-x", f"hostname:{hostname}") if hostname else ()
-        client = ("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-t", "10", "-T", "1")
+        client = (
+            "busybox",
+            "udhcpc",
+            "-O",
+            "search",
+            "-O",
+            "mtu",
+            "-i",
+            "eth0",
+            "-n",
+            "-q",
+            "-f",
+            "-t",
+            "10",
+            "-T",
+            "1",
+        )
         printed = self.run(*client, *wanted, "-s", str(self.host.script))
         line = next(text for text in printed.splitlines() if text.startswith("ip="))
         return dict(word.partition("=")[::2] for word in line.split())
 
-    def resolve(self, name: str) -> str:
+    def resolve(self, name: str, kind: str = "a") -> str:
         """Ask the bridge's DNS for a name; return everything that nslookup prints."""
-        return self.run("busybox", "nslookup", "-type=a", name, self.host.gateway, check=False)
+        return self.run("busybox", "nslookup", f"-type={kind}", name, self.host.gateway, check=False)
+
+    def pings(self, address: str) -> bool:
+        """Return whether an address answers within a second."""
+        return " 0% packet loss" in self.run("busybox", "ping", "-c1", "-W1", address, check=False)
+
+    def entered(self) -> contextlib.AbstractContextManager[None]:
+        """Have this thread be in the namespace."""
+        return entered(f"/proc/{self.process.pid}/ns/net")
 
     def close(self) -> None:
         """End the process; the interfaces go with it."""
@@ -89,8 +115,9 @@ class NetworkHost:
         self.devices = DeviceManager(self.networks, storage)
 
     def create(self, name: str = "br0", **config: str) -> None:
-        """Make a network."""
-        self.networks.create(name, "bridge", {key.replace("_", "."): value for key, value in config.items()})
+        """Make a network; `ipv4_address` is the key ipv4.address."""
+        keys = {key if "." in key else key.replace("_", "."): value for key, value in config.items()}
+        self.networks.create(name, "bridge", keys)
 
     @property
     def gateway(self) -> str:

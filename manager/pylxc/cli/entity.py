@@ -178,12 +178,12 @@ class Entity:
         row: Row,
         keep: Callable[[dict[str, Any]], bool] = lambda _: True,
     ) -> Command:
-        """Return the list command; `row` gives a text per title of `header`, `keep` says what is listed."""
+        """Return the list command; `row` gives a text per title of `header`, `keep` says what has a row, as with lxc."""
 
         def run(session: Session, args: Args) -> None:
             session.name(args.words[0] if args.words else "")
-            found = [one for one in session.client.get(self.path, recursion=1) if keep(one)]
-            show(args.format, header, sort_rows([row(one) for one in found]), found)
+            found = session.client.get(self.path, recursion=1)
+            show(args.format, header, sort_rows([row(one) for one in found if keep(one)]), found)
 
         return Command("list", summary, "[<remote>:]", run, words=(0, 1), aliases=("ls",), options=(FORMAT,))
 

@@ -191,10 +191,6 @@ class Dnsmasq:
                 owner = os.fstat(file.fileno())
         except FileNotFoundError:
             return
-        except OSError as error:
-            log.warning("Cannot read %s, leases begin anew: %s", self._leases, error.strerror)
-            os.rename(self._leases, f"{self._leases}.damaged")
-            return
         whole = [line for line in lines if _is_lease(line)]
         if whole == lines:
             return

@@ -23,6 +23,7 @@ from pylxc.revert import Reverter
 from pylxc.runtime.keeper import Keeper
 from pylxc.services import etag
 from pylxc.services.events import EventBus
+from pylxc.services.networks import leases
 from pylxc.services.networks.guard import Guard
 from pylxc.services.networks.interfaces import Interfaces
 from pylxc.wire.networks import Network, NetworkLease, NetworkState
@@ -200,20 +201,7 @@ class Networks:
         with self._db.reading() as session:
             row = networks.get(session, name)
         driver = self._driver(row)
-        hosts = driver.hosts().values()
-        static = {address for host in hosts for address in (host.ipv4, host.ipv6) if address}
-        found: Leases = []
-        hwaddr = row.config.get("bridge.hwaddr") or row.config.get("volatile.bridge.hwaddr", "")
-        for family in ("ipv4", "ipv6"):
-            address = row.config.get(f"{family}.address", "none")
-            if address != "none":
-                found.append(_lease(f"{name}.gw", hwaddr, address.partition("/")[0], "gateway"))
-        for host in hosts:
-            found += [_lease(host.name, host.hwaddr, a, "static") for a in (host.ipv4, host.ipv6) if a]
-        for lease in driver.leases():
-            if lease.address not in static:
-                found.append(_lease(lease.hostname, lease.hwaddr, lease.address, "dynamic"))
-        return found
+        return leases.listed(name, row.config, driver.hosts().values(), driver.leases())
 
     # Changing
 
@@ -419,10 +407,6 @@ class Networks:
 
 def _host_key(project: str, instance: str, device: str) -> str:
     return f"{storage_name(project, instance)}.{device}"
-
-
-def _lease(hostname: str, hwaddr: str, address: str, kind: str) -> NetworkLease:
-    return {"hostname": hostname, "hwaddr": hwaddr, "address": address, "type": kind, "location": "none"}
 
 
 def _tagged(network: Network) -> tuple[object, ...]:
