@@ -133,7 +133,7 @@ class NetworkHost:
         return next(guest for guest in self.guests if guest.name == name)
 
     def dnsmasqs(self) -> list[int]:
-        """Return the running dnsmasq processes of this directory."""
+        """Return the dnsmasq processes of this directory that serve; for a moment one that starts is two."""
         found = []
         for entry in os.listdir("/proc"):
             if entry.isdigit():
@@ -141,7 +141,7 @@ class NetworkHost:
                     command = Path(f"/proc/{entry}/cmdline").read_bytes()
                 except OSError:
                     continue
-                if command.startswith(b"dnsmasq\0") and f"{self.paths.networks}/".encode() in command:
+                if command.startswith(b"dnsmasq\0--conf-file=") and f"{self.paths.networks}/".encode() in command:
                     found.append(int(entry))
         return found
 

@@ -178,7 +178,7 @@ class Entity:
         row: Row,
         keep: Callable[[dict[str, Any]], bool] = lambda _: True,
     ) -> Command:
-        """Return the list command; `row` gives a text per title of `header`, `keep` says what has a row, as with lxc."""
+        """Return the list command; `row` gives a text per title of `header`, `keep` says which have a row."""
 
         def run(session: Session, args: Args) -> None:
             session.name(args.words[0] if args.words else "")
