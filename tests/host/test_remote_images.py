@@ -17,6 +17,7 @@ from tests.support.simplestreams import Simplestreams, another_version
 from tests.support.terminal import Terminal
 from tests.support.tls import Authority
 from tests.support.wait import until
+from tests.support.webserver import WebServer
 
 NOBLE = "com.ubuntu.cloud:server:24.04:amd64"
 ALPINE = "alpine:3.19:amd64:default"
@@ -243,3 +244,34 @@ def test_progress_elsewhere_and_cancelling(daemon: Daemon, slow: Simplestreams, 
     assert init.returncode == 1
     assert name not in daemon.instances()
     until(lambda: not lines(daemon, "image", "list", fingerprint(slow)), "nothing is kept")
+
+
+# -- public servers of LXD's own protocol --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def public(daemon: Daemon, tmp_path: Path) -> Iterator[WebServer]:
+    """A server of LXD's protocol whose certificate nobody has signed that this host trusts."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/1.0").write_text(json.dumps({"metadata": {"api_version": "1.0", "public": True}}))
+    server = WebServer(tmp_path / "tree", Authority(tmp_path), daemon.netns)
+    yield server
+    server.close()
+
+
+def test_a_server_is_known_by_the_certificate_that_was_accepted(daemon: Daemon, public: WebServer) -> None:
+    address = public.url.removeprefix("https://")
+    add = ["remote", "add", "site", address, "--public"]
+    for answer, said in (("", "NACKed by user"), ("maybe\n", "Please type")):
+        refused = daemon.command(*add, input=answer, check=False)
+        assert (refused.returncode, said in refused.stderr) == (1, True)
+    asked = daemon.command(*add, input="n\n", check=False).stdout
+    daemon.command(*add, input=re.findall(r"Certificate fingerprint: ([0-9a-f]{64})", asked)[0] + "\n")
+    shown = json.loads(daemon.command("remote", "list", "-f", "json").stdout)["site"]
+    assert (shown["Addr"], shown["Protocol"], shown["Public"]) == (public.url, "lxd", True)
+    certificate = Path(f"{daemon.dir}/client/servercerts/site.crt")
+    assert certificate.read_text().startswith("-----BEGIN CERTIFICATE-----")
+    daemon.command("remote", "remove", "site")
+    assert not certificate.exists()
+    assert daemon.command(*add, "--accept-certificate").stdout == ""
+    daemon.command("remote", "remove", "site")
