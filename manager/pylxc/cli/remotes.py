@@ -105,7 +105,11 @@ class Remotes:
         """
         remote = self._find(name)
         if remote is None:
-            raise NotFound(f'The remote "{name}" doesn\'t exist', hint="pylxc remote list shows those that do")
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, [one.name for one in self.all()], 1)
+            hint = f"did you mean {near[0]}?" if near else "pylxc remote list shows those that do"
+            raise NotFound(f'The remote "{name}" doesn\'t exist', hint=hint)
         return remote
 
     def _find(self, name: str) -> Remote | None:

@@ -91,6 +91,8 @@ def test_a_shipped_one_can_go_and_come_back() -> None:
     assert remotes.get("old-images").addr == "https://images.linuxcontainers.org"
     with pytest.raises(NotFound, match='The remote "images" doesn\'t exist'):
         remotes.get("images")
+    with pytest.raises(NotFound, match="did you mean ubuntu\\?"):
+        remotes.get("ubunto")
     remotes.add(mirror("images"))
     assert Remotes.load().get("images").addr == "https://m.example/x"
 
