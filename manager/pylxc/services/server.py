@@ -25,9 +25,7 @@ from pylxc.services.certificate import ServerCertificate
 from pylxc.services.etag import check, etag
 from pylxc.services.events import EventBus
 from pylxc.services.storage.service import StoragePools
-
-DIALECT = "5.0.2"
-"""The LXD release whose API this server speaks. Clients compare `server_version` with what they need."""
+from pylxc.wire.server import DIALECT
 
 _LISTENERS = frozenset(
     {

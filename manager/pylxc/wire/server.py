@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+DIALECT = "5.0.2"
+"""The LXD release whose API this server speaks. Clients compare `server_version` with what they need."""
+
 
 class ServerPut(TypedDict, total=False):
     """Body of PUT and PATCH /1.0. Values may come as numbers or booleans; they are kept as text."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pylxc.errors import BadRequest
+from pylxc.kernel.architecture import host_architectures
 from pylxc.wire import images as wire
 from pylxc.wire.times import NEVER
+
+_FINGERPRINT = re.compile("[0-9a-f]{64}")
 
 Cancelled = Callable[[], None]
 """Raises when the user has asked for the end; long work calls it now and then."""
@@ -108,6 +113,26 @@ class ImageDriver(Protocol):
         Raises:
             PylxcError: it cannot be had; or what `check_cancelled` raises.
         """
+
+
+def is_fingerprint(value: object) -> bool:
+    """Tell whether something from elsewhere is a whole fingerprint, in lower case."""
+    return isinstance(value, str) and bool(_FINGERPRINT.fullmatch(value))
+
+
+def refuse_foreign(image: wire.Image, wanted: str) -> None:
+    """Refuse an image that this host cannot run.
+
+    Args:
+        image: what a place says of it.
+        wanted: what it was asked for by.
+
+    Raises:
+        BadRequest: it is for another kind of machine.
+    """
+    if image["architecture"] not in host_architectures():
+        own = " and ".join(host_architectures())
+        raise BadRequest(f"The image {wanted[:100]!r} is for {image['architecture']}, and this host runs {own}")
 
 
 def wire_image(**known: Any) -> wire.Image:

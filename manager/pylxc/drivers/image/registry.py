@@ -8,6 +8,8 @@ from pylxc.drivers.image.base import Host, ImageDriver
 from pylxc.errors import NotSupported
 
 _DRIVERS = {
+    "direct": "pylxc.drivers.image.direct:DirectDriver",
+    "lxd": "pylxc.drivers.image.lxd:LxdDriver",
     "recipe": "pylxc.drivers.image.recipe:RecipeDriver",
     "simplestreams": "pylxc.drivers.image.simplestreams:SimplestreamsDriver",
 }

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from pylxc import __version__
 from pylxc.drivers.image import streams
-from pylxc.drivers.image.base import Area, Cancelled, Host, Offer, Progress
+from pylxc.drivers.image.base import Area, Cancelled, Host, Offer, Progress, refuse_foreign
 from pylxc.drivers.image.documents import Documents, Kept
 from pylxc.drivers.image.download import Meter, file_pieces
 from pylxc.drivers.image.signature import KeyRing
@@ -54,15 +54,17 @@ class SimplestreamsDriver:
     def find(self, source: Mapping[str, str], check_cancelled: Cancelled, *, fresh: bool) -> Offer:
         """Return what the server has for an alias or the beginning of a fingerprint, in either; see `ImageDriver`."""
         place = self._place(source)
+        wanted = source.get("alias") or source.get("fingerprint") or ""
+        if not wanted:
+            raise BadRequest("An image is asked for by its alias or fingerprint")
         found = place.catalogue(check_cancelled, max_age=0, fresh=fresh)
         images: list[wire.Image] = json.loads(found.images)
-        wanted = source.get("alias") or source.get("fingerprint") or ""
         image = _by_alias(images, wanted)  # `lxc image copy` sends names as fingerprints
         alias = wanted if image else ""
         image = image or _by_fingerprint(images, wanted)
         if image is None:
             raise NotFound(f"{place.name} has no image {wanted[:100]!r}")
-        _refuse_foreign(image, wanted)
+        refuse_foreign(image, wanted)
         kept = {"protocol": "simplestreams", "server": place.server, "certificate": place.certificate, "alias": alias}
         files = json.loads(found.files)[image["fingerprint"]]
         source = {key: value for key, value in kept.items() if value}
@@ -204,9 +206,3 @@ def _by_fingerprint(images: list[wire.Image], prefix: str) -> wire.Image | None:
     if len(found) > 1:
         raise BadRequest("Partial fingerprint matches more than one image", hint="give more of it")
     return next(iter(found.values()), None)
-
-
-def _refuse_foreign(image: wire.Image, wanted: str) -> None:
-    if image["architecture"] not in host_architectures():
-        own = " and ".join(host_architectures())
-        raise BadRequest(f"The image {wanted[:100]!r} is for {image['architecture']}, and this host runs {own}")

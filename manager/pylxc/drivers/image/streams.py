@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from pylxc.drivers.image.base import wire_image
+from pylxc.drivers.image.base import is_fingerprint, wire_image
 from pylxc.errors import Internal
 from pylxc.kernel.architecture import architecture_name, host_architectures
 from pylxc.wire import images as wire
@@ -34,7 +33,6 @@ _ROOTFS = {
 _COMBINED = ("lxd_combined.tar.gz", "incus_combined.tar.gz")
 _DEFAULT_OS = {"https://cloud-images.ubuntu.com": "ubuntu"}
 """Servers on which aliases need not name the system."""
-_FINGERPRINT = re.compile("[0-9a-f]{64}")
 _LONGEST = 1000
 
 
@@ -181,7 +179,7 @@ def _file(item: Mapping[str, Any], part: str) -> File:
 
 
 def _fingerprint(value: object) -> str:
-    return value if isinstance(value, str) and _FINGERPRINT.fullmatch(value) else ""
+    return str(value) if is_fingerprint(value) else ""
 
 
 def _text(value: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
 from sqlalchemy.exc import IntegrityError
@@ -127,9 +127,19 @@ def add_alias(session: Session, scope: str, name: str, description: str, target:
         Conflict: the name is taken.
     """
     image = rows.get(session, scope, target)
-    if rows.find_alias(session, scope, name):
-        raise Conflict(f"Alias {name!r} already exists")
+    refuse_taken(session, scope, [{"name": name}])
     session.add(ImageAlias(project_id=image.project_id, image=image, name=name, description=description))
+
+
+def refuse_taken(session: Session, scope: str, aliases: Sequence[wire.ImageAlias]) -> None:
+    """Check that no image has one of these names.
+
+    Raises:
+        Conflict: the name is taken.
+    """
+    for alias in aliases:
+        if rows.find_alias(session, scope, alias["name"]):
+            raise Conflict(f"Alias {alias['name']!r} already exists")
 
 
 def check_name(name: str) -> str:

@@ -21,7 +21,7 @@ from pylxc.resources import resource_dir
 from pylxc.runtime.handle import Runtime
 from pylxc.services import etag
 from pylxc.services.events import EventBus
-from pylxc.services.images.aliases import Aliases, add_alias, check_name
+from pylxc.services.images.aliases import Aliases, add_alias, check_name, refuse_taken
 from pylxc.services.images.importing import Importer, ImportOptions, expiry
 from pylxc.services.images.pull import Puller
 from pylxc.services.images.render import etag_fields, render
@@ -205,24 +205,15 @@ class Images:
 
         Raises:
             BadRequest: no source, or a malformed one.
+            Conflict: an alias is taken.
             NotSupported: a kind of source that this server does not do.
         """
-        source = {key: str(value) for key, value in (body.get("source") or {}).items()}
-        kind, mode = source.get("type") or "", source.get("mode") or "pull"
-        if not kind:
-            raise BadRequest("An image needs a source type")
-        if kind != "image" or mode != "pull":
-            raise NotSupported(f"Unsupported image source {kind!r} in mode {mode!r}")
-        options = ImportOptions(
-            public=body.get("public", False),
-            auto_update=body.get("auto_update", False),
-            filename=body.get("filename", ""),
-            expires_at=body.get("expires_at"),
-            properties=body.get("properties", {}),
-            profiles=body.get("profiles") or ["default"],
-            aliases=_aliases(body.get("aliases", [])),
-        )
+        source = _pulled(body.get("source") or {})
+        aliases = _aliases(body.get("aliases", []))
+        expires_at = expiry(body.get("expires_at"))
         self._puller.check(source)
+        with self._db.reading() as session:
+            refuse_taken(session, projects.scope_name(session, project, "images"), aliases)
 
         def run(operation: Operation) -> dict[str, Any]:
             found = self._puller.find(source, operation)
@@ -231,9 +222,12 @@ class Images:
                 scope = projects.scope_name(session, project, "images")
                 image = rows.get(session, scope, fingerprint)
                 image.cached = False
-                image.public, image.auto_update = options.public, options.auto_update
-                image.properties = image.properties | options.properties
-                for alias in options.aliases:
+                image.public, image.auto_update = body.get("public", False), body.get("auto_update", False)
+                image.filename = body.get("filename") or image.filename
+                image.expires_at = expires_at or image.expires_at
+                image.properties = image.properties | body.get("properties", {})
+                image.profiles = body.get("profiles") or image.profiles
+                for alias in aliases:
                     add_alias(session, scope, alias["name"], alias.get("description", ""), fingerprint)
             return {"fingerprint": fingerprint, "size": str(image.size)}
 
@@ -355,6 +349,19 @@ class Images:
         """
         with self._locks.shared(fingerprint):
             self._unpacker.unpack(fingerprint, target)
+
+
+def _pulled(source: wire.ImagesPostSource) -> dict[str, str]:
+    """Return the source of POST /1.0/images as drivers take it."""
+    given = {key: str(value) for key, value in source.items()}
+    kind, mode = given.get("type") or "", given.get("mode") or "pull"
+    if not kind:
+        raise BadRequest("An image needs a source type")
+    if kind == "url":
+        return {"protocol": "direct", "server": given.get("url", "")}
+    if kind != "image" or mode != "pull":
+        raise NotSupported(f"Unsupported image source {kind!r} in mode {mode!r}")
+    return given
 
 
 def _newest(session: Session, scope: str, wanted: dict[str, str]) -> str:
