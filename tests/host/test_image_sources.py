@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
-from tests.support.daemon import POOL_ONLY, Daemon, unique
-from tests.support.simplestreams import Simplestreams, another_version
+from tests.support.daemon import POOL_ONLY, ApiError, Daemon, unique
+from tests.support.proxy import Proxy
+from tests.support.simplestreams import INDEX, PRODUCTS, Simplestreams, another_version
 from tests.support.tls import Authority
+from tests.support.wait import until
+from tests.support.webserver import WebServer
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +51,8 @@ def server(tmp_path: Path, daemon: Daemon, authority: Authority) -> Iterator[Sim
     server.close()
 
 
-def source(server: Simplestreams, alias: str = "22.04", **more: str) -> dict[str, str]:
-    return {
-        "type": "image",
-        "mode": "pull",
-        "server": server.url,
-        "protocol": "simplestreams",
-        "alias": alias,
-        **more,
-    }
+def source(server: WebServer, alias: str = "22.04", **more: str) -> dict[str, str]:
+    return {"type": "image", "mode": "pull", "server": server.url, "protocol": "simplestreams", "alias": alias, **more}
 
 
 def pull(daemon: Daemon, source: dict[str, str], **body: Any) -> str:
@@ -56,11 +60,50 @@ def pull(daemon: Daemon, source: dict[str, str], **body: Any) -> str:
     return fingerprint
 
 
-def published(server: Simplestreams, busybox_files: list[str], version: str = "20240101", **more: Any) -> str:
+def refused(daemon: Daemon, source: dict[str, str]) -> str:
+    """Ask for an image that cannot be had; return the one line that says so."""
+    before = daemon.request("GET", "/1.0/images")
+    with pytest.raises(ApiError) as error:
+        pull(daemon, source)
+    assert "\n" not in error.value.text
+    assert daemon.request("GET", "/1.0/images") == before
+    assert not staged(daemon)
+    return error.value.text
+
+
+def staged(daemon: Daemon) -> list[str]:
+    """Return what lies in the store and belongs to no image."""
+    return [name for name in os.listdir(f"{daemon.dir}/images") if name.startswith(".")]
+
+
+def published(server: Simplestreams, files: list[str], serial: str = "20240101", **more: Any) -> str:
     """Publish an image that no other call has published; return its fingerprint."""
-    fingerprint = server.add(version, another_version(busybox_files, unique("serial")), **more)
+    fingerprint = server.add(serial, another_version(files, unique("serial")), **more)
     server.publish()
     return fingerprint
+
+
+def begin(daemon: Daemon, source: dict[str, str]) -> str:
+    """Begin a pull and return its operation's URL."""
+    operation: str = daemon._exchange("POST", "/1.0/images", {"source": source}, 30)["operation"]
+    return operation
+
+
+def listing(daemon: Daemon, server: WebServer, **query: str) -> list[dict[str, Any]]:
+    query = {"protocol": "simplestreams", "server": server.url, **query}
+    found: list[dict[str, Any]] = daemon.request("GET", f"/1.0/pylxc/images?{urlencode(query)}")
+    return found
+
+
+def launch(daemon: Daemon, name: str, source: dict[str, str]) -> None:
+    daemon.request("POST", "/1.0/instances", {"name": name, "source": source, "start": True}, timeout=120)
+
+
+def squashfs_requests(server: Simplestreams) -> int:
+    return sum(path.endswith(".squashfs") for path in server.paths())
+
+
+# What is found.
 
 
 def test_pull(daemon: Daemon, server: Simplestreams, busybox_files: list[str]) -> None:
@@ -80,7 +123,428 @@ def test_pull(daemon: Daemon, server: Simplestreams, busybox_files: list[str]) -
         "type": "squashfs",
         "version": "22.04",
     }
-    assert image["created_at"] == "2024-01-01T00:00:00Z"
-    assert image["expires_at"] == "2032-04-21T00:00:00Z"
+    assert (image["created_at"], image["expires_at"]) == ("2024-01-01T00:00:00Z", "2032-04-21T00:00:00Z")
     assert image["cached"] is False
-    assert not [name for name in os.listdir(f"{daemon.dir}/images") if name.startswith(".")]
+    assert not staged(daemon)
+
+
+def test_names(daemon: Daemon, server: Simplestreams, busybox_files: list[str]) -> None:
+    """Aliases as the server gives them, with the architecture in any spelling; fingerprints; versions."""
+    old, new = published(server, busybox_files, "20240101"), published(server, busybox_files, "20240201")
+    published(server, busybox_files, "20240301", product="noble", aliases="24.04,n/x", release="noble", version="24.04")
+    for alias in ("22.04", "jammy", "j/amd64", "22.04/x86_64", new[:12], new.upper()):
+        assert [image["fingerprint"] for image in listing(daemon, server, alias=alias)] == [new], alias
+    assert listing(daemon, server, alias="n/x")[0]["properties"]["release"] == "noble"
+    assert pull(daemon, source(server, "", fingerprint=old[:20])) == old
+    assert "update_source" not in daemon.request("GET", f"/1.0/images/{old}")
+    assert refused(daemon, source(server, "nosuch/22.04")).endswith("has no image 'nosuch/22.04'")
+    assert "by its alias or fingerprint" in refused(daemon, source(server, ""))
+
+
+def test_foreign_architecture(daemon: Daemon, server: Simplestreams, busybox_files: list[str]) -> None:
+    arm = published(server, busybox_files, product="arm", arch="arm64", aliases="22.04,only-arm")
+    own = published(server, busybox_files)
+    assert [image["fingerprint"] for image in listing(daemon, server, alias="22.04")] == [own]
+    for alias in ("22.04/arm64", "22.04/aarch64", "only-arm", arm[:12]):
+        text = refused(daemon, source(server, alias))
+        assert text == f"The image {alias!r} is for aarch64, and this host runs x86_64 and i686"
+    (image,) = listing(daemon, server, filter="architecture eq aarch64")
+    assert [alias["name"] for alias in image["aliases"]] == ["22.04/arm64", "only-arm/arm64"]
+
+
+def root_tar(files: list[str], tmp_path: Path) -> bytes:
+    """Return the root file system of a split image as root.tar.xz."""
+    subprocess.run(["unsquashfs", "-q", "-n", "-d", f"{tmp_path}/tree", files[1]], check=True, capture_output=True)
+    command = ["tar", "--xattrs", "-C", f"{tmp_path}/tree", "-cJf", f"{tmp_path}/root.tar.xz", "."]
+    subprocess.run(command, check=True, env={**os.environ, "XZ_OPT": "-0"})
+    return (tmp_path / "root.tar.xz").read_bytes()
+
+
+def test_formats(daemon: Daemon, server: Simplestreams, busybox_files: list[str], tmp_path: Path, name: str) -> None:
+    """Metadata with a tarball, Incus' name for it, both in one; the squashfs is preferred."""
+    metadata = busybox_files[0]
+    root = root_tar(busybox_files, tmp_path)
+    with tarfile.open(tmp_path / "all.tar.gz", "w:gz", compresslevel=1) as archive, tarfile.open(metadata) as described:
+        for member in described:
+            archive.addfile(member, described.extractfile(member))
+        archive.add(tmp_path / "tree", "rootfs")
+    split = another_version(busybox_files, unique("serial"))
+    wanted = {
+        "tar": server.add("20240101", [split[0], root], product="1", aliases="tar", rootfs="root.tar.xz"),
+        "incus": server.add(
+            "20240101", [another_version(busybox_files, "incus")[0], root], product="2", aliases="incus",
+            metadata="incus.tar.xz", rootfs="root.tar.xz",
+        ),
+        "combined": server.add("20240101", [str(tmp_path / "all.tar.gz")], product="3", aliases="combined"),
+    }  # fmt: skip
+    server.publish()
+    for alias, fingerprint in wanted.items():
+        assert pull(daemon, source(server, alias)) == fingerprint
+        daemon.request("POST", "/1.0/instances", {"name": f"{name}-{alias}", "source": source(server, alias)})
+    better = server.add("20240101", split, product="1")
+    server.publish()
+    assert pull(daemon, source(server, "tar")) == better
+    assert {image["fingerprint"] for image in listing(daemon, server, filter="properties.type eq root.tar.xz")} == {
+        wanted["tar"],
+        wanted["incus"],
+    }
+
+
+def test_listing(daemon: Daemon, server: Simplestreams, busybox_files: list[str]) -> None:
+    old, new = published(server, busybox_files, "20240101"), published(server, busybox_files, "20240201")
+    first, second = listing(daemon, server)
+    assert (first["fingerprint"], second["fingerprint"]) == (new, old)
+    assert [alias["name"] for alias in first["aliases"]] == [
+        "22.04", "22.04/amd64", "j", "j/amd64", "jammy", "jammy/amd64",
+    ]  # fmt: skip
+    assert second["aliases"] == []
+    size = sum(os.path.getsize(file) for file in busybox_files)
+    assert abs(first["size"] - size) < 1000
+    assert {key: first[key] for key in ("public", "type", "architecture", "uploaded_at", "filename")} == {
+        "public": True,
+        "type": "container",
+        "architecture": "x86_64",
+        "uploaded_at": "2024-02-01T00:00:00Z",
+        "filename": "ubuntu-22.04-server-cloudimg-amd64-lxd.tar.xz",
+    }
+    pull(daemon, source(server))
+    kept = daemon.request("GET", f"/1.0/images/{new}")
+    assert first.keys() <= kept.keys()
+    with pytest.raises(ApiError, match="has no image") as missing:
+        listing(daemon, server, alias="nosuch")
+    assert missing.value.status == 404
+
+
+# What is asked, and how often.
+
+
+def test_launch_needs_the_server_once(
+    daemon: Daemon, server: Simplestreams, busybox_files: list[str], name: str
+) -> None:
+    """An image that is kept up to date is used without asking, with the server away as well."""
+    fingerprint = published(server, busybox_files)
+    launch(daemon, f"{name}-1", source(server))
+    image = daemon.request("GET", f"/1.0/images/{fingerprint}")
+    assert (image["cached"], image["auto_update"]) == (True, True)
+    server.heal()
+    launch(daemon, f"{name}-2", source(server))
+    assert server.paths() == []
+    daemon.request("PATCH", "/1.0", {"config": {"images.auto_update_interval": "0"}})
+    try:
+        launch(daemon, f"{name}-3", source(server))
+        assert server.paths() == [f"/{INDEX}", f"/{PRODUCTS}"]
+        server.close()
+        launch(daemon, f"{name}-4", source(server, "jammy"))
+    finally:
+        daemon.request("PATCH", "/1.0", {"config": {"images.auto_update_interval": ""}})
+    assert set(daemon.instances().values()) == {"Running"} or daemon.instances()[f"{name}-4"] == "Running"
+    daemon.delete_all()
+
+
+def test_index_is_kept(daemon: Daemon, server: Simplestreams, busybox_files: list[str]) -> None:
+    """Shown again it is not asked for, found again it is only compared, and it serves while the server is away."""
+    published(server, busybox_files)
+    shown = listing(daemon, server)
+    server.heal()
+    assert listing(daemon, server) == shown
+    assert server.paths() == []
+    listing(daemon, server, alias="22.04")
+    assert all("if-none-match" in request.headers for request in server.requests)
+    newer = published(server, busybox_files, "20240201")
+    assert listing(daemon, server, alias="22.04")[0]["fingerprint"] == newer
+    server.close()
+    assert listing(daemon, server, alias="22.04")[0]["fingerprint"] == newer
+    assert "Failed reaching" in refused(daemon, source(server))
+
+
+def test_two_want_one(daemon: Daemon, server: Simplestreams, busybox_files: list[str], name: str) -> None:
+    published(server, busybox_files)
+    fault = server.fault("*.squashfs", hang=100_000)
+    threads = [
+        threading.Thread(target=launch, args=(daemon, f"{name}-{number}", source(server))) for number in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    until(lambda: squashfs_requests(server), "the download has begun")
+    asked = [operation for operation in operations(daemon) if operation["description"] == "Creating instance"]
+    assert len(asked) == 2
+    server._faults.clear()
+    fault.released.set()
+    for thread in threads:
+        thread.join()
+    assert sum("range" not in r.headers for r in server.requests if r.path.endswith(".squashfs")) == 1
+    assert {daemon.instances()[f"{name}-{number}"] for number in range(2)} == {"Running"}
+    daemon.delete_all()
+
+
+def operations(daemon: Daemon) -> list[dict[str, Any]]:
+    found = daemon.request("GET", "/1.0/operations?recursion=1")
+    return [operation for operations in found.values() for operation in operations]
+
+
+def test_progress(daemon: Daemon, server: Simplestreams, busybox_files: list[str]) -> None:
+    published(server, busybox_files)
+    fault = server.fault("*.squashfs", hang=700_000)
+    operation = begin(daemon, source(server))
+
+    def progress() -> dict[str, Any]:
+        metadata: dict[str, Any] = daemon.request("GET", operation)["metadata"]
+        return metadata if "rootfs" in (metadata or {}).get("download_progress", "") else {}
+
+    metadata = until(progress, "there is progress")
+    assert metadata["download_progress"].startswith("rootfs: ")
+    assert "B/s)" in metadata["download_progress"]
+    detail = metadata["progress"]
+    assert detail["stage"] == "download"
+    assert 0 < detail["processed"] < detail["total"] == os.path.getsize(busybox_files[1])
+    daemon.request("DELETE", operation)
+    fault.released.set()
+
+
+def test_cancel(daemon: Daemon, server: Simplestreams, busybox_files: list[str]) -> None:
+    """Also of a server that sends nothing any more."""
+    published(server, busybox_files)
+    server.fault("*.squashfs", hang=300_000)
+    operation = begin(daemon, source(server))
+    until(lambda: squashfs_requests(server), "the download has begun")
+    began = time.monotonic()
+    daemon.request("DELETE", operation)
+    assert daemon.request("GET", f"{operation}/wait")["status"] == "Cancelled"
+    assert time.monotonic() - began < 5
+    assert not staged(daemon)
+
+
+def test_killed_daemon(daemon: Daemon, server: Simplestreams, busybox_files: list[str]) -> None:
+    fingerprint = published(server, busybox_files)
+    fault = server.fault("*.squashfs", hang=300_000)
+    begin(daemon, source(server))
+    until(lambda: squashfs_requests(server), "the download has begun")
+    daemon.signal(signal.SIGKILL)
+    fault.times = 0
+    daemon.start()
+    assert not staged(daemon)
+    assert pull(daemon, source(server)) == fingerprint
+
+
+# Faults that pass.
+
+
+@pytest.mark.parametrize("how", [{}, {"no_range": True}, {"changed": True}])
+def test_resumed(daemon: Daemon, server: Simplestreams, busybox_files: list[str], how: dict[str, bool]) -> None:
+    """The rest only, where the server can; from the beginning, where it cannot or has another file now."""
+    fingerprint = published(server, busybox_files)
+    server.fault("*.squashfs", times=1, cut=600_000, **({"no_range": True} if "no_range" in how else {}))
+    if how:
+        server.fault("*.squashfs", **how)
+    assert pull(daemon, source(server)) == fingerprint
+    requests = [request for request in server.requests if request.path.endswith(".squashfs")]
+    assert ["range" in request.headers for request in requests] == [False, True]
+    assert requests[1].headers["range"].startswith("bytes=")
+    assert ("if-range" in requests[1].headers) is ("no_range" not in how)
+
+
+def test_tried_again(daemon: Daemon, server: Simplestreams, busybox_files: list[str]) -> None:
+    fingerprint = published(server, busybox_files)
+    server.fault(f"/{INDEX}", times=1, status=503)
+    server.fault(f"/{PRODUCTS}", times=1, cut=50)
+    server.fault("*.tar.xz", times=1, status=502)
+    assert pull(daemon, source(server)) == fingerprint
+
+
+def test_redirect(daemon: Daemon, server: Simplestreams, busybox_files: list[str]) -> None:
+    fingerprint = published(server, busybox_files)
+    moved = next(server.root.glob("**/*.squashfs"))
+    shutil.copy(moved, server.root / "elsewhere")
+    server.fault("*.squashfs", redirect="/elsewhere")
+    assert pull(daemon, source(server)) == fingerprint
+
+
+# Faults that stay.
+
+
+@pytest.mark.parametrize(
+    ("pattern", "how", "text"),
+    [
+        ("*.squashfs", {"corrupt": True}, "The image is damaged or forged: it has the fingerprint"),
+        ("*.tar.xz", {"corrupt": True}, "The image is damaged or forged: it has the fingerprint"),
+        ("*.squashfs", {"short": 1000}, "bytes"),
+        ("*.squashfs", {"body": b"x" * 4_000_000}, "is longer than the"),
+        ("*.squashfs", {"cut": 0}, "broke off"),
+        ("*.squashfs", {"status": 404}, "has no "),
+        ("*.squashfs", {"status": 403}, "answers 403 Forbidden for"),
+        ("*", {"redirect": "/again"}, "redirects more than 10 times"),
+        ("*.squashfs", {"redirect": "http://127.0.0.1/x"}, "https:// URLs only, not from 'http://127.0.0.1/x'"),
+        ("*.squashfs", {"redirect": "file:///etc/passwd"}, "https:// URLs only"),
+        (f"/{INDEX}", {"status": 404}, "has no '/streams/v1/index.json'"),
+        (f"/{INDEX}", {"body": b"<html>sorry</html>"}, "is no simplestreams document: it has no 'index'"),
+        (f"/{INDEX}", {"body": b'{"index": {}}'}, "lists no images to be downloaded"),
+        (f"/{INDEX}", {"body": b"[" * 100_000}, "is no simplestreams document"),
+        (f"/{PRODUCTS}", {"body": b'{"products": []}'}, "is no simplestreams document: it has no 'products'"),
+        (f"/{PRODUCTS}", {"body": b'{"products": {"p": {"versions": {"20240101": 5}}}}'}, "has no image '22.04'"),
+        (f"/{PRODUCTS}", {"body": b"\xff\xfe\x00"}, "is no simplestreams document"),
+    ],
+)
+def test_refused(
+    daemon: Daemon, server: Simplestreams, busybox_files: list[str], pattern: str, how: dict[str, Any], text: str
+) -> None:
+    """One line, nothing left behind, and all is well once the server is."""
+    fingerprint = published(server, busybox_files)
+    server.fault(pattern, **how)
+    assert text in refused(daemon, source(server))
+    server.heal()
+    assert pull(daemon, source(server)) == fingerprint
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "ftp://x", "https://", "", "https://a:b", "/etc", "https://x y"])
+def test_only_https(daemon: Daemon, server: Simplestreams, url: str) -> None:
+    assert "https:// URLs only" in refused(daemon, {**source(server), "server": url})
+
+
+def test_server_that_vanishes(daemon: Daemon, server: Simplestreams, busybox_files: list[str]) -> None:
+    published(server, busybox_files)
+    server.fault("*.squashfs", hang=300_000)
+    operation = begin(daemon, source(server))
+    until(lambda: squashfs_requests(server), "the download has begun")
+    server.close()
+    done = daemon.request("GET", f"{operation}/wait")
+    assert "Connection refused" in done["err"]
+    assert not staged(daemon)
+
+
+def test_alias_that_vanished(daemon: Daemon, server: Simplestreams, busybox_files: list[str], name: str) -> None:
+    """The image stays, and is used."""
+    fingerprint = published(server, busybox_files)
+    launch(daemon, f"{name}-1", source(server))
+    server.products.clear()
+    published(server, busybox_files, product="other", aliases="other")
+    with pytest.raises(ApiError, match="has no image"):
+        daemon.request("POST", f"/1.0/images/{fingerprint}/refresh")
+    launch(daemon, f"{name}-2", source(server))
+    daemon.delete_all()
+
+
+def test_alias_that_is_taken_here(daemon: Daemon, server: Simplestreams, busybox_files: list[str]) -> None:
+    taken = unique("taken")
+    published(server, busybox_files)
+    pull(daemon, source(server), aliases=[{"name": taken}])
+    server.heal()
+    with pytest.raises(ApiError, match="already exists") as conflict:
+        pull(daemon, source(server), aliases=[{"name": taken}])
+    assert conflict.value.status == 409
+    assert server.paths() == []
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_disk_full(
+    make_daemon: Any, authority: Authority, tmp_path: Path, busybox_files: list[str], told: bool
+) -> None:
+    """Known beforehand nothing is fetched; else it ends where the disk does."""
+    daemon: Daemon = make_daemon()
+    daemon.env["SSL_CERT_FILE"] = authority.file
+    daemon.start()
+    server = Simplestreams(tmp_path, authority, daemon.netns)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", f"{daemon.dir}/images"], check=True)
+    try:
+        server.add("20240101", list(busybox_files))
+        for version in server.products["com.ubuntu.cloud:server:22.04:amd64"]["versions"].values():
+            for item in version["items"].values():
+                item.pop("size") if not told else None
+        server.publish()
+        assert "no space left on the disk" in refused(daemon, source(server))
+        assert squashfs_requests(server) == (0 if told else 1)
+    finally:
+        subprocess.run(["umount", f"{daemon.dir}/images"], check=True)
+        server.close()
+
+
+# Trust.
+
+
+def test_untrusted_server(daemon: Daemon, tmp_path: Path, busybox_files: list[str]) -> None:
+    """One that nobody vouches for is refused, unless its certificate is the one that is expected."""
+    (tmp_path / "authority").mkdir()
+    authority = Authority(tmp_path / "authority")
+    server = Simplestreams(tmp_path, authority, daemon.netns)
+    try:
+        fingerprint = published(server, busybox_files)
+        assert "cannot be trusted: " in refused(daemon, source(server))
+        other = Path(f"{daemon.dir}/server.crt").read_text() if os.path.exists(f"{daemon.dir}/server.crt") else ""
+        other = other or daemon.request("GET", "/1.0")["environment"]["certificate"]
+        assert "cannot be trusted: " in refused(daemon, source(server, certificate=other))
+        assert "it is no PEM" in refused(daemon, source(server, certificate="x"))
+        assert pull(daemon, source(server, certificate=authority.pem)) == fingerprint
+        kept = daemon.request("GET", f"/1.0/images/{fingerprint}")["update_source"]
+        assert kept["certificate"] == authority.pem
+        assert daemon.request("POST", f"/1.0/images/{fingerprint}/refresh")["refreshed"] is False
+    finally:
+        server.close()
+
+
+def gpg_key(directory: Path) -> tuple[str, str]:
+    """Return a new key's gpg home, and its key ring."""
+    directory.mkdir(mode=0o700)
+    gpg = ["gpg", "--homedir", str(directory), "--batch", "--quiet"]
+    options = ["--passphrase", "", "--quick-generate-key", "images@example.org", "ed25519", "sign", "never"]
+    subprocess.run([*gpg, *options], check=True, capture_output=True)
+    subprocess.run([*gpg, "--output", str(directory / "keys.gpg"), "--export"], check=True)
+    subprocess.run(["gpgconf", "--homedir", str(directory), "--kill", "gpg-agent"], check=True)
+    return str(directory), str(directory / "keys.gpg")
+
+
+def test_signed_index(
+    daemon: Daemon, server: Simplestreams, busybox_files: list[str], tmp_path: Path, need: Any
+) -> None:
+    need("gpg", "gpgv")
+    home, keyring = gpg_key(tmp_path / "own")
+    stranger, _ = gpg_key(tmp_path / "stranger")
+    key = f"images.keyring.{server.url.removeprefix('https://')}"
+    fingerprint = published(server, busybox_files)
+    with pytest.raises(ApiError, match="absolute"):
+        daemon.request("PATCH", "/1.0", {"config": {key: "keys.gpg"}})
+    daemon.request("PATCH", "/1.0", {"config": {key: keyring}})
+    assert "has no '/streams/v1/index.sjson'" in refused(daemon, source(server))
+    server.publish(sign_by=stranger)
+    assert "signed by a key that is not in the key ring" in refused(daemon, source(server))
+    server.publish(sign_by=home)
+    assert pull(daemon, source(server)) == fingerprint
+    assert listing(daemon, server)[0]["fingerprint"] == fingerprint
+    signed = server.root / "streams/v1/com.ubuntu.cloud:released:download.sjson"
+    content = signed.read_bytes()
+    signed.write_bytes(content.replace(b"jammy", b"jimmy"))
+    assert "its signature does not fit" in refused(daemon, source(server, "j"))
+    signed.write_bytes((server.root / PRODUCTS).read_bytes())
+    assert "it is not signed" in refused(daemon, source(server, "j"))
+    daemon.request("PATCH", "/1.0", {"config": {key: "/nonexistent"}})
+    assert "Failed reading the key ring" in refused(daemon, source(server))
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(home)
+    shutil.rmtree(stranger)
+
+
+def test_proxy(daemon: Daemon, tmp_path: Path, authority: Authority, busybox_files: list[str]) -> None:
+    """The server's keys say which; hosts that need none are asked directly."""
+    assert daemon.netns
+    subprocess.run(["ip", "-n", daemon.netns.name, "address", "add", "198.51.100.7/32", "dev", "lo"], check=True)
+    server = Simplestreams(tmp_path, authority, daemon.netns, "198.51.100.7")
+    proxy = Proxy(daemon.netns)
+    try:
+        fingerprint = published(server, busybox_files)
+        keys = {"core.proxy_https": f"http://user:secret@{proxy.address}", "core.proxy_ignore_hosts": ""}
+        daemon.request("PATCH", "/1.0", {"config": keys})
+        assert pull(daemon, source(server)) == fingerprint
+        assert proxy.asked
+        assert {line.split()[1] for line, _ in proxy.asked} == {server.url.removeprefix("https://")}
+        assert {login for _, login in proxy.asked} == {"Basic dXNlcjpzZWNyZXQ="}
+        proxy.asked.clear()
+        daemon.request("PATCH", "/1.0", {"config": {"core.proxy_ignore_hosts": "example.org,198.51.100.7"}})
+        listing(daemon, server, alias="22.04")
+        assert not proxy.asked
+        proxy.close()
+        daemon.request("PATCH", "/1.0", {"config": {"core.proxy_ignore_hosts": ""}})
+        published(server, busybox_files, "20240201")
+        daemon.request("DELETE", f"/1.0/images/{fingerprint}")
+        assert "through the proxy: Connection refused" in refused(daemon, source(server))
+    finally:
+        daemon.request("PATCH", "/1.0", {"config": {"core.proxy_https": "", "core.proxy_ignore_hosts": ""}})
+        server.close()
+        proxy.close()

@@ -59,7 +59,7 @@ class Simplestreams(WebServer):
 
     def add(
         self,
-        version: str,
+        serial: str,
         files: list[str | bytes],
         *,
         product: str = "com.ubuntu.cloud:server:22.04:amd64",
@@ -71,7 +71,7 @@ class Simplestreams(WebServer):
         """Add a version of a product and return its image's fingerprint; published by `publish`.
 
         Args:
-            version: its name, a date: "20240101".
+            serial: the version's name, a date: "20240101".
             files: the metadata's and the rootfs' file or content; one for a combined image.
             product: its key; `fields` differ from `JAMMY`.
             metadata: the kind of the first file: lxd.tar.xz, incus.tar.xz; lxd_combined.tar.gz when it is alone.
@@ -80,12 +80,12 @@ class Simplestreams(WebServer):
         """
         described = self.products.setdefault(product, {**JAMMY, **fields, "versions": {}})
         release, arch = described["release"], described["arch"]
-        stem = f"server/releases/{release}/release-{version}/{described['os']}-{described['version']}"
+        stem = f"server/releases/{release}/release-{serial}/{described['os']}-{described['version']}"
         stem += f"-server-cloudimg-{arch}"
         contents = [file if isinstance(file, bytes) else Path(file).read_bytes() for file in files]
         kinds = [metadata, rootfs] if len(files) == 2 else ["lxd_combined.tar.gz"]
         items = described["versions"].setdefault(
-            version, {"items": {}, "label": label, "pubname": f"ubuntu-{release}-{described['version']}-{version}"}
+            serial, {"items": {}, "label": label, "pubname": f"ubuntu-{release}-{described['version']}-{serial}"}
         )["items"]
         for kind, content in zip(kinds, contents, strict=True):
             path = f"{stem}.squashfs" if kind == "squashfs" else f"{stem}-{kind}"

@@ -17,7 +17,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from pylxc.kernel.namespaces import setns
 from tests.support.namespace import NetworkNamespace
 from tests.support.tls import Authority
 
@@ -88,7 +87,7 @@ class WebServer:
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
         self._tls = authority.context() if authority else None
-        self._server = _Server(self, _listen(address, netns), self._tls)
+        self._server = _Server(self, listen(address, netns), self._tls)
         port = self._server.socket.getsockname()[1]
         self.url = f"{'https' if authority else 'http'}://{address}:{port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -130,20 +129,10 @@ class WebServer:
         return Fault("")
 
 
-def _listen(address: str, netns: NetworkNamespace | None) -> socket.socket:
-    """Return a listening socket; it stays in the namespace that its thread was in."""
-    made: list[socket.socket] = []
-
-    def make() -> None:
-        if netns:
-            with open(netns.path, "rb") as namespace:
-                setns(namespace.fileno())
-        made.append(socket.create_server((address, 0), backlog=64))
-
-    thread = threading.Thread(target=make)
-    thread.start()
-    thread.join()
-    return made[0]
+def listen(address: str, netns: NetworkNamespace | None) -> socket.socket:
+    """Return a socket that listens on a free port in a network namespace."""
+    with netns.entered() if netns else contextlib.nullcontext():
+        return socket.create_server((address, 0), backlog=64)
 
 
 class _Server(ThreadingHTTPServer):

@@ -69,7 +69,7 @@ def resumed(web: Web, attempt: Callable[[int], Iterator[Piece]]) -> Iterator[tup
                 new = chunk[max(0, received - position) :]
                 received = max(received, position + len(chunk))
                 if new:
-                    tries.reset()
+                    tries.came(len(new))
                     yield part, new
         except Broken as error:
             tries.pause(error)
@@ -97,7 +97,8 @@ class Meter:
         self._part = part
         self._total = total
         self._processed = 0
-        self._since = self._told = time.monotonic()
+        self._since = time.monotonic()
+        self._told = 0.0
 
     def add(self, count: int) -> None:
         """Count `count` bytes more."""

@@ -133,6 +133,8 @@ class _Place:
                 if fresh or kept is None:
                     raise
                 log.warning("Using what is known of the images of %s: %s", self.name, error)
+                if max_age:
+                    self._documents.touch(_CATALOGUE)  # who looks again need not wait for the network again
                 return kept[1]
             identity = [__version__, host_architectures()[0], *(document.identity for _, document in documents)]
             if kept and kept[0] == identity:

@@ -7,6 +7,7 @@ import logging
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -29,10 +30,12 @@ SILENT_SECONDS = 30
 DOCUMENT_BYTES = 128 << 20
 """Of an index or another document, at most."""
 MAX_REDIRECTS = 10
-TRIES = 5
+TRIES = 4
 """How often in a row something may break before it is given up."""
 _PAUSE_SECONDS = 0.5
 """After the first break; doubled with each further one."""
+_ENOUGH_BYTES = 16 << 20
+"""What has to come between two breaks for the second not to count as one in a row."""
 _WATCH_SECONDS = 0.2
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PASSING = (429, 500, 502, 503, 504)
@@ -42,6 +45,10 @@ Response = urllib3.BaseHTTPResponse
 
 class Broken(Internal):
     """It failed in a way that may be over in a moment."""
+
+
+class Unreachable(Broken):
+    """There is no connection at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ class Web:
             manager.clear()
 
     def document(self, url: str, validators: Mapping[str, str] | None = None) -> Document:
-        """Return what is at `url`, tried again when it breaks.
+        """Return what is at `url`, tried again when it breaks; not when there is no connection, as people wait for it.
 
         Args:
             url: https.
@@ -93,6 +100,8 @@ class Web:
         while True:
             try:
                 return self._document(url, headers)
+            except Unreachable:
+                raise
             except Broken as error:
                 tries.pause(error)
 
@@ -134,8 +143,7 @@ class Web:
     def _follow(self, method: str, url: str, headers: Mapping[str, str]) -> Response:
         asked = url
         for _ in range(MAX_REDIRECTS + 1):
-            self.check_cancelled()
-            response = self._request(method, asked, headers)
+            response = self._begin(method, asked, headers)
             if response.status not in _REDIRECTS:
                 _check_status(response, url)
                 return response
@@ -143,6 +151,30 @@ class Web:
             response.release_conn()
             asked = urljoin(asked, response.headers.get("Location", ""))
         raise Internal(f"{_host(url)} redirects more than {MAX_REDIRECTS} times for {_name(url)!r}")
+
+    def _begin(self, method: str, url: str, headers: Mapping[str, str]) -> Response:
+        """Send a request in a thread of its own, which a cancel leaves to itself: resolving and connecting block."""
+        self.check_cancelled()
+        future: Future[Response] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(self._request(method, url, headers))
+            except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+                future.set_exception(error)
+
+        threading.Thread(target=run, name="download-begin", daemon=True).start()
+        while True:
+            try:
+                return future.result(_WATCH_SECONDS)
+            except TimeoutError:
+                if future.done():
+                    continue
+            try:
+                self.check_cancelled()
+            except BaseException:
+                future.add_done_callback(_close)
+                raise
 
     def _request(self, method: str, url: str, headers: Mapping[str, str]) -> Response:
         check_url(url)
@@ -207,6 +239,7 @@ class Tries:
         self._check_cancelled = check_cancelled
         self._left = TRIES
         self._seconds = _PAUSE_SECONDS
+        self._came = 0
 
     def pause(self, error: Broken) -> None:
         """Wait for the next try after one that broke.
@@ -224,10 +257,11 @@ class Tries:
             waited.wait(_WATCH_SECONDS)
         self._seconds *= 2
 
-    def reset(self) -> None:
-        """Begin counting anew: something has come through."""
-        self._left = TRIES
-        self._seconds = _PAUSE_SECONDS
+    def came(self, count: int) -> None:
+        """Note that bytes have come through; after enough of them counting begins anew."""
+        self._came += count
+        if self._came >= _ENOUGH_BYTES:
+            self._left, self._seconds, self._came = TRIES, _PAUSE_SECONDS, 0
 
 
 def body(response: Response, url: str, *, decode: bool = False, chunk_bytes: int = 1 << 18) -> Iterator[bytes]:
@@ -248,11 +282,16 @@ def check_url(url: str) -> None:
     """
     try:
         parts = urlsplit(url)
-        fits = parts.scheme == "https" and bool(parts.hostname) and (parts.port or 1) > 0
+        fits = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
     except ValueError:
         fits = False
-    if not fits or not url.isprintable():
+    if not fits or not url.isprintable() or " " in url:
         raise BadRequest(f"Images are fetched from https:// URLs only, not from {url[:200]!r}")
+
+
+def _close(future: Future[Response]) -> None:
+    if not future.exception():
+        future.result().close()
 
 
 def _check_status(response: Response, url: str) -> None:
@@ -276,15 +315,15 @@ def _explained(url: str) -> Iterator[None]:
 def _explain(error: exceptions.HTTPError, url: str) -> Internal:
     host = _host(url)
     if isinstance(error, exceptions.ProxyError):
-        return Broken(f"Failed reaching {host} through the proxy: {_reason(error)}")
+        return Unreachable(f"Failed reaching {host} through the proxy: {_reason(error)}")
     if isinstance(error, exceptions.SSLError):
         return Internal(f"{host} cannot be trusted: {_reason(error)}")
     if isinstance(error, exceptions.NameResolutionError):
-        return Broken(f"Failed reaching {host}: its name cannot be resolved")
-    if isinstance(error, exceptions.ConnectTimeoutError):
-        return Broken(f"Failed reaching {host}: it does not answer within {CONNECT_SECONDS} s")
+        return Unreachable(f"Failed reaching {host}: its name cannot be resolved")
     if isinstance(error, exceptions.NewConnectionError):
-        return Broken(f"Failed reaching {host}: {_reason(error)}")
+        return Unreachable(f"Failed reaching {host}: {_reason(error)}")
+    if isinstance(error, exceptions.ConnectTimeoutError):
+        return Unreachable(f"Failed reaching {host}: it does not answer within {CONNECT_SECONDS} s")
     if isinstance(error, exceptions.ReadTimeoutError):
         return Broken(f"{host} has sent nothing for {SILENT_SECONDS} s")
     if isinstance(error, exceptions.ProtocolError):
