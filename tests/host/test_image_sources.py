@@ -548,3 +548,25 @@ def test_proxy(daemon: Daemon, tmp_path: Path, authority: Authority, busybox_fil
         daemon.request("PATCH", "/1.0", {"config": {"core.proxy_https": "", "core.proxy_ignore_hosts": ""}})
         server.close()
         proxy.close()
+
+
+def test_debian(daemon: Daemon, server: Simplestreams, debian12_files: list[str], name: str) -> None:
+    """Debian 12 boots; the next version replaces the image when asked, and leaves the instance alone."""
+    old = server.add("20240101", list(debian12_files))
+    server.publish()
+    launch(daemon, name, source(server))
+    state = ["exec", name, "--", "systemctl", "is-system-running"]
+    until(lambda: daemon.command(*state, check=False).stdout.strip() in ("running", "degraded"), "it has booted", 90)
+    new = published(server, debian12_files, "20240201")
+    result = daemon.request("POST", f"/1.0/images/{old}/refresh", timeout=120)
+    assert (result["refreshed"], result["fingerprint"]) == (True, new)
+    kept = daemon.request("GET", f"/1.0/images/{new}")
+    assert (kept["cached"], kept["auto_update"], kept["properties"]["serial"]) == (True, True, "20240201")
+    assert f"/1.0/images/{old}" not in daemon.request("GET", "/1.0/images")
+    server.heal()
+    daemon.request("POST", "/1.0/instances", {"name": f"{name}-2", "source": source(server)})
+    config = daemon.request("GET", f"/1.0/instances/{name}-2")["config"]
+    assert config["volatile.base_image"] == new
+    assert server.paths() == []
+    assert daemon.instances()[name] == "Running"
+    daemon.delete_all()

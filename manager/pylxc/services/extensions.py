@@ -10,7 +10,8 @@ LXD = """
     container_host_shutdown_timeout container_stop_priority container_last_used_at etag patch directory_manipulation
     container_cpu_time network profile_usedby container_exec_recording container_exec_signal_handling
     container_image_properties id_map storage file_delete file_append image_create_aliases entity_description
-    file_symlinks container_edit_metadata resources kernel_limits console file_get_symlink network_leases
+    image_force_refresh file_symlinks container_edit_metadata resources kernel_limits console file_get_symlink
+    network_leases
     operation_description event_lifecycle network_state container_protection_delete snapshot_expiry container_full
     projects kernel_features event_location lxc_features resources_v2 container_exec_user_group_cwd instances
     image_types images_expiry image_profiles api_filtering instance_nic_network firewall_driver resources_cpu_socket
