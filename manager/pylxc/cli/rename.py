@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from pylxc.cli.session import Session
 
 
-def _run(session: Session, args: Args) -> None:
-    name, new = session.required(args.words[0]), session.required(args.words[1])
+def rename(session: Session, name: str, new: str) -> None:
+    """Rename an instance, or a snapshot when `name` is INSTANCE/SNAPSHOT; `new` may then be so too."""
     name, _, snapshot = name.partition("/")
     new, _, new_snapshot = new.partition("/")
     instances = session.client.instances
@@ -23,6 +23,10 @@ def _run(session: Session, args: Args) -> None:
     session.wait(instances.snapshots.rename(name, snapshot, new_snapshot or new), f"Renaming {name}/{snapshot}")
 
 
+def _run(session: Session, args: Args) -> None:
+    rename(session, session.required(args.words[0]), session.required(args.words[1]))
+
+
 COMMANDS = (
     Command(
         "rename",
@@ -30,7 +34,6 @@ COMMANDS = (
         "[<remote>:]<instance>[/<snapshot>] <new-name>",
         _run,
         words=(2, 2),
-        aliases=("mv",),
         complete=("instance", ""),
     ),
 )

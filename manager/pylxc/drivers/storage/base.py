@@ -121,6 +121,23 @@ class DirectoryPool(ABC):
             # After the rename: what is read-only cannot change its parent.
             self._seal(self.path(volume), readonly=True)
 
+    def import_volume(self, directory: str, volume: str, *, readonly: bool = False) -> None:
+        """See `StorageDriver`."""
+        self.create_volume(volume, lambda target: tree.copy_contents(directory, target))
+        if readonly:
+            self._seal(self.path(volume), readonly=True)
+
+    def refresh_volume(self, directory: str, volume: str) -> None:
+        """See `StorageDriver`."""
+        with self._staged("refreshing the volume") as staged:
+            self._refresh(directory, self.path(volume), staged)
+            rename.exchange(staged, self.path(volume))
+            os.rename(staged, self._new_trash())
+
+    @abstractmethod
+    def _refresh(self, source: str, former: str, directory: str) -> None:
+        """Make a copy of the directory `source` at a path where nothing is, out of `former` as far as that fits."""
+
     def _place(self, directory: str, volume: str) -> None:
         target = self.path(volume)
         try:

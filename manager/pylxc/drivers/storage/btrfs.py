@@ -169,6 +169,13 @@ class BtrfsDriver(DirectoryPool):
     def _copy(self, source: str, directory: str) -> None:
         btrfs.snapshot(source, directory)
 
+    def _refresh(self, source: str, former: str, directory: str) -> None:
+        if os.stat(source).st_ino == btrfs.FIRST_INODE and os.path.dirname(os.path.dirname(source)) == self._path:
+            self._copy(source, directory)
+        else:
+            self._copy(former, directory)
+            tree.synchronise(source, directory, "--delete")
+
     def _remove(self, directory: str) -> None:
         try:
             btrfs.destroy(directory)

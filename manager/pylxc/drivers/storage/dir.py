@@ -82,5 +82,9 @@ class DirDriver(DirectoryPool):
         os.mkdir(directory, 0o700)
         tree.copy_contents(source, directory)
 
+    def _refresh(self, source: str, former: str, directory: str) -> None:
+        os.mkdir(directory, 0o700)
+        tree.synchronise(source, directory, f"--link-dest={former}")
+
     def _remove(self, directory: str) -> None:
         tree.delete(directory)

@@ -76,6 +76,12 @@ class StorageDriver(Protocol):
     def clone_volume(self, source: str, volume: str, *, readonly: bool = False) -> None:
         """Make a volume that is a complete, independent copy of `source`; nothing will write to it with `readonly`."""
 
+    def import_volume(self, directory: str, volume: str, *, readonly: bool = False) -> None:
+        """Make a volume that is a copy of a directory outside of the pool: another pool's volume."""
+
+    def refresh_volume(self, directory: str, volume: str) -> None:
+        """Make an existing volume a copy of a directory, copying no more than what differs; all of it or nothing."""
+
     def replace_volume(self, source: str, volume: str) -> None:
         """Make an existing volume a copy of `source`; it is the one or the other at every moment."""
 

@@ -39,6 +39,26 @@ def copy_contents(source: str, target: str) -> None:
         raise failure(error.stderr.splitlines()[0] if error.stderr else error.message, "copying the volume") from error
 
 
+def synchronise(source: str, target: str, *options: str) -> None:
+    """Make `target` what the directory `source` is, copying only files whose size or time differ.
+
+    Args:
+        source: the directory.
+        target: an existing directory.
+        options: of rsync: `--delete` for what is only in `target`; `--link-dest=DIR` takes unchanged files from there.
+
+    Raises:
+        PoolFull: no space left; what was copied so far is there.
+        Internal: it failed otherwise.
+    """
+    argv = [*_BOUND, "rsync", "-aHAXS", "--numeric-ids", *options, "--", f"{source}/", f"{target}/"]
+    try:
+        command.run(argv, timeout=HOURS)
+    except command.CommandFailed as error:
+        line = error.stderr.splitlines()[0] if error.stderr else error.message
+        raise failure(line, "refreshing the volume") from error
+
+
 def delete(path: str) -> None:
     """Delete a tree, or nothing when there is none; it does not cross into what is mounted in it.
 

@@ -20,6 +20,7 @@ from pylxc.revert import Reverter
 from pylxc.services.events import EventBus
 from pylxc.services.images.service import Images
 from pylxc.services.instances import checks, idmap, names
+from pylxc.services.instances.copy import Copier, CopySource
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.instances.expand import INSTANCE_ID, Record, choose_idmap, expand_devices, record, root_disk, url
 from pylxc.services.instances.locks import InstanceLocks
@@ -44,6 +45,7 @@ class _Request:
     ephemeral: bool
     source: dict[str, Any]
     fingerprint: str
+    copied: CopySource | None
     start: bool
 
 
@@ -53,6 +55,7 @@ class Creator:
     Args:
         first_use: called before an instance is made on a server that has no storage pool: sets one up, and a network.
         start: starts an instance by project and name.
+        require_stopped: `Lifecycle`'s.
     """
 
     def __init__(  # noqa: PLR0913 - one collaborator each
@@ -68,7 +71,9 @@ class Creator:
         remover: Remover,
         first_use: Callable[[], None],
         templates: Templates,
+        copier: Copier,
         start: Callable[[str, str], None],
+        require_stopped: Callable[[str, str], None],
     ) -> None:
         self._db = db
         self._storage = storage
@@ -80,7 +85,9 @@ class Creator:
         self._remover = remover
         self._first_use = first_use
         self._templates = templates
+        self._copier = copier
         self._start = start
+        self._require_stopped = require_stopped
 
     def create(self, project: str, body: InstancesPost) -> Operation:
         """Start making an instance; `resources.instances` of the operation names it.
@@ -93,7 +100,11 @@ class Creator:
         """
         if not self._storage.names():
             self._first_use()
-        request = self._check(project, body)
+        source = body.get("source") or {}
+        copied = self._copier.find(project, dict(source)) if source.get("type") == "copy" else None
+        if copied and source.get("refresh") and (target := self._present(project, body.get("name", ""))):
+            return self._refresh(copied, target)
+        request = self._check(project, self._copier.complete(body, copied) if copied else body, copied)
         return self._operations.start(
             "Creating instance",
             lambda operation: self._run(request, operation),
@@ -102,15 +113,35 @@ class Creator:
             cancellable=True,
         )
 
-    def _check(self, project: str, body: InstancesPost) -> _Request:
+    def _present(self, project: str, name: str) -> Record | None:
+        with self._db.reading() as session:
+            row = instances.find(session, project, name)
+            return record(row) if row else None
+
+    def _refresh(self, source: CopySource, target: Record) -> Operation:
+        """Start bringing a copy up to date that is there already."""
+
+        def run(_operation: Operation) -> None:
+            with self._locks.hold(target.key, "refresh"):
+                self._require_stopped(target.key, "Cannot refresh a running instance")
+                self._copier.refresh(source, target)
+
+        return self._operations.start(
+            "Refreshing instance",
+            run,
+            project=target.project,
+            resources={"instances": [url(target.project, target.name)]},
+        )
+
+    def _check(self, project: str, body: InstancesPost, copied: CopySource | None) -> _Request:
         if body.get("type", "container") not in ("", "container"):
             raise BadRequest(f"Instance type {body['type']!r} is not supported", hint="pylxc runs containers")
         source = dict(body.get("source") or {})
         kind = source.get("type")
-        if kind not in ("image", "none"):
-            if kind in ("copy", "migration"):
+        if kind not in ("image", "none", "copy"):
+            if kind == "migration":
                 raise NotSupported(f"Instance source type {kind!r} is not supported")
-            raise BadRequest(f"Unknown instance source type {kind or ''!r}", hint="image, none")
+            raise BadRequest(f"Unknown instance source type {kind or ''!r}", hint="image, copy, none")
         fingerprint = self._find_local(project, source) if kind == "image" else ""
         given = body.get("profiles")
         config = checks.without_empty({**_sizes(body.get("instance_type", "")), **body.get("config", {})})
@@ -126,7 +157,7 @@ class Creator:
             if len(set(wanted)) != len(wanted):
                 raise BadRequest("Duplicate profile found in request")
             expanded = expand_devices(profiles.named(session, scope, wanted), devices)
-        if given is not None or kind == "none" or not fingerprint:
+        if given is not None or kind != "image" or not fingerprint:
             self._storage.get(root_disk(expanded)[1]["pool"])
         return _Request(
             project=project,
@@ -139,6 +170,7 @@ class Creator:
             ephemeral=body.get("ephemeral", False),
             source=source,
             fingerprint=fingerprint,
+            copied=copied,
             start=body.get("start", False),
         )
 
@@ -163,7 +195,10 @@ class Creator:
             operation.check_cancelled()
             found = self._record(request)
             revert.add(self._remover.discard, found)
-            self._make_volume(found, request.fingerprint)
+            if request.copied:
+                self._copier.make(request.copied, found)
+            else:
+                self._make_volume(found, request.fingerprint)
             operation.check_cancelled()
             with self._db.transaction() as session:
                 instances.get(session, request.project, request.name, state="creating").state = "created"

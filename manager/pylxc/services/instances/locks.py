@@ -17,10 +17,13 @@ class InstanceLocks:
 
     def __init__(self) -> None:
         self._held: dict[str, str] = {}
+        self._sharers: dict[str, int] = {}
         self._changed = threading.Condition()
 
     @contextmanager
-    def hold(self, key: str, action: str, *, wait: float = 0.0, joins: tuple[str, ...] = ()) -> Iterator[None]:
+    def hold(
+        self, key: str, action: str, *, wait: float = 0.0, joins: tuple[str, ...] = (), shared: bool = False
+    ) -> Iterator[None]:
         """Hold an instance while the block runs.
 
         Args:
@@ -29,6 +32,7 @@ class InstanceLocks:
             wait: seconds to wait for whoever holds it.
             joins: actions of another holder that this one may go on beside, holding nothing (a forced stop beside a
                 clean stop that hangs).
+            shared: several may do the same at once, such as copying it, and nobody anything else meanwhile.
 
         Raises:
             Conflict: another operation holds it.
@@ -36,16 +40,20 @@ class InstanceLocks:
         with self._changed:
             owned = self._held.get(key) not in joins
             if owned:
-                self._changed.wait_for(lambda: key not in self._held, wait)
-                if key in self._held:
+                beside = (None, action) if shared else (None,)
+                self._changed.wait_for(lambda: self._held.get(key) in beside, wait)
+                if self._held.get(key) not in beside:
                     raise Conflict(f'Instance is busy running a "{self._held[key]}" operation')
                 self._held[key] = action
+                self._sharers[key] = self._sharers.get(key, 0) + 1
         try:
             yield
         finally:
             if owned:
                 with self._changed:
-                    del self._held[key]
+                    self._sharers[key] -= 1
+                    if not self._sharers[key]:
+                        del self._held[key], self._sharers[key]
                     self._changed.notify_all()
 
     def holder(self, key: str) -> str | None:

@@ -20,6 +20,7 @@ from pylxc.services.events import EventBus
 from pylxc.services.images.service import Images
 from pylxc.services.instances import limits
 from pylxc.services.instances.boot import Boot
+from pylxc.services.instances.copy import Copier
 from pylxc.services.instances.create import Creator
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.instances.expand import Record, load, load_all, url
@@ -27,6 +28,7 @@ from pylxc.services.instances.hotplug import Hotplug
 from pylxc.services.instances.lifecycle import Lifecycle
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.logs import Logs
+from pylxc.services.instances.move import Mover
 from pylxc.services.instances.remove import Remover, check_free
 from pylxc.services.instances.render import etag_fields, full, render
 from pylxc.services.instances.snapshots import Snapshots
@@ -70,6 +72,7 @@ class Instances:
         self._db = db
         self._runtime = runtime
         self._operations = operations
+        self._events = events
         self._locks = InstanceLocks()
         self._logs = Logs(paths)
         self._states = States(runtime, storage)
@@ -99,6 +102,7 @@ class Instances:
             lifecycle=self._lifecycle,
             renderer=self._renderer,
         )
+        self._mover = Mover(db, storage)
         self._boot = Boot(db, runtime, self._lifecycle)
         self.updater = Updater(db, devices, events, self._locks, self._apply_live)
         self._creator = Creator(
@@ -112,7 +116,9 @@ class Instances:
             remover=self._remover,
             first_use=first_use,
             templates=self._templates,
+            copier=Copier(db, storage, self._locks, self._lifecycle),
             start=self._lifecycle.start,
+            require_stopped=self._lifecycle.require_stopped,
         )
 
     # Reading
@@ -239,18 +245,20 @@ class Instances:
         self.updater.merge(project, name, body, if_match)
 
     def rename(self, project: str, name: str, body: InstancePost) -> Operation:
-        """Start renaming an instance.
+        """Start renaming an instance, or moving it to another pool.
 
         Raises:
             NotFound: there is none.
             BadRequest: it runs, or the new name is no name.
             Conflict: the new name is taken.
-            NotSupported: a move to another pool, project or server.
+            NotSupported: a move to another project or server.
         """
-        if body.get("migration") or body.get("pool") or body.get("project"):
-            raise NotSupported("Moving instances is not supported")
-        new = body.get("name", "")
+        new, pool = body.get("name", ""), body.get("pool", "")
+        if body.get("project") or (body.get("migration") and not pool):
+            raise NotSupported("Moving instances to another project or server is not supported")
         found = self.record(project, name)
+        if pool:
+            return self._move(found, pool, new or name)
         with self._db.reading() as session:
             check_free(instances.claimed(session, project), new)
         self._refuse_running(found, "Renaming of running instance not allowed")
@@ -261,6 +269,26 @@ class Instances:
                 self._remover.rename(project, name, new)
 
         return self._operation("Renaming instance", project, name, run)
+
+    def _move(self, found: Record, pool: str, new: str) -> Operation:
+        if new != found.name:
+            raise NotSupported(
+                "An instance cannot be moved and renamed at once", hint=f"pylxc rename {found.name} {new}"
+            )
+        self._mover.check(found, pool)
+        self._refuse_running(found, "Instance must be stopped to be moved")
+
+        def run() -> None:
+            with self._locks.hold(found.key, "move"):
+                self._lifecycle.require_stopped(found.key, "Instance must be stopped to be moved")
+                current = self.record(found.project, found.name)
+                self._mover.check(current, pool)
+                self._mover.move(current, pool)
+            self._events.lifecycle(
+                "instance-updated", f"/1.0/instances/{found.name}", project=found.project, context={"pool": pool}
+            )
+
+        return self._operation("Moving instance", found.project, found.name, run)
 
     def delete(self, project: str, name: str) -> Operation:
         """Start deleting an instance.

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from sqlalchemy import delete
@@ -29,6 +30,23 @@ from pylxc.wire.storage import StorageVolume
 log = logging.getLogger(__name__)
 
 _DIRECTORIES = {"container": "containers", "image": "images", "custom": "custom"}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an instance's volume is, or a snapshot's when that is given."""
+
+    pool: str
+    project: str
+    name: str
+    snapshot: str = ""
+
+    @property
+    def path(self) -> str:
+        """The volume's name for the pool's driver."""
+        if self.snapshot:
+            return _snapshot_place(self.project, self.name, self.snapshot)
+        return _place("container", self.project, self.name)
 
 
 class Volumes:
@@ -121,6 +139,44 @@ class Volumes:
             self._forget(row)
             raise
         self._finish(row)
+
+    def copy_instance(self, source: Place, pool: str, project: str, name: str) -> None:
+        """Make an instance's volume as a copy of another instance's, or of a snapshot, of this pool or another one.
+
+        Raises:
+            Conflict: the instance has a volume.
+            Internal: no space left; nothing is left behind.
+        """
+        row = self._add(pool, project, "container", name)
+        try:
+            self._copy(source, pool, _place("container", project, name))
+        except BaseException:
+            self._forget(row)
+            raise
+        self._finish(row)
+
+    def copy_snapshot(self, source: Place, pool: str, project: str, name: str, snapshot: str) -> None:
+        """Make a snapshot's volume as a copy of another one; raises Internal."""
+        self._copy(source, pool, _snapshot_place(project, name, snapshot), readonly=True)
+
+    def refresh_instance(self, source: Place, pool: str, project: str, name: str) -> None:
+        """Make an instance's volume what `source` is, copying only what differs; all of it or nothing.
+
+        Raises:
+            Internal: no space left.
+        """
+        driver = self._driver(pool)
+        directory, place = self._driver(source.pool).path(source.path), _place("container", project, name)
+        self._with_room(lambda: driver.refresh_volume(directory, place))
+        self._sweeper.add(driver)
+
+    def _copy(self, source: Place, pool: str, place: str, *, readonly: bool = False) -> None:
+        driver = self._driver(pool)
+        if source.pool == pool:
+            self._with_room(lambda: driver.clone_volume(source.path, place, readonly=readonly))
+        else:
+            directory = self._driver(source.pool).path(source.path)
+            self._with_room(lambda: driver.import_volume(directory, place, readonly=readonly))
 
     def delete_instance(self, pool: str, project: str, name: str) -> None:
         """Remove an instance's volume with its snapshots'; none is no error."""

@@ -1,0 +1,194 @@
+"""Copying instances: what a copy takes over, its volumes, and bringing a copy up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from pylxc.db import instances
+from pylxc.db import snapshots as rows
+from pylxc.db.engine import Database
+from pylxc.db.models import Snapshot
+from pylxc.errors import BadRequest, NotFound
+from pylxc.services.instances.expand import Record, load
+from pylxc.services.instances.lifecycle import Lifecycle
+from pylxc.services.instances.locks import InstanceLocks
+from pylxc.services.instances.templates import deferred
+from pylxc.services.storage.service import StoragePools
+from pylxc.services.storage.volumes import Place
+from pylxc.wire.instances import InstancesPost
+
+_KEPT = ("volatile.base_image", "volatile.last_state.idmap")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopySource:
+    """What is copied: an instance, or a snapshot of it. `is_consistent` keeps it still meanwhile."""
+
+    instance: Record
+    snapshot: str
+    with_snapshots: bool
+    is_consistent: bool
+
+    @property
+    def place(self) -> Place:
+        """Where its volume is."""
+        return Place(self.instance.pool, self.instance.project, self.instance.name, self.snapshot)
+
+
+class Copier:
+    """Copies instances; thread-safe."""
+
+    def __init__(self, db: Database, storage: StoragePools, locks: InstanceLocks, lifecycle: Lifecycle) -> None:
+        self._db = db
+        self._storage = storage
+        self._locks = locks
+        self._lifecycle = lifecycle
+
+    def find(self, project: str, source: dict[str, Any]) -> CopySource:
+        """Return what a request's source of type "copy" names.
+
+        Raises:
+            BadRequest: it names nothing.
+            NotFound: no such instance or snapshot.
+        """
+        name, _, snapshot = str(source.get("source") or "").partition("/")
+        if not name:
+            raise BadRequest("Must specify a source instance")
+        with self._db.reading() as session:
+            found = _load(session, source.get("project") or project, name)
+            if snapshot:
+                rows.get(session, found.project, name, snapshot)
+        alone = bool(source.get("instance_only") or source.get("container_only") or snapshot)
+        return CopySource(
+            instance=found,
+            snapshot=snapshot,
+            with_snapshots=not alone,
+            is_consistent=not source.get("allow_inconsistent"),
+        )
+
+    def complete(self, body: InstancesPost, source: CopySource) -> InstancesPost:
+        """Return a create's body with what the copy takes over where it is silent."""
+        with self._db.reading() as session:
+            kept = _facts(session, source)
+        config = {
+            key: value for key, value in kept["config"].items() if not key.startswith("volatile.") or key in _KEPT
+        }
+        complete: dict[str, Any] = {**body}
+        complete["config"] = deferred({**config, **body.get("config", {})}, "copy")
+        complete["devices"] = {**kept["devices"], **body.get("devices", {})}
+        complete["architecture"] = body.get("architecture") or kept["architecture"]
+        complete["description"] = body.get("description") or kept["description"]
+        if body.get("profiles") is None:
+            complete["profiles"] = kept["profiles"]
+        return complete  # type: ignore[return-value]
+
+    def make(self, source: CopySource, target: Record) -> None:
+        """Make the volumes of `target`, whose row is there, and its snapshots; raises Internal.
+
+        What a failure leaves goes with the instance.
+        """
+        volumes = self._storage.volumes
+        with self._still(source):
+            volumes.copy_instance(source.place, target.pool, target.project, target.name)
+            for snapshot in self._snapshots(source) if source.with_snapshots else []:
+                self._copy_snapshot(source, snapshot, target)
+
+    def refresh(self, source: CopySource, target: Record) -> None:
+        """Bring a stopped copy, which the caller holds, up to date: its tree and its snapshots, not its configuration.
+
+        Raises:
+            Internal: no space left; the tree is as it was.
+        """
+        volumes = self._storage.volumes
+        with self._still(source):
+            wanted = {row.name: row for row in self._snapshots(source)} if source.with_snapshots else {}
+            present = {row.name: row for row in self._snapshots_of(target)}
+            for name, row in present.items() if source.with_snapshots else ():
+                if name not in wanted or wanted[name].created_at != row.created_at:
+                    volumes.delete_snapshot(target.pool, target.project, target.name, name)
+                    with self._db.transaction() as session:
+                        session.delete(rows.get(session, target.project, target.name, name))
+            for name, row in wanted.items():
+                if name not in present or present[name].created_at != row.created_at:
+                    self._copy_snapshot(source, row, target)
+            volumes.refresh_instance(source.place, target.pool, target.project, target.name)
+
+    @contextmanager
+    def _still(self, source: CopySource) -> Iterator[None]:
+        """Keep others from changing the source, and the source itself where a copy takes time."""
+        key = source.instance.key
+        with self._locks.hold(key, "copy", shared=True):
+            freezes = (
+                source.is_consistent
+                and not source.snapshot
+                and self._lifecycle.status(key) == "Running"
+                and not self._storage.has_instant_copies(source.instance.pool)
+            )
+            if not freezes:
+                yield
+                return
+            self._lifecycle.pause(key)
+            try:
+                yield
+            finally:
+                self._lifecycle.resume(key)
+
+    def _snapshots(self, source: CopySource) -> list[Snapshot]:
+        return self._snapshots_of(source.instance)
+
+    def _snapshots_of(self, found: Record) -> list[Snapshot]:
+        with self._db.reading() as session:
+            return rows.of_instances(session, [found.id]).get(found.id, [])
+
+    def _copy_snapshot(self, source: CopySource, row: Snapshot, target: Record) -> None:
+        place = Place(source.instance.pool, source.instance.project, source.instance.name, row.name)
+        with self._db.transaction() as session:
+            owner = instances.get(session, target.project, target.name, state=None)
+            made = Snapshot(
+                instance_id=owner.id,
+                name=row.name,
+                architecture=row.architecture,
+                description=row.description,
+                config=row.config,
+                devices=row.devices,
+                profiles=row.profiles,
+                ephemeral=row.ephemeral,
+                created_at=row.created_at,
+                expires_at=row.expires_at,
+            )
+            session.add(made)
+        self._storage.volumes.copy_snapshot(place, target.pool, target.project, target.name, row.name)
+        with self._db.transaction() as session:
+            rows.get(session, target.project, target.name, row.name, state="creating").state = "created"
+
+
+def _load(session: Session, project: str, name: str) -> Record:
+    try:
+        return load(session, project, name)
+    except NotFound:
+        raise NotFound("Source instance not found") from None
+
+
+def _facts(session: Session, source: CopySource) -> dict[str, Any]:
+    found = source.instance
+    if not source.snapshot:
+        return {
+            "config": found.config,
+            "devices": found.devices,
+            "profiles": list(found.profiles),
+            "architecture": found.architecture,
+            "description": found.description,
+        }
+    row = rows.get(session, found.project, found.name, source.snapshot)
+    return {
+        "config": row.config,
+        "devices": row.devices,
+        "profiles": list(row.profiles),
+        "architecture": row.architecture,
+        "description": row.description,
+    }

@@ -1,0 +1,62 @@
+"""Moving instances to another storage pool."""
+
+from __future__ import annotations
+
+from pylxc.db import instances, storage
+from pylxc.db import snapshots as rows
+from pylxc.db.engine import Database
+from pylxc.db.models import Devices
+from pylxc.errors import BadRequest
+from pylxc.revert import Reverter
+from pylxc.services.instances.expand import Record, root_disk
+from pylxc.services.storage.service import StoragePools
+from pylxc.services.storage.volumes import Place
+
+
+class Mover:
+    """Moves instances that do not run; the caller holds their locks. Thread-safe."""
+
+    def __init__(self, db: Database, storage: StoragePools) -> None:
+        self._db = db
+        self._storage = storage
+
+    def check(self, found: Record, pool: str) -> None:
+        """Check that an instance can go to `pool`.
+
+        Raises:
+            NotFound: there is no such pool.
+            BadRequest: it is there.
+        """
+        self._storage.get(pool)
+        if pool == found.pool:
+            raise BadRequest(f"Instance {found.name!r} is in storage pool {pool!r} already")
+
+    def move(self, found: Record, pool: str) -> None:
+        """Copy an instance's volume and its snapshots' to `pool`, then use these; raises Internal.
+
+        The new volumes count from one moment on: with the change of the root disk the old ones are given up.
+        """
+        volumes, old = self._storage.volumes, found.pool
+        with self._db.reading() as session:
+            snapshots = [row.name for row in rows.of_instances(session, [found.id]).get(found.id, [])]
+        with Reverter() as revert:
+            revert.add(volumes.delete_instance, pool, found.project, found.name)
+            volumes.copy_instance(Place(old, found.project, found.name), pool, found.project, found.name)
+            for snapshot in snapshots:
+                source = Place(old, found.project, found.name, snapshot)
+                volumes.copy_snapshot(source, pool, found.project, found.name, snapshot)
+            with self._db.transaction() as session:
+                row = instances.get(session, found.project, found.name)
+                name, root = root_disk(found.expanded_devices)
+                row.devices = {**row.devices, name: {**root, "pool": pool}}
+                for taken in rows.of_instances(session, [found.id]).get(found.id, []):
+                    taken.devices = _with_root(taken.devices, name, dict(root), pool)
+                volume = storage.volume(session, old, found.project, "container", found.name)
+                if volume is not None:
+                    volume.state = "deleting"
+            revert.success()
+        volumes.delete_instance(old, found.project, found.name)
+
+
+def _with_root(devices: Devices, name: str, root: dict[str, str], pool: str) -> Devices:
+    return {**devices, name: {**devices.get(name, root), "pool": pool}}
