@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -122,6 +123,21 @@ def module_daemon() -> Iterator[Daemon]:
 @pytest.fixture
 def daemon(module_daemon: Daemon) -> Daemon:
     """Return the module's running daemon."""
+    return module_daemon
+
+
+@pytest.fixture(scope="module")
+def pools_daemon(module_daemon: Daemon, busybox_files: list[str]) -> Daemon:
+    """Return the module's daemon with a pool of each driver, called like it, and the image busybox."""
+    preseed = {
+        "storage_pools": [
+            {"name": "btrfs", "driver": "btrfs", "config": {"size": "1GiB"}},
+            {"name": "dir", "driver": "dir"},
+        ],
+        "profiles": [{"name": "default", "devices": {"root": {"type": "disk", "path": "/", "pool": "dir"}}}],
+    }
+    module_daemon.command("admin", "init", "--preseed", input=json.dumps(preseed))
+    module_daemon.import_image("busybox", busybox_files)
     return module_daemon
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sqlite3
@@ -16,26 +15,11 @@ NEVER = "0001-01-01T00:00:00Z"
 
 
 @pytest.fixture(scope="module", params=["btrfs", "dir"])
-def host(request: pytest.FixtureRequest, module_daemon_with_pools: Daemon) -> Iterator[Daemon]:
+def host(request: pytest.FixtureRequest, pools_daemon: Daemon) -> Iterator[Daemon]:
     """Return the daemon with the default profile's root disk on a pool of one driver."""
-    daemon = module_daemon_with_pools
-    daemon.command("profile", "device", "set", "default", "root", f"pool={request.param}")
-    yield daemon
-    daemon.delete_all()
-
-
-@pytest.fixture(scope="module")
-def module_daemon_with_pools(module_daemon: Daemon, busybox_files: list[str]) -> Daemon:
-    preseed = {
-        "storage_pools": [
-            {"name": "btrfs", "driver": "btrfs", "config": {"size": "1GiB"}},
-            {"name": "dir", "driver": "dir"},
-        ],
-        "profiles": [{"name": "default", "devices": {"root": {"type": "disk", "path": "/", "pool": "dir"}}}],
-    }
-    module_daemon.command("admin", "init", "--preseed", input=json.dumps(preseed))
-    module_daemon.import_image("busybox", busybox_files)
-    return module_daemon
+    pools_daemon.command("profile", "device", "set", "default", "root", f"pool={request.param}")
+    yield pools_daemon
+    pools_daemon.delete_all()
 
 
 @pytest.fixture

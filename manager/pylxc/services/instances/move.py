@@ -5,7 +5,6 @@ from __future__ import annotations
 from pylxc.db import instances, storage
 from pylxc.db import snapshots as rows
 from pylxc.db.engine import Database
-from pylxc.db.models import Devices
 from pylxc.errors import BadRequest
 from pylxc.revert import Reverter
 from pylxc.services.instances.expand import Record, root_disk
@@ -49,14 +48,8 @@ class Mover:
                 row = instances.get(session, found.project, found.name)
                 name, root = root_disk(found.expanded_devices)
                 row.devices = {**row.devices, name: {**root, "pool": pool}}
-                for taken in rows.of_instances(session, [found.id]).get(found.id, []):
-                    taken.devices = _with_root(taken.devices, name, dict(root), pool)
                 volume = storage.volume(session, old, found.project, "container", found.name)
                 if volume is not None:
                     volume.state = "deleting"
             revert.success()
         volumes.delete_instance(old, found.project, found.name)
-
-
-def _with_root(devices: Devices, name: str, root: dict[str, str], pool: str) -> Devices:
-    return {**devices, name: {**devices.get(name, root), "pool": pool}}

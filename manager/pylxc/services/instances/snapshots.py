@@ -22,7 +22,15 @@ from pylxc.services import etag, expiry
 from pylxc.services.events import EventBus
 from pylxc.services.instances import snapshot_names
 from pylxc.services.instances.devices import DeviceManager
-from pylxc.services.instances.expand import Record, expand_config, expand_devices, load, lost_devices, record
+from pylxc.services.instances.expand import (
+    Record,
+    expand_config,
+    expand_devices,
+    load,
+    lost_devices,
+    record,
+    root_disk,
+)
 from pylxc.services.instances.lifecycle import Lifecycle
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.operations import Operation, Operations
@@ -320,6 +328,11 @@ class Snapshots:
             scope = projects.scope(row.project, "profiles")
             instances.set_profiles(session, row, profiles.named(session, scope, source.profiles))
             after = record(row)
+            name, root = root_disk(before.expanded_devices)
+            if after.expanded_devices.get(name, {}).get("pool") != root["pool"]:
+                # Where its tree is now counts: it may have moved since, or be a copy in another pool.
+                row.devices = {**row.devices, name: dict(root)}
+                after = record(row)
         lost = lost_devices(before.expanded_devices, after.expanded_devices)
         self._devices.remove(project, name, lost, before.config)
 
