@@ -31,6 +31,7 @@ class Paths:
         self.logs = f"{self.root}/logs"
         self.cache = f"{self.root}/cache"
         self.run = f"{self.root}/run"
+        self.devlxd = f"{self.root}/run/devlxd"
 
     def pool(self, name: str) -> str:
         """Directory of a storage pool."""
@@ -51,3 +52,7 @@ class Paths:
     def proxy_run(self, key: str, device: str) -> str:
         """Run-time directory of an instance's proxy device."""
         return f"{self.run}/proxies/{key}/{device}"
+
+    def instance_devlxd(self, key: str) -> str:
+        """Directory that a running instance sees as /dev/lxd; `key` is from `storage_name`."""
+        return f"{self.devlxd}/{key}"

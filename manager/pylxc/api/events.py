@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -11,7 +12,7 @@ from aiohttp import web
 from pylxc.api.call import Call, Endpoint
 from pylxc.api.responses import Answer
 from pylxc.errors import BadRequest
-from pylxc.services.events import TYPES, Subscription
+from pylxc.services.events import TYPES, Subscription, Waker
 
 PING_SECONDS = 10.0
 CLOSE_SECONDS = 0.5
@@ -25,36 +26,62 @@ async def listen(call: Call) -> Answer:
         raise BadRequest(f"Unknown event type {unknown[0]!r}", hint=f"one of {', '.join(sorted(TYPES))}")
     if call.request.headers.get("Upgrade", "").lower() != "websocket":
         raise BadRequest("This is for websockets only")
-    loop = asyncio.get_running_loop()
-    changed = asyncio.Event()
-    transport = call.request.transport
+    bus, project = call.services.events, None if call.all_projects else call.project
+    return await send_over_websocket(
+        call.request, lambda wake: bus.subscribe(wanted, project, wake), bus.unsubscribe, call.stopping
+    )
 
-    def on_change() -> None:
+
+async def send_over_websocket(
+    request: web.BaseRequest,
+    subscribe: Callable[[Waker], Subscription],
+    unsubscribe: Callable[[Subscription], None],
+    stopping: asyncio.Event,
+) -> web.WebSocketResponse:
+    """Answer a request with a websocket of events, until the listener leaves, does not keep up, or `stopping` is set.
+
+    Args:
+        request: asks for a websocket.
+        subscribe: returns the listener that it becomes, given what is to be called when that has changed.
+        unsubscribe: ends it.
+        stopping: the daemon's end.
+    """
+    changed = asyncio.Event()
+    # Subscribed before the handshake is answered: a client that is connected misses nothing.
+    listener = subscribe(waker(request, changed))
+    response = web.WebSocketResponse(timeout=CLOSE_SECONDS, compress=False, max_msg_size=64 * 1024)
+    tasks: list[asyncio.Task[Any]] = []
+    try:
+        await response.prepare(request)
+        work = (_send(response, listener, changed), _receive(response), stopping.wait())
+        tasks = [asyncio.create_task(coroutine) for coroutine in work]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        unsubscribe(listener)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if response.prepared:
+            with contextlib.suppress(ConnectionError):
+                await response.close()
+    return response
+
+
+def waker(request: web.BaseRequest, changed: asyncio.Event) -> Waker:
+    """Return what a publisher calls, in its own thread, to have a listener's connection look at its queue."""
+    loop = asyncio.get_running_loop()
+    transport = request.transport
+
+    def look(listener: Subscription) -> None:
         changed.set()
         if listener.overrun and transport is not None:
             transport.abort()  # a send may be stuck; only this gets it loose
 
-    def wake() -> None:
+    def wake(listener: Subscription) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is gone: the daemon ends
-            loop.call_soon_threadsafe(on_change)
+            loop.call_soon_threadsafe(look, listener)
 
-    # Subscribed before the handshake is answered: a client that is connected misses nothing.
-    listener = call.services.events.subscribe(wanted, None if call.all_projects else call.project, wake)
-    response = web.WebSocketResponse(timeout=CLOSE_SECONDS, compress=False, max_msg_size=64 * 1024)
-    tasks: list[asyncio.Task[Any]] = []
-    try:
-        await response.prepare(call.request)
-        work = (_send(response, listener, changed), _receive(response), call.stopping.wait())
-        tasks = [asyncio.create_task(coroutine) for coroutine in work]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        call.services.events.unsubscribe(listener)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        with contextlib.suppress(ConnectionError):
-            await response.close()
-    return response
+    return wake
 
 
 async def _send(response: web.WebSocketResponse, listener: Subscription, changed: asyncio.Event) -> None:

@@ -162,7 +162,11 @@ def _options(call: Call) -> ImportOptions:
 
 async def export_image(call: Call) -> Answer:
     """GET /1.0/images/FINGERPRINT/export: the unified file, or metadata and rootfs as multipart."""
-    files = await call.run(call.services.images.export, call.project, call.params["fingerprint"])
+    return await send_files(call, await call.run(call.services.images.export, call.project, call.params["fingerprint"]))
+
+
+async def send_files(call: Call, files: Sequence[ExportFile]) -> web.StreamResponse:
+    """Answer with an image's files, as clients of LXD take them."""
     if len(files) == 1:
         return web.FileResponse(
             files[0].path,

@@ -32,11 +32,11 @@ _GUEST = (
     Key(name="linux.kernel_modules", type="list", acts=False, live=True,
         help="Kernel modules to load before the instance starts, with commas."),
     Key(name="linux.sysctl.*", type="string", help="A sysctl of the instance's own namespaces."),
-    Key(name="cloud-init.network-config", type="string", acts=False, unset="DHCP on eth0",
+    Key(name="cloud-init.network-config", type="string", unset="DHCP on eth0",
         help="Network configuration for cloud-init."),
-    Key(name="cloud-init.user-data", type="string", acts=False, default=_DEFAULT_CLOUD_CONFIG,
+    Key(name="cloud-init.user-data", type="string", default=_DEFAULT_CLOUD_CONFIG,
         help="User data for cloud-init."),
-    Key(name="cloud-init.vendor-data", type="string", acts=False, default=_DEFAULT_CLOUD_CONFIG,
+    Key(name="cloud-init.vendor-data", type="string", default=_DEFAULT_CLOUD_CONFIG,
         help="Vendor data for cloud-init."),
 )  # fmt: skip
 
@@ -76,10 +76,10 @@ _LIMITS = (
 )  # fmt: skip
 
 _SECURITY = (
-    Key(name="security.devlxd", type="bool", check=v.boolean, acts=False, default="true",
-        help="Whether /dev/lxd is there in the instance."),
-    Key(name="security.devlxd.images", type="bool", check=v.boolean, acts=False, default="false",
-        help="Whether the instance may export images through /dev/lxd."),
+    Key(name="security.devlxd", type="bool", check=v.boolean, live=True, default="true",
+        help="Whether the instance may ask the guest API at /dev/lxd/sock."),
+    Key(name="security.devlxd.images", type="bool", check=v.boolean, live=True, default="false",
+        help="Whether the instance may fetch public and cached images through the guest API."),
     Key(name="security.idmap.base", type="integer", check=v.integer(0),
         help="First id of the host for an isolated instance; unset: chosen."),
     Key(name="security.idmap.isolated", type="bool", check=v.boolean, default="false",

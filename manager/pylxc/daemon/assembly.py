@@ -13,6 +13,7 @@ from pylxc.runtime.handle import Runtime
 from pylxc.runtime.spec import ContainerExit
 from pylxc.services.certificate import ServerCertificate
 from pylxc.services.events import EventBus, LogEvents
+from pylxc.services.guests.service import Guests
 from pylxc.services.images.service import Images
 from pylxc.services.initialise import Initialise
 from pylxc.services.instances.console import InstanceConsole
@@ -56,6 +57,7 @@ class Assembly:
         images = Images(self._database, paths, self._runtime, storage, operations, events, server.value)
         devices = DeviceManager(networks, storage)
         projects = Projects(self._database, operations, events)
+        guests = Guests(self._database, images, paths)
         instances = Instances(
             db=self._database,
             paths=paths,
@@ -65,6 +67,7 @@ class Assembly:
             devices=devices,
             operations=operations,
             events=events,
+            guests=guests,
             first_use=self._first_use,
         )
         profiles = Profiles(self._database, devices, events, instances.updater)
@@ -82,6 +85,7 @@ class Assembly:
             console=InstanceConsole(self._database, self._runtime, operations, events, paths),
             files=InstanceFiles(self._database, self._runtime, storage, events, paths),
             metadata=InstanceMetadataFiles(self._database, storage, events),
+            guests=guests,
             images=images,
             networks=networks,
             storage=storage,

@@ -13,6 +13,7 @@ import threading
 import time
 
 from pylxc.api.app import App
+from pylxc.api.devlxd import GuestServer
 from pylxc.daemon import access, systemd
 from pylxc.daemon.assembly import Assembly
 from pylxc.paths import Paths
@@ -71,6 +72,8 @@ class Daemon:
             app = App(assembly.services)
             http = app.server()
             server = await self._loop.create_unix_server(http, sock=listener)
+            guests = GuestServer(assembly.services)
+            assembly.services.guests.sockets.attach(guests)
             log.info("Ready after %.2f s", time.monotonic() - begin)
             systemd.notify("READY=1")
             assembly.autostart()
@@ -80,6 +83,7 @@ class Daemon:
             systemd.notify("STOPPING=1")
             app.draining = True
             await asyncio.to_thread(self._stop_services, assembly)
+            guests.close()
             app.stopping.set()
             self._stopped.set()
             server.close()

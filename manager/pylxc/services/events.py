@@ -18,18 +18,22 @@ requestor: ContextVar[dict[str, str] | None] = ContextVar("requestor", default=N
 """Who asked for what is being done: {username, protocol, address}. Set per request, copied into operation threads."""
 
 
+Waker = Callable[["Subscription"], None]
+"""Called from the publisher's thread after an event was queued or the listener was dropped."""
+
+
 class Subscription:
     """A listener's bounded queue of events as JSON text; thread-safe.
 
     Args:
         types: of the events wanted, out of `TYPES`.
         project: events of this project and of none; None is all projects.
-        wake: called from the publisher's thread after an event was queued or the listener was dropped.
+        wake: see `Waker`.
         limit: a listener that has this many events waiting is dropped: it must never hold up or fill the server.
     """
 
     def __init__(
-        self, types: frozenset[str], project: str | None, wake: Callable[[], None] | None = None, limit: int = 4096
+        self, types: frozenset[str], project: str | None, wake: Waker | None = None, limit: int = 4096
     ) -> None:
         self.types = types
         self.project = project
@@ -52,7 +56,7 @@ class Subscription:
                 self._queue.append(text)
             self._changed.notify_all()
         if self._wake:
-            self._wake()
+            self._wake(self)
 
     def take(self) -> list[str]:
         """Return what waits, oldest first; does not block."""
@@ -78,7 +82,7 @@ class EventBus:
         self._lock = threading.Lock()
 
     def subscribe(
-        self, types: set[str] | frozenset[str], project: str | None, wake: Callable[[], None] | None = None
+        self, types: set[str] | frozenset[str], project: str | None, wake: Waker | None = None
     ) -> Subscription:
         """Return a new listener; see `Subscription`. End it with `unsubscribe`."""
         listener = Subscription(frozenset(types), project, wake)

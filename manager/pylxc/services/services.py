@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pylxc.services.events import EventBus
+    from pylxc.services.guests.service import Guests
     from pylxc.services.images.service import Images
     from pylxc.services.initialise import Initialise
     from pylxc.services.instances.console import InstanceConsole
@@ -39,6 +40,7 @@ class Services:
     console: InstanceConsole
     files: InstanceFiles
     metadata: InstanceMetadataFiles
+    guests: Guests
     images: Images
     networks: Networks
     storage: StoragePools

@@ -17,6 +17,7 @@ from pylxc.revert import Reverter
 from pylxc.runtime.handle import Runtime
 from pylxc.runtime.spec import ContainerExit, IdMap
 from pylxc.services.events import EventBus
+from pylxc.services.guests.service import Guests
 from pylxc.services.instances import attached, limits, spec
 from pylxc.services.instances import idmap as ids
 from pylxc.services.instances.devices import DeviceManager, Prepared
@@ -83,6 +84,7 @@ class Lifecycle:
         locks: InstanceLocks,
         templates: Templates,
         hotplug: Hotplug,
+        guests: Guests,
         remove: Callable[[Record], None],
     ) -> None:
         self._db = db
@@ -94,6 +96,7 @@ class Lifecycle:
         self._locks = locks
         self._templates = templates
         self._hotplug = hotplug
+        self._guests = guests
         self._remove = remove
         self._runs: dict[str, _Run] = {}
         self._early: list[tuple[str, ContainerExit]] | None = []
@@ -257,6 +260,7 @@ class Lifecycle:
                 continue
             with self._guard:
                 self._runs[key] = _Run()
+            self._reach(found)
             try:
                 self._hotplug.apply(found)
             except PylxcError as error:
@@ -267,10 +271,20 @@ class Lifecycle:
         for found in left:
             if found.key not in running and found.key not in over:
                 self._forget_start(found)
+        self._guests.sockets.sweep(running)
         with self._guard:
             early, self._early = self._early or [], None
         for key, ended in early:
             self.on_exit(key, ended)
+
+    def _reach(self, found: Record) -> None:
+        """Make the guest API answer again in a container that has outlived its daemon."""
+        running = self._runtime.get(found.key)
+        try:
+            if running is not None:
+                self._guests.open(found, running.idmap)
+        except OSError as error:
+            log.error("Failed opening the guest API of container %s: %s", found.key, error)
 
     def _forget_start(self, found: Record) -> None:
         """Take away what an instance was given whose start was cut off, by the end of the daemon or of the host."""
@@ -303,6 +317,8 @@ class Lifecycle:
         volume = self._storage.volumes.path(found.pool, project, name)
         self._templates.apply(found, volume, idmap)
         with Reverter() as revert:
+            revert.add(self._guests.sockets.remove, key)
+            self._guests.open(found, idmap)
             cpus = limits.cpuset(found.expanded_config.get("limits.cpu", ""), self._used_cpus())
             config = {key: value for key, value in found.expanded_config.items() if not is_of_run(key)}
             parts = self._devices.start(project, name, found.expanded_devices, config)
@@ -349,6 +365,7 @@ class Lifecycle:
         is_expected = run is not None and run.stopping
         log.info("Container %s has ended: %s, status %s", key, ended.reason, ended.status)
         try:
+            self._guests.sockets.remove(key)
             with self._db.reading() as session:
                 found = load(session, project, name)
                 has = attached.from_json(instances.get(session, project, name).attached)

@@ -17,6 +17,7 @@ from pylxc.runtime.handle import Running, Runtime
 from pylxc.runtime.spec import ContainerExit
 from pylxc.services import etag, filters
 from pylxc.services.events import EventBus
+from pylxc.services.guests.service import Guests
 from pylxc.services.images.service import Images
 from pylxc.services.instances import limits
 from pylxc.services.instances.boot import Boot
@@ -66,6 +67,7 @@ class Instances:
         devices: DeviceManager,
         operations: Operations,
         events: EventBus,
+        guests: Guests,
         first_use: Callable[[], None],
     ) -> None:
         """`first_use` sets up storage and network on a server that has no pool; called before its first instance."""
@@ -75,6 +77,7 @@ class Instances:
         self._events = events
         self._locks = InstanceLocks()
         self._logs = Logs(paths)
+        self._guests = guests
         self._states = States(runtime, storage)
         self._renderer = Renderer()
         self._templates = Templates(runtime, self._renderer)
@@ -90,6 +93,7 @@ class Instances:
             locks=self._locks,
             templates=self._templates,
             hotplug=self._hotplug,
+            guests=guests,
             remove=self._remover.delete,
         )
         self.snapshots = Snapshots(
@@ -413,7 +417,8 @@ class Instances:
             raise BadRequest(complaint)
 
     def _apply_live(self, before: Record, after: Record) -> bool:
-        if self._runtime.get(after.key) is None:
+        running = self._runtime.get(after.key)
+        if running is None:
             return False
         with Reverter() as revert:
             changed = changed_keys(before.expanded_config, after.expanded_config)
@@ -422,6 +427,7 @@ class Instances:
                 self._set_limits(after)
             self._hotplug.apply(after)
             revert.success()
+        self._guests.changed(before, after, running.idmap)
         return True
 
     def _set_limits(self, found: Record) -> None:

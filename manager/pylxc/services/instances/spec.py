@@ -54,13 +54,20 @@ def build(
         rootfs=rootfs,
         idmap=idmap,
         environment=_with_prefix(config, "environment."),
-        mounts=tuple(devices.mounts),
+        mounts=(_guest_api(record.key, paths, idmap), *devices.mounts),
         devices=tuple(devices.nodes),
         limits=limits.compute(config, cpus),
         confinement=confinement(config),
         sysctls=_with_prefix(config, "linux.sysctl."),
         nesting=INSTANCE.is_true(config, "security.nesting"),
     )
+
+
+def _guest_api(key: str, paths: Paths, idmap: IdMap | None) -> Mount:
+    # To an unprivileged container the directory belongs to nobody, and it can put nothing there: read-only as well
+    # would only make its start slower.
+    options = () if idmap else ("ro", "nosuid", "nodev", "noexec")
+    return Mount(source=paths.instance_devlxd(key), target="/dev/lxd", options=options, create="dir")
 
 
 def confinement(config: Mapping[str, str]) -> Confinement:
