@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from pylxc.paths import storage_name
 from pylxc.revert import Reverter
 from pylxc.services import etag
 from pylxc.services.events import EventBus
-from pylxc.services.instances import checks, idmap
+from pylxc.services.instances import checks, cloud_init, idmap
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.instances.expand import (
+    INSTANCE_ID,
     POWER,
     Record,
     choose_idmap,
@@ -202,7 +204,10 @@ class Updater:
         own = {key: value for key, value in after.config.items() if key not in stale}
         expanded = {key: value for key, value in after.expanded_config.items() if key not in stale}
         devices = self._devices.volatile(after.name, after.expanded_devices, expanded)
-        return {**own, **devices, **idmap.volatile(after.expanded_config, choose_idmap(session, after))}
+        config = {**own, **devices, **idmap.volatile(after.expanded_config, choose_idmap(session, after))}
+        if cloud_init.is_new(before, after, config):
+            config[INSTANCE_ID] = str(uuid.uuid4())
+        return config
 
 
 class Reexpansion:
