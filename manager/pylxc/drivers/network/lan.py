@@ -6,6 +6,7 @@ look whether the gateway answers, the host's own configuration, and only then th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -23,12 +24,14 @@ from pylxc.drivers.network.lan_journal import Journal
 from pylxc.drivers.network.lan_link import Facts
 from pylxc.drivers.network.lan_state import State
 from pylxc.drivers.network.lan_watch import Watchdog
+from pylxc.drivers.network.passage import Way
 from pylxc.errors import BadRequest, NotFound, Unavailable, from_os
 from pylxc.kernel.netlink import Netlink
 
 log = logging.getLogger(__name__)
 
 PARENT, PERSIST, CHECK, TIMEOUT = "lan.interface", "lan.persist", "lan.check", "lan.timeout"
+_FAMILIES = ("ipv4", "ipv6")
 _FIXED = {"ipv4.address": "none", "ipv6.address": "none"}
 _GRACE_SECONDS = 15.0
 """How much longer the watchdog waits than the daemon, which undoes a failed trial itself."""
@@ -51,7 +54,8 @@ class LanDriver:
         self._journal = f"{directory}/lan.journal"
         self._record = f"{directory}/lan.json"
         self._trial: lan_check.Trial | None = None
-        del netlink, firewall  # what has to work without the daemon works without pyroute2
+        self._firewall = firewall
+        del netlink  # what has to work without the daemon works without pyroute2
 
     def complete(self, config: Mapping[str, str], taken: list[str]) -> dict[str, str]:
         """See `NetworkDriver`. Addresses are the host's, so no subnet is chosen."""
@@ -87,6 +91,14 @@ class LanDriver:
         """
         if lan_journal.undo(self._journal):
             log.warning("Network %s: undid what was cut off", self.name)
+        self._bring_up(config)
+        # Not needed for the host itself: what cannot be done here must not undo what is there.
+        try:
+            self._firewall.put("network", self.name, (), Way(interface=self.name, families=_FAMILIES, bridged=True))
+        except Unavailable as error:
+            log.warning("Network %s: cannot see to other firewalls: %s", self.name, error)
+
+    def _bring_up(self, config: Mapping[str, str]) -> None:
         links = lan_link.links()
         bridge, parent = links.get(self.name), links.get(config[PARENT])
         if bridge is not None:
@@ -183,6 +195,8 @@ class LanDriver:
         """See `NetworkDriver`. Everything that is on the bridge now moves to the interface."""
         if not lan_journal.undo(self._journal):
             self._give_back()
+        with contextlib.suppress(Unavailable):
+            self._firewall.remove("network", self.name)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _give_back(self) -> None:

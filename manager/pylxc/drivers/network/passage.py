@@ -46,11 +46,14 @@ class Way:
         interface: the bridge.
         families: ipv4, ipv6: those that are let pass.
         routed: those of which everything comes in, as no translation hides the guests.
+        bridged: nothing but what goes from one port of the bridge to another one: the kernel shows that to firewalls
+            too where br_netfilter is loaded, as Docker has it.
     """
 
     interface: str
     families: tuple[str, ...]
     routed: tuple[str, ...] = ()
+    bridged: bool = False
 
 
 @dataclass(slots=True)
@@ -144,7 +147,9 @@ def _refresh_iptables(table: _Filter, family: str, ways: Mapping[str, Way], pref
 
 
 def _as_iptables(place: str, chain: str, owner: str, way: Way, family: str) -> list[str]:
-    if chain == "INPUT":
+    if way.bridged:
+        matches = [] if chain == "INPUT" else [f"-i {way.interface} -o {way.interface}"]
+    elif chain == "INPUT":
         services = [f"-p {transport} --dport {port}" for transport, port in _SERVICES[family]]
         matches = [f"-i {way.interface} {service}" for service in (f"-p {_ICMP[family]}", *services)]
     else:
@@ -169,7 +174,8 @@ def _mark(rule: str) -> str:
 def _refresh_firewalld(ways: Mapping[str, Way]) -> None:
     known = json.dumps(nftables.run([{"list": {"table": {"family": "inet", "name": "firewalld"}}}]))
     for way in ways.values():
-        if f'"{way.interface}"' not in known and shutil.which(_TRUSTED[0], path=_PATH):
+        # The zone lets all of the interface reach the host, which a bridge on the host's own network must not.
+        if not way.bridged and f'"{way.interface}"' not in known and shutil.which(_TRUSTED[0], path=_PATH):
             command.run([*_TRUSTED, f"--change-interface={way.interface}"])
 
 
@@ -214,6 +220,10 @@ def _as_nftables(chain: Mapping[str, Any], way: Way) -> list[tuple[Expression, .
         if chain["family"] not in ("inet", _PROTOCOLS[family]):
             continue
         of_family = (match(meta("nfproto"), family),) if chain["family"] == "inet" else ()
+        if way.bridged:
+            if chain["hook"] == "forward":
+                found.append((*of_family, arriving(way.interface), leaving(way.interface), ACCEPT))
+            continue
         if chain["hook"] == "input":
             found += ((*of_family, *expressions, ACCEPT) for expressions in _services(way.interface, family))
             continue
