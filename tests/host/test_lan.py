@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import POOL_ONLY, ApiError, Daemon
-from tests.support.lan import GATEWAY, STATIC, Lan
+from tests.support.images import image_files
+from tests.support.lan import GATEWAY, OUTSIDE, STATIC, Lan
 from tests.support.wait import until
 
 
@@ -151,7 +152,10 @@ def _create(daemon: Daemon) -> threading.Thread:
     return thread
 
 
-def test_a_container_is_a_machine_of_the_lan(daemon: Daemon, lan: Lan, busybox_files: list[str]) -> None:
+def test_a_container_is_a_machine_of_the_lan(
+    daemon: Daemon, lan: Lan, busybox_files: list[str], need: Callable[..., None]
+) -> None:
+    need("lxc")
     lan.configure_by_dhcp()
     before = lan.facts()
     (address,) = lan.addresses("eth0")
@@ -159,35 +163,194 @@ def test_a_container_is_a_machine_of_the_lan(daemon: Daemon, lan: Lan, busybox_f
     image = daemon.import_image("busybox", busybox_files)
     refused = daemon.command("launch", image, "c01", "--lan", check=False)
     assert "There is no bridge on the host's own network (pylxc network create br0 --lan" in refused.stderr
-    daemon.command("network", "create", "br0", "--lan", "eth0")
+    daemon.lxc("network", "create", "br0", "lan.interface=eth0")
     # The host's DHCP client has gone along: it renews the same lease on the bridge.
     until(lambda: lan.addresses("br0") == [address], "the lease is renewed")
     assert [line.count("-i br0") for line in lan.dhcp_clients()] == [1]
     daemon.command("launch", image, "c01", "--lan")
-    _serves(daemon, lan)
+    _serve(daemon, "c01")
+    _reach(lan, "c01")
+    daemon.command("network", "create", "inside", "ipv6.address=none")
+    daemon.command("launch", image, "c02", "-n", "inside")
+    _reach_out(daemon, "c02")
     daemon.signal(signal.SIGTERM)
-    _serves(daemon, lan, ask=False)
+    _reach(lan, "c01")
     daemon.start()
-    daemon.command("restart", "--force", "c01")
-    _serves(daemon, lan)
+    daemon.command("restart", "--force", "c01", "c02")
+    _serve(daemon, "c01")
+    _reach(lan, "c01")
+    _reach_out(daemon, "c02")
     with pytest.raises(ApiError, match="currently in use"):
         daemon.request("DELETE", "/1.0/networks/br0")
     daemon.command("delete", "--force", "c01")
+    daemon.lxc("network", "attach", "br0", "c02", "eth1")
+    daemon.command("restart", "--force", "c02")
+    assert "eth1" in daemon.command("exec", "c02", "--", "ip", "link").stdout
+    daemon.command("delete", "--force", "c02")
+    daemon.command("network", "delete", "inside")
     daemon.command("network", "delete", "br0")
     until(lambda: lan.addresses("eth0") == [address], "the lease is renewed")
     until(lambda: lan.facts() == before, "everything is as before")
     assert [line.count("-i eth0") for line in lan.dhcp_clients()] == [1]
 
 
-def _serves(daemon: Daemon, lan: Lan, *, ask: bool = True) -> None:
-    """Check that container c01 has an address of the LAN's server and that the outside machine gets a page of it."""
-    if ask:
-        daemon.command("exec", "c01", "--", "sh", "-c", "echo page of c01 > /index.html; httpd -h /")
-    leases = Path(lan.directory, "leases").read_text().splitlines()
-    address = next((line.split()[2] for line in leases if line.split()[3] == "c01"), "")
-    if not address:
-        until(lambda: "c01" in Path(lan.directory, "leases").read_text(), "c01 leases an address of the LAN")
-        return _serves(daemon, lan, ask=False)
-    page = until(lambda: lan.run_outside("busybox", "wget", "-qO-", f"http://{address}/", check=False), "the page")
-    assert page == "page of c01\n"
-    return None
+def _serve(daemon: Daemon, name: str) -> None:
+    daemon.command("exec", name, "--", "sh", "-c", f"echo page of {name} > /index.html; httpd -h /")
+
+
+def _reach(lan: Lan, name: str) -> None:
+    """Check that an instance has leased an address of the LAN, and that the outside machine gets a page from it."""
+    address = until(lambda: lan.leased(name), f"{name} leases an address of the LAN")
+    fetch = ("busybox", "wget", "-qO-", f"http://{address}/")
+    assert until(lambda: lan.run_outside(*fetch, check=False), "the page") == f"page of {name}\n"
+
+
+def _reach_out(daemon: Daemon, name: str) -> None:
+    """Check that an instance behind NAT reaches the outside machine."""
+    ping = ("exec", name, "--", "ping", "-c1", "-W1", OUTSIDE)
+    until(lambda: daemon.command(*ping, check=False).returncode == 0, f"{name} reaches the outside")
+
+
+@pytest.mark.timeout(600)
+def test_nginx_of_debian(daemon: Daemon, lan: Lan) -> None:
+    lan.configure_statically()
+    daemon.command("admin", "init", "--preseed", input=json.dumps(POOL_ONLY))
+    image = daemon.import_image("nginx", image_files("nginx"))
+    daemon.command("network", "create", "br0", "--lan", "eth0")
+    daemon.command("launch", image, "web", "--lan")
+    address = until(lambda: lan.leased("web"), "it leases an address of the LAN")
+    fetch = ("busybox", "wget", "-qO-", f"http://{address}/")
+    assert "Welcome to nginx" in until(lambda: lan.run_outside(*fetch, check=False), "the page", 60)
+
+
+def test_a_reboot_of_the_host(daemon: Daemon, lan: Lan, busybox_files: list[str]) -> None:
+    lan.configure_statically()
+    addresses = lan.addresses("eth0")
+    daemon.command("admin", "init", "--preseed", input=json.dumps(POOL_ONLY))
+    image = daemon.import_image("busybox", busybox_files)
+    daemon.command("network", "create", "br0", "--lan", "eth0")
+    daemon.command("launch", image, "c01", "--lan", "-c", "boot.autostart=true")
+    moved = lan.routes("br0")
+    until(lambda: lan.leased("c01"), "it leases an address")
+    # What a reboot leaves of it: the host's own configuration on eth0, no bridge, nothing that runs.
+    daemon.command("admin", "shutdown")
+    assert daemon.process
+    daemon.process.wait(30)
+    lan.run_on_host("ip", "link", "delete", "br0")
+    lan.run_on_host("ip", "address", "flush", "dev", "eth0", "scope", "global")
+    lan.configure_statically()
+    daemon.start()
+    until(lambda: daemon.instances() == {"c01": "Running"}, "autostart")
+    shown = json.loads(lan.run_on_host("ip", "-j", "link", "show", "master", "br0"))
+    assert len(shown) == 2
+    daemon.command("delete", "--force", "c01")
+    assert STATIC in lan.addresses("br0")
+    assert lan.routes("br0") == moved
+    daemon.command("network", "delete", "br0")
+    assert lan.addresses("eth0") == addresses
+
+
+def test_bridges_that_others_made(daemon: Daemon, lan: Lan, busybox_files: list[str]) -> None:
+    daemon.command("admin", "init", "--preseed", input=json.dumps(POOL_ONLY))
+    image = daemon.import_image("busybox", busybox_files)
+    for words in ("link add br0 type bridge forward_delay 0", "link set eth0 up master br0", "link set br0 up"):
+        lan.run_on_host("ip", *words.split())
+    for name, options in {
+        "c01": ("-n", "br0"),
+        "c02": ("-d", "eth0,type=nic", "-d", "eth0,nictype=bridged", "-d", "eth0,parent=br0", "-d", "eth0,name=eth0"),
+        "c03": ("--lan",),
+    }.items():
+        daemon.command("launch", image, name, *options)
+        until(lambda name=name: lan.leased(name), f"{name} leases an address")  # type: ignore[misc]
+    refused = daemon.command("network", "create", "br1", "--lan", "eth0", check=False)
+    assert "Interface 'eth0' is in bridge 'br0' already (use it as it is: -n br0)" in refused.stderr
+
+
+def test_through_a_firewall_that_drops(daemon: Daemon, lan: Lan, busybox_files: list[str]) -> None:
+    lan.configure_statically()
+    rules = "add table inet fw; add chain inet fw f { type filter hook forward priority 0; policy drop; }"
+    lan.run_on_host("nft", rules)
+    before = lan.run_on_host("nft", "list", "ruleset")
+    lan.run_on_host("sh", "-c", "echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables")
+    daemon.command("admin", "init", "--preseed", input=json.dumps(POOL_ONLY))
+    image = daemon.import_image("busybox", busybox_files)
+    daemon.command("network", "create", "br0", "--lan", "eth0")
+    daemon.command("launch", image, "c01", "--lan")
+    _serve(daemon, "c01")
+    _reach(lan, "c01")
+    daemon.command("delete", "--force", "c01")
+    daemon.command("network", "delete", "br0")
+    assert lan.run_on_host("nft", "list", "ruleset") == before
+
+
+def test_without_a_gateway_neighbours_are_asked(daemon: Daemon, lan: Lan) -> None:
+    for words in ("link set eth0 up", f"address add {STATIC}/24 dev eth0"):
+        lan.run_on_host("ip", *words.split())
+    create = ("network", "create", "br0", "--lan", "eth0", "lan.timeout=1")
+    refused = daemon.command(*create, check=False)
+    assert (
+        "No gateway and no neighbour of eth0 could be asked over br0, and nobody confirmed it in 1 s" in refused.stderr
+    )
+    lan.run_on_host("busybox", "ping", "-c1", "-W2", OUTSIDE)
+    daemon.command(*create)
+    daemon.command("network", "delete", "br0")
+    lan.cut()
+    lan.run_on_host("busybox", "ping", "-c1", "-W2", OUTSIDE)
+    refused = daemon.command(*create, check=False)
+    assert f"None of its neighbours {OUTSIDE} answered over br0" in refused.stderr
+    lan.mend()
+
+
+def test_an_interface_without_addresses(daemon: Daemon, lan: Lan) -> None:
+    before = lan.facts()
+    daemon.command("network", "create", "br0", "--lan", "eth0")
+    assert "master br0" in lan.run_on_host("ip", "link", "show", "eth0")
+    daemon.command("network", "delete", "br0")
+    assert lan.facts() == before.replace('"noop"', '"noqueue"')  # what it is once it has been up
+
+
+def test_what_is_refused(daemon: Daemon, lan: Lan) -> None:
+    lan.configure_statically()
+    for words in (
+        "link add taken type veth peer name far1",
+        "link set taken up",
+        "link add mv0 link taken up type macvlan",
+        "tuntap add tun0 mode tun",
+        "link add leased0 type veth peer name far2",
+        "link set leased0 up",
+        "address add 10.4.4.4/24 dev leased0 valid_lft 500 preferred_lft 500",
+    ):
+        lan.run_on_host("ip", *words.split())
+    before = lan.facts()
+    for arguments, complaint in {
+        "br0 --lan eth7": "Interface 'eth7' does not exist",
+        "br0 --lan lo": "Interface 'lo' is the loopback",
+        "br0 --lan tun0": "Interface 'tun0' (tun) cannot be put into a bridge",
+        "br0 --lan mv0": "Interface 'mv0' (macvlan) cannot be put into a bridge",
+        "br0 --lan taken": "in use by something that takes its frames, as macvlan interfaces do",
+        "br0 --lan leased0": "s by a program that pylxc does not know",
+        "taken --lan eth0": "An interface named 'taken' exists already",
+        "br0 --lan eth0 --persist": "Nothing on this host configures eth0 at boot",
+        "br0 --lan eth0 ipv4.address=10.1.2.3/24": "ipv4.address of a network with lan.interface is none",
+        "br0 --lan eth0 ipv4.nat=true": "ipv4.nat has no effect on a network with lan.interface",
+        "br0 --lan eth0 bridge.external_interfaces=tun0": "of a network with lan.interface=eth0 is eth0",
+        "br0 --yes": "--persist and --yes go with --lan",
+    }.items():
+        done = daemon.command("network", "create", *arguments.split(), check=False)
+        assert (done.returncode, complaint in done.stderr) == (1, True), done.stderr
+        assert done.stderr.count("\n") == 1
+    assert lan.facts() == before
+    assert _networks(daemon) == []
+    assert os.listdir(f"{daemon.dir}/networks") == []
+    daemon.command("network", "create", "br0", "--lan", "eth0")
+    for key, complaint in {
+        "lan.interface=tun0": "lan.interface cannot be changed",
+        "lan.persist=true": "lan.persist cannot be changed",
+    }.items():
+        assert complaint in daemon.command("network", "set", "br0", key, check=False).stderr
+    daemon.command("network", "set", "br0", "lan.timeout=5")
+    daemon.command("network", "delete", "br0")
+    lan.run_on_host("ip", "link", "add", "link", "eth0", "name", "eth0.5", "type", "vlan", "id", "5")
+    daemon.command("network", "create", "br0", "--lan", "eth0.5")
+    assert "master br0" in lan.run_on_host("ip", "link", "show", "eth0.5")
+    assert STATIC in lan.addresses("eth0")

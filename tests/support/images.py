@@ -12,6 +12,9 @@ from pathlib import Path
 from pylxc.drivers.image.recipe_file import RecipeBook
 from tests.support.daemon import POOL_ONLY, ROOT, Daemon
 
+OWN = Path(__file__).with_name("recipes")
+"""Recipes of the tests' own, beside those in images/."""
+
 CACHE = Path(os.environ.get("PYLXC_TEST_CACHE", "/var/tmp/pylxc-test-cache"))
 
 
@@ -21,7 +24,7 @@ def image_files(recipe: str) -> list[str]:
     The first call on a machine builds it (a minute for Debian, from its mirror); a changed recipe is built anew.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
-    version = RecipeBook(str(ROOT / "images")).find(recipe).version
+    version = RecipeBook(str(OWN), str(ROOT / "images")).find(recipe).version
     target = CACHE / f"{recipe.replace('/', '-')}-{version[:12]}"
     with open(f"{target}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -34,6 +37,7 @@ def image_files(recipe: str) -> list[str]:
 def _build(recipe: str, target: Path) -> None:
     daemon = Daemon(host_network=True)
     scratch = tempfile.mkdtemp(dir=CACHE)
+    shutil.copytree(OWN, f"{daemon.dir}/recipes")
     try:
         daemon.start()
         daemon.command("admin", "init", "--preseed", input=json.dumps(POOL_ONLY))

@@ -112,10 +112,23 @@ class Lan:
         text = "\n".join(json.dumps(json.loads(one or "[]"), indent=1) for one in shown)
         return re.sub(r'("(?:valid_life_time|preferred_life_time|expires)": )(?!4294967295)\d+', r"\1some", text)
 
+    def routes(self, interface: str) -> list[str]:
+        """Return the host's routes by an interface, sorted, without how long they last."""
+        shown = [
+            json.loads(_run("ip", "-n", self.host.name, "-j", f, "route", "show", "table", "all")) for f in ("-4", "-6")
+        ]
+        found = [{k: v for k, v in route.items() if k != "expires"} for routes in shown for route in routes]
+        return sorted(json.dumps(route) for route in found if route.get("dev") == interface)
+
     def dhcp_clients(self) -> list[str]:
         """Return the command lines of the DHCP clients in the host's namespace."""
         lines = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode() for pid in self.host.pids()]
         return [line for line in lines if "udhcpc" in line]
+
+    def leased(self, name: str) -> str:
+        """Return the address that the LAN's server has given to a machine of that name, empty for none."""
+        fields = (line.split() for line in Path(self.directory, "leases").read_text().splitlines())
+        return next((field[2] for field in fields if len(field) > 3 and field[3] == name), "")
 
     def cut(self) -> None:
         """Have the network answer no more to what comes out of a bridge of the host, as a switch with locked ports."""

@@ -171,10 +171,11 @@ class LanDriver:
         self, parent: Facts, state: State, plan: host.Plan, peers: lan_check.Peers | None, trial: lan_check.Trial
     ) -> None:
         bridge = lan_link.add_bridge(self.name, parent)
-        lan_link.put_into(parent, bridge)
-        lan_state.put(state, bridge.index, bridge.name)
-        lan_state.clear(parent.index, parent.name)
-        lan_state.put(state, bridge.index, bridge.name)  # routes that went with an address of the interface
+        with lan_state.without_detection(bridge.index, bridge.name):
+            lan_link.put_into(parent, bridge)
+            lan_state.put(state, bridge.index, bridge.name)
+            lan_state.clear(parent.index, parent.name)
+            lan_state.put(state, bridge.index, bridge.name)  # routes that went with an address of the interface
         if peers is not None:
             lan_check.wait(peers, bridge.index, trial)
         if not (plan.texts or plan.clients):

@@ -153,8 +153,7 @@ def put(state: State, index: int, name: str) -> None:
     """
     refused: OSError | None = None
     elapsed = int(_now() - state.taken)
-    # An address that was usable a moment ago is usable now: no second check that nobody else has it.
-    with Rtnetlink() as netlink, _without_detection(index, name):
+    with Rtnetlink() as netlink, without_detection(index, name):
         for kind, flags, messages in (
             (_RTM_NEWADDR, NLM_F_CREATE, (_address(a, state, index, name, elapsed) for a in state.addresses)),
             (_RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, (_neighbour(n, index) for n in state.neighbours)),
@@ -190,7 +189,8 @@ def clear(index: int, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _without_detection(index: int, name: str) -> Iterator[None]:
+def without_detection(index: int, name: str) -> Iterator[None]:
+    """Have addresses of an interface usable at once: nobody else can have got them in the moment of a move."""
     key = f"net/ipv6/conf/{name}/accept_dad"
     before = sysctl.read(key)
     if before is None:
