@@ -350,7 +350,3 @@ def test_what_is_refused(daemon: Daemon, lan: Lan) -> None:
         assert complaint in daemon.command("network", "set", "br0", key, check=False).stderr
     daemon.command("network", "set", "br0", "lan.timeout=5")
     daemon.command("network", "delete", "br0")
-    lan.run_on_host("ip", "link", "add", "link", "eth0", "name", "eth0.5", "type", "vlan", "id", "5")
-    daemon.command("network", "create", "br0", "--lan", "eth0.5")
-    assert "master br0" in lan.run_on_host("ip", "link", "show", "eth0.5")
-    assert STATIC in lan.addresses("eth0")

@@ -33,6 +33,8 @@ def write(texts: Mapping[str, str], copies: str) -> None:
     Raises:
         OSError: one cannot be written; `restore` puts the others back.
     """
+    shutil.rmtree(copies, ignore_errors=True)
+    os.makedirs(copies, mode=0o700)
     for path in texts:
         if os.path.exists(path):
             os.makedirs(os.path.dirname(copies + path), mode=0o700, exist_ok=True)
@@ -50,6 +52,8 @@ def write(texts: Mapping[str, str], copies: str) -> None:
 
 def restore(written: Written, copies: str) -> None:
     """Put files back as they were before `write`; what was changed since is left alone, with a line in the log."""
+    if not os.path.isdir(copies):
+        return  # it did not come to that
     for path, was in written.items():
         try:
             with open(path, "rb") as file:
