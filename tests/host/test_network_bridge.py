@@ -99,7 +99,7 @@ def test_other_rules_are_left_alone(host: NetworkHost) -> None:
 
 def test_dnsmasq_is_unprivileged_and_outlives_the_service(host: NetworkHost) -> None:
     host.create()
-    (before,) = host.dnsmasqs()
+    before = host.dnsmasq()
     status = procfs.status(before)
     assert status["Uid"].split()[0] != "0"
     guest = host.guest("c01")
@@ -111,10 +111,10 @@ def test_dnsmasq_is_unprivileged_and_outlives_the_service(host: NetworkHost) -> 
         session.add(row)
     host.networks.close()
     host.open()
-    assert host.dnsmasqs() == [before]
+    assert host.dnsmasq() == before
     assert leased in guest.resolve("c01.lxd")
     os.kill(before, signal.SIGKILL)
-    until(lambda: len(host.dnsmasqs()) == 1 and host.dnsmasqs() != [before], "dnsmasq is started again")
+    host.dnsmasq(but=before)
     until(lambda: leased in guest.resolve("c01.lxd"), "it knows the lease")
     with pytest.raises(BadRequest, match="in use"):
         host.networks.delete("br0")
@@ -124,10 +124,10 @@ def test_dnsmasq_is_unprivileged_and_outlives_the_service(host: NetworkHost) -> 
 
 def test_damaged_lease_file_does_not_stop_it(host: NetworkHost) -> None:
     host.create()
-    (pid,) = host.dnsmasqs()
+    pid = host.dnsmasq()
     Path(host.paths.network("br0"), "dnsmasq.leases").write_bytes(b"\0\xff damaged\nx\n")
     os.kill(pid, signal.SIGKILL)
-    until(lambda: [other for other in host.dnsmasqs() if other != pid], "dnsmasq is started again")
+    host.dnsmasq(but=pid)
     assert host.guest("c01").dhcp()["ip"]
 
 
@@ -182,7 +182,7 @@ def test_bad_raw_dnsmasq_leaves_the_network_as_it_was(host: NetworkHost) -> None
     with pytest.raises(Unavailable, match=r"Cannot start dnsmasq [0-9.]+ for network 'br0': bad option"):
         host.networks.update("br0", {"raw.dnsmasq": "no-such-option"}, None, patch=True)
     assert host.networks.get("br0") == before
-    assert len(host.dnsmasqs()) == 1
+    assert host.dnsmasq()
     with pytest.raises(Unavailable, match="Cannot start dnsmasq"):
         host.create("br1", raw_dnsmasq="no-such-option")
     assert "br1" not in links()

@@ -109,13 +109,13 @@ def test_a_change_that_fails_leaves_everything_as_it_was(host: NetworkHost) -> N
         return host.networks.get("br0"), shown, output("nft", "list", "ruleset")
 
     before = everything()
-    pids = host.dnsmasqs()
+    pid = host.dnsmasq()
     changes = {"ipv4.address": "10.199.8.1/24", "ipv4.routes": "10.78.0.0/24", "ipv6.address": "none"}
     for bad in ({"raw.dnsmasq": "no-such-option"}, {"bridge.external_interfaces": "lo"}):
         with pytest.raises(PylxcError):
             host.networks.update("br0", changes | bad, None, patch=True)
         assert everything() == before
-    assert host.dnsmasqs() == pids
+    assert host.dnsmasq() == pid
     assert guest.pings("10.199.7.1")
     assert guest.dhcp()["ip"] == address
     with pytest.raises(subprocess.CalledProcessError):

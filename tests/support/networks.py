@@ -132,8 +132,12 @@ class NetworkHost:
         """Return the guest of that name."""
         return next(guest for guest in self.guests if guest.name == name)
 
+    def dnsmasq(self, but: int = 0) -> int:
+        """Return the only dnsmasq of this directory, another one than `but`, once it is there."""
+        return until(lambda: len(found := self.dnsmasqs()) == 1 and found[0] != but and found[0], "one dnsmasq runs")
+
     def dnsmasqs(self) -> list[int]:
-        """Return the dnsmasq processes of this directory that serve; for a moment one that starts is two."""
+        """Return the dnsmasq processes of this directory that serve; one that starts is two or three for a moment."""
         found = []
         for entry in os.listdir("/proc"):
             if entry.isdigit():
