@@ -22,10 +22,12 @@ BUDGETS = {
     "1 GiB out of exec": 0.15,
     "config set": 1.0,
     "list, 100 instances": 1.0,
+    "list, 100 that run": 1.0,
     "memory per running container": 0.15,
 }
 
 
+HUNDRED = [f"many{number}" for number in range(100)]
 TEN = [f"ten{number}" for number in range(10)]
 
 
@@ -107,6 +109,11 @@ def list_many(server: Server, _run: int) -> Samples:
     return {"list, 100 instances": server.time("list")}
 
 
+def list_running(server: Server, _run: int) -> Samples:
+    """The same of instances that run, with their addresses."""
+    return {"list, 100 that run": server.time("list")}
+
+
 def memory(server: Server, _run: int) -> Samples:
     """What the manager's processes hold per running container, of ten that run, in MiB of proportional memory."""
     pids = [pid for name in TEN for pid in server.monitor_pids(name)]
@@ -134,12 +141,17 @@ def _no_ten(server: Server) -> None:
 
 
 def _hundred(server: Server) -> None:
-    for number in range(100):
-        server.run("init", "busybox", f"many{number}")
+    for name in HUNDRED:
+        server.run("init", "busybox", name)
+
+
+def _hundred_running(server: Server) -> None:
+    for name in HUNDRED:
+        server.run("launch", "busybox", name)
 
 
 def _no_hundred(server: Server) -> None:
-    server.run("delete", "--force", *(f"many{number}" for number in range(100)))
+    server.run("delete", "--force", *HUNDRED)
 
 
 def _guest_samples(server: Server, run: int) -> Samples:
@@ -152,6 +164,7 @@ SCENARIOS = (
     Scenario("gib", 5, exec_gib, _guest, _no_guest),
     Scenario("memory", 3, memory, _ten, _no_ten),
     Scenario("list", 10, list_many, _hundred, _no_hundred),
+    Scenario("list-running", 10, list_running, _hundred_running, _no_hundred),
 )
 
 
