@@ -1,0 +1,29 @@
+"""The commands of docs/networking.md work, in their order."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+
+from tests.support.daemon import ROOT, Daemon
+
+
+def commands(section: str) -> list[list[str]]:
+    """Return the arguments of every pylxc command that a section of the page shows."""
+    text = (ROOT / "docs/networking.md").read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("    pylxc ")]
+
+
+def test_managed_bridges(make_daemon: Callable[..., Daemon], busybox_files: list[str]) -> None:
+    daemon = make_daemon()
+    daemon.start()
+    image = daemon.import_image("busybox", busybox_files)
+    shown = {}
+    for words in commands("Managed bridges"):
+        known = [image if word.startswith("recipe:") else word for word in words]
+        shown[" ".join(words)] = daemon.command(*known).stdout
+    assert "pylxcbr0" in shown["network list"]
+    assert "ipv4.nat: " in shown["network show pylxcbr0"]
+    assert "10.213.7.20" in shown["network list-leases br1"]
+    assert daemon.netns
+    assert "br1" not in daemon.netns.links()
