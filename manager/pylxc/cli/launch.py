@@ -40,13 +40,6 @@ def _source(session: Session, image: str) -> dict[str, Any]:
 
 def _add_devices(session: Session, args: Args, body: dict[str, Any], command: Command) -> None:
     devices: dict[str, dict[str, str]] = dict(body.get("devices") or {})
-    for entry in args.device:
-        name, comma, setting = entry.partition(",")
-        if not comma:
-            raise UsageError(f"Bad device {entry!r}, it must be DEVICE,KEY=VALUE", command)
-        if name not in devices:
-            devices[name] = _profile_device(session, body.get("profiles"), name)
-        devices[name] = devices[name] | assignments([setting])
     if args.lan:
         bridge = _lan_bridge(session)
         body["profiles"] = [*(body.get("profiles") or ([] if args.no_profiles else ["default"])), LAN]
@@ -65,6 +58,13 @@ def _add_devices(session: Session, args: Args, body: dict[str, Any], command: Co
     if args.storage:
         session.client.storage_pools.get(args.storage)
         devices["root"] = devices.get("root", {}) | {"type": "disk", "path": "/", "pool": args.storage}
+    for entry in args.device:
+        name, comma, setting = entry.partition(",")
+        if not comma:
+            raise UsageError(f"Bad device {entry!r}, it must be DEVICE,KEY=VALUE", command)
+        if name not in devices:
+            devices[name] = _profile_device(session, body.get("profiles"), name)
+        devices[name] = devices[name] | assignments([setting])
     if devices:
         body["devices"] = devices
 
