@@ -108,8 +108,7 @@ def talk(address: tuple[str, int], text: bytes) -> bytes:
 
 def test_tcp_in_bulk_with_both_ends_closed_one_after_the_other(proxied: Proxied) -> None:
     proxied.add(tcp(8080), tcp(80))
-    with listening(inside(proxied.pid), (LOCAL, 80)) as server:
-        serving(server, echo_all)
+    with serving(listening(inside(proxied.pid), (LOCAL, 80)), echo_all):
         text = os.urandom(1 << 20) * 24
         assert talk((LOCAL, 8080), text) == text
         assert talk((LOCAL, 8080), b"") == b""
@@ -119,8 +118,8 @@ def test_each_port_of_a_range_goes_to_its_own(proxied: Proxied) -> None:
     proxied.add(tcp(8001, 8002, 8005), tcp(91, 92, 95))
     with contextlib.ExitStack() as stack:
         for port in (91, 92, 95):
-            server = stack.enter_context(listening(inside(proxied.pid), (LOCAL, port)))
-            serving(server, lambda c, port=port: c.sendall(b"%d" % port))  # type: ignore[misc]
+            server = listening(inside(proxied.pid), (LOCAL, port))
+            stack.enter_context(serving(server, lambda c: c.sendall(b"%d" % c.getsockname()[1])))
         assert [talk((LOCAL, port), b"") for port in (8001, 8002, 8005)] == [b"91", b"92", b"95"]
 
 
@@ -130,8 +129,7 @@ def test_a_target_that_is_down_resets_and_is_told_once_in_the_log(proxied: Proxi
         with pytest.raises(ConnectionResetError):
             talk((LOCAL, 8080), b"")
     assert proxied.log().count("Failed connecting to tcp:127.0.0.1:80: Connection refused") == 1
-    with listening(inside(proxied.pid), (LOCAL, 80)) as server:
-        serving(server, echo_all)
+    with serving(listening(inside(proxied.pid), (LOCAL, 80)), echo_all):
         assert talk((LOCAL, 8080), b"now") == b"now"
     assert "Connecting works again" in proxied.log()
 
@@ -160,16 +158,15 @@ def test_a_client_that_does_not_read_holds_up_nobody_else(proxied: Proxied) -> N
         with contextlib.suppress(BlockingIOError):
             while True:
                 sent += connection.send(b"x" * (1 << 20))
-        serving(server, echo_all)
-        assert talk((LOCAL, 8080), b"me") == b"me"
+        with serving(server, echo_all):
+            assert talk((LOCAL, 8080), b"me") == b"me"
         connection.close()
         assert len(read_all(deaf)) == sent
 
 
 def test_the_proxy_header_names_the_client(proxied: Proxied) -> None:
     proxied.add(tcp(8080, address="::"), tcp(80), proxy_protocol=True)
-    with listening(inside(proxied.pid), (LOCAL, 80)) as server:
-        serving(server, echo_all)
+    with serving(listening(inside(proxied.pid), (LOCAL, 80)), echo_all):
         with socket.create_connection((LOCAL, 8080), timeout=20) as client:
             port = client.getsockname()[1]
             client.shutdown(socket.SHUT_WR)
@@ -267,21 +264,19 @@ def test_unix_sockets_carry_descriptors_into_the_container(proxied: Proxied, tmp
 def test_abstract_sockets_on_both_sides(proxied: Proxied) -> None:
     name = unique("pt")
     proxied.add(unix(f"@{name}"), unix("@there"))
-    with listening(inside(proxied.pid, socket.AF_UNIX), "\0there") as server:
-        serving(server, echo_all)
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(20)
-            client.connect(f"\0{name}")
-            client.sendall(b"abstract")
-            client.shutdown(socket.SHUT_WR)
-            assert read_all(client) == b"abstract"
+    server = listening(inside(proxied.pid, socket.AF_UNIX), "\0there")
+    with serving(server, echo_all), socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(f"\0{name}")
+        client.sendall(b"abstract")
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == b"abstract"
 
 
 def test_a_container_reaches_the_host_by_tcp_and_unix(proxied: Proxied, tmp_path: Path) -> None:
     path = tmp_path / "service.sock"
-    with listening(socket.socket(socket.AF_UNIX), str(path)) as server:
+    with serving(listening(socket.socket(socket.AF_UNIX), str(path)), echo_all):
         path.chmod(0o600)
-        serving(server, echo_all)
         pid = proxied.add(tcp(80), unix(path), bind="instance")
         assert status(pid)["Uid"].split()[0] == "0"
         assert int(status(pid)["CapEff"], 16) == 1 << 1  # dac_override, for the sake of others' sockets
@@ -293,8 +288,7 @@ def test_a_container_reaches_the_host_by_tcp_and_unix(proxied: Proxied, tmp_path
 
 
 def test_a_socket_inside_is_made_again_when_the_guest_covers_or_deletes_it(proxied: Proxied) -> None:
-    with listening(socket.socket(), (LOCAL, 8000)) as server:
-        serving(server, echo_all)
+    with serving(listening(socket.socket(), (LOCAL, 8000)), echo_all):
         proxied.add(unix("/run/late/service.sock"), tcp(8000), bind="instance", uid=5, mode=0o600)
         late = Path(f"/proc/{proxied.pid}/root/run/late")
         assert not late.exists()
@@ -378,8 +372,7 @@ def test_one_that_dies_is_started_again_also_while_no_daemon_is_there(proxied: P
     pid = proxied.add(tcp(8080), tcp(80))
     os.kill(pid, signal.SIGKILL)
     until(lambda: proxied.proxy_pid() != pid, "another process is there")
-    with listening(inside(proxied.pid), (LOCAL, 80)) as server:
-        serving(server, echo_all)
+    with serving(listening(inside(proxied.pid), (LOCAL, 80)), echo_all):
         until(lambda: not Path(f"/proc/{pid}").exists(), "the first one has gone")
         assert talk((LOCAL, 8080), b"again") == b"again"
         pid = proxied.proxy_pid()

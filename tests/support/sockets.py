@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pylxc.kernel import namespaces
 from tests.support.daemon import ROOT
@@ -60,20 +62,31 @@ def listening(sock: socket.socket, address: tuple[str, int] | str) -> socket.soc
     return sock
 
 
-def serving(listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
-    """Have a thread call `serve` with every connection, one after the other, until the listener is closed."""
+@contextlib.contextmanager
+def serving(listener: socket.socket, serve: Callable[[socket.socket], object]) -> Iterator[None]:
+    """Have a thread call `serve` with every connection, one after the other; the listener is closed at the end."""
+
+    end_fd = os.eventfd(0)
 
     def run() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with connection:
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        poll.register(end_fd, select.POLLIN)
+        while end_fd not in [fd for fd, _ in poll.poll()]:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(ConnectionError):
                 connection.settimeout(20)
                 serve(connection)
 
-    threading.Thread(target=run, daemon=True).start()
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.eventfd_write(end_fd, 1)
+        thread.join()
+        os.close(end_fd)
+        listener.close()
 
 
 def read_all(sock: socket.socket) -> bytes:

@@ -25,6 +25,7 @@ from pylxc.api import (
     instance_state,
     instances,
     internal,
+    network_forwards,
     networks,
     operations,
     profiles,
@@ -63,6 +64,7 @@ MODULES = (
     profiles,
     projects,
     networks,
+    network_forwards,
     storage_pools,
     storage_volumes,
 )

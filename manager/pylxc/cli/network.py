@@ -6,6 +6,7 @@ from pylxc.cli.edit import assignments, stdin_text
 from pylxc.cli.entity import Entity, group
 from pylxc.cli.grammar import FORMAT, Args, Command, Option
 from pylxc.cli.info import addresses, counters
+from pylxc.cli.network_forward import FORWARD
 from pylxc.cli.output import show, sort_rows, yes
 from pylxc.cli.profile import INSTANCE, PROFILE
 from pylxc.errors import BadRequest, Conflict, NotFound
@@ -240,6 +241,7 @@ COMMANDS = (
                 words=(2, 3),
                 complete=("network", "instance", ""),
             ),
+            FORWARD,
             Command(
                 "detach-profile",
                 "Detach network interfaces from profiles",

@@ -15,6 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 Config = dict[str, str]
 Devices = dict[str, dict[str, str]]
+Ports = list[dict[str, str]]
 
 
 def now() -> dt.datetime:
@@ -52,6 +53,7 @@ class Base(DeclarativeBase):
         dict[str, Any]: JSON,
         Config: JSON,
         Devices: JSON,
+        Ports: JSON,
         list[str]: JSON,
         dt.datetime: UtcDateTime,
     }
@@ -235,6 +237,19 @@ class Network(Base):
     description: Mapped[str] = mapped_column(default="")
     config: Mapped[Config] = mapped_column(default=dict)
     project: Mapped[Project] = relationship(lazy="joined")
+
+
+class NetworkForward(Base):
+    """An address of the host whose ports go to instances on a network."""
+
+    __tablename__ = "networks_forwards"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    network_id: Mapped[int] = mapped_column(ForeignKey("networks.id", ondelete="CASCADE"))
+    listen_address: Mapped[str] = mapped_column(unique=True)
+    description: Mapped[str] = mapped_column(default="")
+    config: Mapped[Config] = mapped_column(default=dict)
+    ports: Mapped[Ports] = mapped_column(default=list)
+    network: Mapped[Network] = relationship(lazy="joined")
 
 
 class ServerConfig(Base):

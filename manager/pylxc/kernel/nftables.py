@@ -127,6 +127,17 @@ def dnat(protocol: str, address: str, port: int = 0) -> Expression:
     return _nat("dnat", protocol, address, port)
 
 
+def dnat_by_port(protocol: str, address: str, port: Expression, ports: Mapping[int, int]) -> Expression:
+    """Return the action that sends each connection to another address, and to the port that `ports` has for its own."""
+    pairs = [[here, there] for here, there in ports.items()]
+    return {"dnat": {"family": protocol, "addr": address, "port": {"map": {"key": port, "data": {"set": pairs}}}}}
+
+
+def original(protocol: str, name: str) -> Expression:
+    """Return a field of a connection's first packet as it was before translation: saddr or daddr of ip or ip6."""
+    return {"ct": {"key": f"{protocol} {name}", "dir": "original"}}
+
+
 def snat(protocol: str, address: str) -> Expression:
     """Return the action that gives a connection another source address; `protocol` is ip or ip6."""
     return _nat("snat", protocol, address, 0)

@@ -83,3 +83,37 @@ class NetworkState(TypedDict):
     bridge: NetworkStateBridge | None
     vlan: None
     ovn: None
+
+
+class NetworkForwardPort(TypedDict, total=False):
+    """Ports of a forward: `listen_port` and `target_port` are lists of ports and ranges, `protocol` is tcp or udp."""
+
+    description: str
+    protocol: str
+    listen_port: str
+    target_port: str
+    target_address: str
+
+
+class NetworkForwardPut(TypedDict, total=False):
+    """Body of PUT and PATCH /1.0/networks/NAME/forwards/ADDRESS."""
+
+    description: str
+    config: dict[str, str]
+    ports: list[NetworkForwardPort]
+
+
+class NetworkForwardsPost(NetworkForwardPut, total=False):
+    """Body of POST /1.0/networks/NAME/forwards."""
+
+    listen_address: str
+
+
+class NetworkForward(TypedDict):
+    """An address of the host whose ports go to instances on a network."""
+
+    description: str
+    config: dict[str, str]
+    ports: list[NetworkForwardPort]
+    listen_address: str
+    location: str

@@ -24,8 +24,10 @@ from pylxc.runtime.keeper import Keeper
 from pylxc.services import etag
 from pylxc.services.events import EventBus
 from pylxc.services.networks import leases
+from pylxc.services.networks.forwards import Forwards
 from pylxc.services.networks.guard import Guard
 from pylxc.services.networks.interfaces import Interfaces
+from pylxc.services.networks.redirects import Redirects
 from pylxc.wire.networks import Network, NetworkLease, NetworkState
 
 log = logging.getLogger(__name__)
@@ -45,10 +47,12 @@ class Networks:
         self._events = events
         self.netlink = Netlink()
         self.firewall = Firewall(paths.root)
+        self.redirects = Redirects(self.firewall)
         self._interfaces = Interfaces(self.netlink)
         self._drivers: dict[str, NetworkDriver] = {}
         self._broken: dict[str, str] = {}
         self._changing = threading.RLock()
+        self.forwards = Forwards(db, self.redirects, events, self._changing)
         self._keeper: Keeper | None = None
         self._guard: Guard | None = None
 
@@ -84,6 +88,7 @@ class Networks:
                     self._interfaces.delete_orphans(row.name, host_names)
                 except OSError as error:
                     log.warning("Failed clearing network %s of instances that are gone: %s", row.name, error)
+            self.forwards.start()
         try:
             self._guard = Guard(self.firewall.restore)
         except OSError as error:
@@ -101,6 +106,7 @@ class Networks:
         with self._db.reading() as session:
             rows = networks.everything(session)
         with self._changing:
+            self.forwards.stop()
             for row in rows:
                 try:
                     self._driver(row).stop()
@@ -285,6 +291,8 @@ class Networks:
             new = driver.complete(wanted, self._taken(name))
             with Reverter() as revert:
                 revert.add(self._bring_up, row)
+                revert.add(self.forwards.fit, row, row.config)
+                self.forwards.fit(row, new)
                 changed = models.Network(name=name, type=row.type, config=new)
                 self._bring_up(changed)
                 with self._db.transaction() as session:
@@ -358,6 +366,7 @@ class Networks:
         driver.delete()
 
     def _remove(self, row: models.Network) -> None:
+        self.forwards.drop(row)
         self._stop(row)
         with self._db.transaction() as session:
             found = session.get(models.Network, row.id)
