@@ -52,6 +52,15 @@ def test_a_remote_that_is_not_there(daemon: Daemon) -> None:
         assert refusal(daemon, *words).startswith('The remote "nowhere" doesn\'t exist'), words
 
 
+def test_servers_of_instances_are_refused(daemon: Daemon, settings: Path) -> None:
+    settings.parent.mkdir()
+    settings.write_text(json.dumps({"remotes": {"other": {"addr": "https://other:8443", "auth_type": "tls"}}}))
+    assert "other,https://other:8443,lxd,tls,NO,NO,NO" in daemon.command("remote", "list", "-f", "csv").stdout
+    for words in (["list", "other:"], ["image", "list", "other:"], ["image", "info", "other:x"], ["launch", "other:x"],
+                  ["launch", "recipe:busybox", "other:c01"], ["image", "copy", "recipe:x", "other:"]):  # fmt: skip
+        assert refusal(daemon, *words).startswith('The remote "other" is another server'), words
+
+
 def test_images_elsewhere_cannot_be_changed(daemon: Daemon) -> None:
     for words in (["delete"], ["edit"], ["refresh"], ["export"]):
         assert "can only be launched and copied" in refusal(daemon, "image", *words, "ubuntu:22.04")

@@ -32,7 +32,6 @@ def resolve(session: Session, text: str) -> str:
     if not remote.is_server:
         hint = f"a copy can be: pylxc image copy {text} local:"
         raise NotSupported(f"Images of the remote {remote.name!r} can only be launched and copied", hint=hint)
-    session.name(text)
     try:
         return session.client.images.resolve(name)
     except NotFound:

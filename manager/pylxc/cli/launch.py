@@ -25,7 +25,6 @@ def _source(session: Session, image: str) -> dict[str, Any]:
         raise BadRequest(f"The name of the image is missing in {image!r}")
     if not remote.is_server:
         return {"type": "image", "mode": "pull", **session.place(remote), "alias": name}
-    session.name(image)
     try:
         target = session.client.get(f"/1.0/images/aliases/{quote(name)}")["target"]
         return {"type": "image", "alias": name, "fingerprint": target}

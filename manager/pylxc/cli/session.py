@@ -68,17 +68,21 @@ class Session:
         return self._remotes
 
     def split(self, text: str) -> tuple[Remote, str]:
-        """Split `[remote:]name`.
+        """Split `[remote:]name`; the remote is the local server or holds images only.
 
         Raises:
             NotFound: there is no such remote.
+            NotSupported: it is another server than the local one.
         """
         remote, name = self._parts(text)
         if remote == settings.LOCAL:
             from pylxc.cli.remotes import LOCAL
 
             return LOCAL, name
-        return self.remotes.get(remote), name
+        found = self.remotes.get(remote)
+        if found.is_server:
+            self.remotes.need_local(remote)
+        return found, name
 
     def place(self, remote: Remote) -> dict[str, str]:
         """Return where the images of `remote` are, as sources in the API have it: protocol, server, certificate."""
