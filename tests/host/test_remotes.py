@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import Daemon
+from tests.support.wait import until
 
 
 @pytest.fixture(autouse=True)
@@ -86,15 +89,22 @@ def test_a_server_that_does_not_answer_is_not_added(daemon: Daemon, settings: Pa
     assert not settings.exists()
 
 
-def test_two_additions_at_once(daemon: Daemon, settings: Path) -> None:
+def test_two_changes_at_once(daemon: Daemon, settings: Path) -> None:
     settings.parent.mkdir()
-    names = [f"m{number}" for number in range(6)]
-    settings.write_text(json.dumps({"remotes": {name: {"addr": "https://x", "public": True} for name in names}}))
-    renames = [
-        subprocess.Popen(daemon.command_line("remote", "rename", name, f"new-{name}"), env=daemon.env) for name in names
-    ]
-    assert [process.wait(60) for process in renames] == [0] * len(names)
-    assert sorted(json.loads(settings.read_text())["remotes"]) == [f"new-{name}" for name in names]
+    fields = {"addr": "https://x", "public": True}
+    settings.write_text(json.dumps({"remotes": {"m": fields}}))
+    lock = os.open(settings.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with subprocess.Popen(daemon.command_line("remote", "rename", "m", "n"), env=daemon.env) as rename:
+            waits = f"-> FLOCK  ADVISORY  WRITE {rename.pid} "
+            until(lambda: rename.poll() is not None or waits in Path("/proc/locks").read_text(), "it waits")
+            settings.write_text(json.dumps({"remotes": {"m": fields, "late": fields}}))
+            fcntl.flock(lock, fcntl.LOCK_UN)
+    finally:
+        os.close(lock)
+    assert rename.returncode == 0
+    assert sorted(json.loads(settings.read_text())["remotes"]) == ["late", "n"]
 
 
 def test_completion_knows_the_remotes(daemon: Daemon) -> None:
