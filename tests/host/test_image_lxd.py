@@ -241,3 +241,20 @@ def test_bad_url(daemon: Daemon, web: WebServer) -> None:
             pull(daemon, {"type": "url", "url": web.url + path})
     with pytest.raises(ApiError, match="https:// URLs only"):
         pull(daemon, {"type": "url", "url": "http://127.0.0.1/"})
+
+
+def test_by_the_command_as_a_remote(daemon: Daemon, lxd: Lxd, split: str, name: str) -> None:
+    """Known by the certificate that was accepted; its images are listed, launched and copied."""
+    daemon.command("remote", "add", "site", ADDRESS, "--public", "--accept-certificate")
+    assert Path(f"{daemon.dir}/client/servercerts/site.crt").read_text() == Path(f"{lxd.dir}/server.crt").read_text()
+    assert f"bb/one,{split[:12]},yes," in daemon.command("image", "list", "site:bb", "--format", "csv").stdout
+    assert f"Fingerprint: {split}" in daemon.command("image", "info", "site:bb/one").stdout
+    daemon.command("launch", "site:bb/one", name)
+    assert daemon.command("config", "get", name, "volatile.base_image").stdout == f"{split}\n"
+    daemon.command("init", f"site:{split[:12]}", f"{name}b")
+    alias = unique("kept")
+    daemon.command("image", "copy", "site:bb/one", "local:", "--alias", alias)
+    assert f"Fingerprint: {split}" in daemon.command("image", "info", alias).stdout
+    refused = daemon.command("image", "info", "site:nope", check=False)
+    assert (refused.returncode, "has no public image 'nope'" in refused.stderr) == (1, True)
+    daemon.delete_all()
