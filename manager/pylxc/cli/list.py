@@ -171,6 +171,8 @@ def _run(session: Session, args: Args) -> None:
         any(needs for _, _, needs in columns) or args.format in {"json", "yaml"} or any("ipv" in word for word in words)
     )
     instances = session.client.instances.list(full=full, all_projects=args.all_projects)
+    if not instances:
+        session.check_project()
     if words:
         from pylxc.cli.list_filter import matches
 

@@ -10,7 +10,7 @@ import sys
 
 from pylxc.cli.grammar import Command, Parser, UsageError
 from pylxc.cli.session import Session
-from pylxc.errors import PylxcError
+from pylxc.errors import NotFound, PylxcError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,6 +93,9 @@ def run(argv: Sequence[str]) -> int:
     session = Session(args)
     try:
         return parser.command.run(session, args) or 0
+    except NotFound:
+        session.check_project()
+        raise
     finally:
         session.close()
 

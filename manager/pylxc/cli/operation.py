@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 def _list(session: Session, args: Args) -> None:
     session.name(args.words[0] if args.words else "")
     operations = session.client.operations.list()
+    if not operations:
+        session.check_project()
     rows = [
         [
             one["id"],

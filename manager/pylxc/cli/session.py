@@ -8,7 +8,7 @@ import sys
 from pylxc.cli import settings
 from pylxc.client.client import Client, default_socket
 from pylxc.client.http import Unreachable, connect_unix
-from pylxc.errors import BadRequest
+from pylxc.errors import BadRequest, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,6 +122,20 @@ class Session:
         if not name:
             raise BadRequest(f"The name of the {what} is missing in {text!r}")
         return name
+
+    def check_project(self) -> None:
+        """Make sure that the project is there: for what was not found in it, and for lists with nothing in them.
+
+        LXD's dialect lists no instances in a project that does not exist, and finds none there.
+
+        Raises:
+            NotFound: there is no such project.
+        """
+        if self.project != "default":
+            try:
+                self.client.projects.get(self.project)
+            except NotFound:
+                raise NotFound(f"Project {self.project!r} not found", hint="pylxc project list") from None
 
     def wait(self, operation: Operation, label: str = "") -> Operation:
         """Wait for an operation, with progress when it takes its time; Ctrl-C cancels it.

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pylxc.db import projects
 from pylxc.db.models import Config, Devices, Instance, InstanceProfile, Profile, Project
 from pylxc.errors import NotFound
 
@@ -30,13 +29,8 @@ def get(session: Session, project: str, name: str, *, state: str | None = "creat
     """
     instance = find(session, project, name, state=state)
     if instance is None:
-        raise missing(session, project)
+        raise NotFound("Instance not found")
     return instance
-
-
-def missing(session: Session, project: str) -> NotFound:
-    """Return the error that belongs to an instance which is not there; a mistyped project is called by its name."""
-    return NotFound("Instance not found" if projects.exists(session, project) else "Project not found")
 
 
 @dataclass(frozen=True, slots=True)

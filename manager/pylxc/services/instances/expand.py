@@ -12,7 +12,7 @@ from pylxc import paths
 from pylxc.config.instance import INSTANCE
 from pylxc.db import instances
 from pylxc.db.models import Config, Devices, Instance, Profile
-from pylxc.errors import BadRequest
+from pylxc.errors import BadRequest, NotFound
 from pylxc.runtime.spec import IdMap
 from pylxc.services.instances import idmap
 
@@ -77,7 +77,7 @@ def load(session: Session, project: str, name: str) -> Record:
     """
     found = instances.facts(session, project, name)
     if not found:
-        raise instances.missing(session, project)
+        raise NotFound("Instance not found")
     return _record(found[0], project, found[0].profiles)
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pylxc.config.instance import INSTANCE
-from pylxc.db import instances, projects
+from pylxc.db import instances
 from pylxc.db.engine import Database
 from pylxc.errors import BadRequest, NotSupported, PylxcError
 from pylxc.paths import Paths, storage_name
@@ -145,7 +145,6 @@ class Instances:
 
         Raises:
             BadRequest: a malformed filter or type.
-            NotFound: there is no such project.
         """
         if type_ not in (None, "", "container", "virtual-machine"):
             raise BadRequest(f"Invalid instance type {type_!r}")
@@ -153,14 +152,9 @@ class Instances:
             return []
         if not recursion and not filter_text:
             with self._db.reading() as session:
-                names = instances.names(session, project)
-                if not names:
-                    projects.get(session, project or "default")
-            return [url(p, name) for p, name, _type in names]
+                return [url(p, name) for p, name, _type in instances.names(session, project)]
         with self._db.reading() as session:
             records = load_all(session, project)
-            if not records:
-                projects.get(session, project or "default")
         running = self._running(records)
         by_key = {found.key: found for found in records}
         rendered = {key: render(found, _status(running.get(key))) for key, found in by_key.items()}
