@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,22 +121,11 @@ class Copier:
     @contextmanager
     def _still(self, source: CopySource) -> Iterator[None]:
         """Keep others from changing the source, and the source itself where a copy takes time."""
-        key = source.instance.key
-        with self._locks.hold(key, "copy", shared=True):
-            freezes = (
-                source.is_consistent
-                and not source.snapshot
-                and self._lifecycle.status(key) == "Running"
-                and not self._storage.has_instant_copies(source.instance.pool)
-            )
-            if not freezes:
+        found = source.instance
+        with self._locks.hold(found.key, "copy", shared=True):
+            freezes = source.is_consistent and not source.snapshot and self._lifecycle.changes_while_copied(found)
+            with self._lifecycle.frozen(found.key) if freezes else nullcontext():
                 yield
-                return
-            self._lifecycle.pause(key)
-            try:
-                yield
-            finally:
-                self._lifecycle.resume(key)
 
     def _snapshots(self, source: CopySource) -> list[Snapshot]:
         return self._snapshots_of(source.instance)

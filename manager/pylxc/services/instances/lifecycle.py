@@ -101,6 +101,7 @@ class Lifecycle:
         self._runs: dict[str, _Run] = {}
         self._early: list[tuple[str, ContainerExit]] | None = []
         self._guard = threading.Lock()
+        self._keepers: dict[str, int] = {}
 
     def status(self, key: str) -> str:
         """Return Running, Frozen or Stopped."""
@@ -182,12 +183,28 @@ class Lifecycle:
             self._runtime.unfreeze(key)
         self._tell("resumed", project, name)
 
-    def pause(self, key: str) -> None:
-        """Freeze a running instance for a moment; the caller holds its lock."""
-        self._runtime.freeze(key)
+    def changes_while_copied(self, found: Record) -> bool:
+        """Tell whether a copy of an instance would hold files of different moments: it runs, and copying takes time."""
+        return self.status(found.key) == "Running" and not self._storage.has_instant_copies(found.pool)
 
-    def resume(self, key: str) -> None:
-        """Let an instance go on that `pause` has frozen; one that has ended meanwhile is left alone."""
+    @contextmanager
+    def frozen(self, key: str) -> Iterator[None]:
+        """Keep a running instance still while the block runs, or several that overlap; the caller holds its lock."""
+        with self._guard:
+            self._keepers[key] = self._keepers.get(key, 0) + 1
+            if self._keepers[key] == 1:
+                self._runtime.freeze(key)
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._keepers[key] -= 1
+                if not self._keepers[key]:
+                    del self._keepers[key]
+                    self.thaw(key)
+
+    def thaw(self, key: str) -> None:
+        """Let an instance go on that `frozen` keeps still; one that has ended meanwhile is left alone."""
         if self._runtime.get(key) is not None:
             self._runtime.unfreeze(key)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -157,12 +157,10 @@ class Snapshots:
         found = self._record(project, name)
         with self._locks.hold(found.key, "snapshot"), Reverter() as revert:
             found = self._record(project, name)
-            freezes = self._lifecycle.status(found.key) == "Running" and not self._storage.has_instant_copies(
-                found.pool
-            )
+            freezes = self._lifecycle.changes_while_copied(found)
             self._add(found, snapshot, expires_at, freezes)
             revert.add(self._drop, found, snapshot)
-            with self._frozen(found.key, freezes):
+            with self._lifecycle.frozen(found.key) if freezes else nullcontext():
                 self._storage.volumes.create_snapshot(found.pool, project, name, snapshot)
             with self._db.transaction() as session:
                 rows.get(session, project, name, snapshot, state="creating").state = "created"
@@ -187,18 +185,6 @@ class Snapshots:
                     expires_at=expires_at,
                 )
             )
-
-    @contextmanager
-    def _frozen(self, key: str, freezes: bool) -> Iterator[None]:
-        """Keep a running instance still: a copy that takes time would hold files of different moments."""
-        if not freezes:
-            yield
-            return
-        self._lifecycle.pause(key)
-        try:
-            yield
-        finally:
-            self._lifecycle.resume(key)
 
     # Changing
 
@@ -349,7 +335,7 @@ class Snapshots:
         for found, snapshot, new, state, freezes in left:
             log.warning("Clearing up snapshot %s/%s, left %s by a daemon that died", found.key, snapshot, state)
             if freezes and state == "creating" and self._lifecycle.status(found.key) == "Frozen":
-                self._lifecycle.resume(found.key)
+                self._lifecycle.thaw(found.key)
             if state == "created":
                 self._finish_rename(found, snapshot, new)
             else:
