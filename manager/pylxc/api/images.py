@@ -19,6 +19,7 @@ from pylxc.services.images.importing import ImportOptions
 from pylxc.services.images.render import alias_etag_fields, etag_fields
 from pylxc.services.images.service import ExportFile
 from pylxc.services.images.store import Staging
+from pylxc.services.instances.publish import SOURCES as PUBLISHED
 from pylxc.wire import images as wire
 from pylxc.wire.check import check
 
@@ -84,7 +85,10 @@ async def post_images(call: Call) -> Answer:
         request = json.loads(head)
     except (ValueError, RecursionError):
         return await _upload(call, _whole(head, body))
-    return Async(await call.run(images.create, call.project, check(request, wire.ImagesPost)))
+    wanted = check(request, wire.ImagesPost)
+    if (wanted.get("source") or {}).get("type") in PUBLISHED:
+        return Async(await call.run(call.services.publisher.create, call.project, wanted))
+    return Async(await call.run(images.create, call.project, wanted))
 
 
 async def _whole(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[tuple[str, bytes]]:

@@ -40,6 +40,7 @@ TABLE: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "pause": ("state", "Pause instances", ()),
     "profile": ("profile", "Manage profiles", ()),
     "project": ("project", "Manage projects", ()),
+    "publish": ("publish", "Publish instances as images", ()),
     "query": ("query", "Send a raw query to the server", ()),
     "remote": ("remote", "Manage the list of remote servers", ()),
     "rename": ("rename", "Rename instances and snapshots", ()),

@@ -68,6 +68,7 @@ class Assembly:
             operations=operations,
             events=events,
             guests=guests,
+            server=server,
             first_use=self._first_use,
         )
         profiles = Profiles(self._database, devices, events, instances.updater)
@@ -81,6 +82,7 @@ class Assembly:
             profiles=profiles,
             instances=instances,
             snapshots=instances.snapshots,
+            publisher=instances.publisher,
             exec=InstanceExec(self._database, self._runtime, operations, events, paths),
             console=InstanceConsole(self._database, self._runtime, operations, events, paths),
             files=InstanceFiles(self._database, self._runtime, storage, events, paths),

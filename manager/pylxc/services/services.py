@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pylxc.services.instances.exec import InstanceExec
     from pylxc.services.instances.files import InstanceFiles
     from pylxc.services.instances.metadata import InstanceMetadataFiles
+    from pylxc.services.instances.publish import Publisher
     from pylxc.services.instances.service import Instances
     from pylxc.services.instances.snapshots import Snapshots
     from pylxc.services.networks.service import Networks
@@ -36,6 +37,7 @@ class Services:
     profiles: Profiles
     instances: Instances
     snapshots: Snapshots
+    publisher: Publisher
     exec: InstanceExec
     console: InstanceConsole
     files: InstanceFiles

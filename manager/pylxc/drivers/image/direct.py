@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from urllib.parse import urljoin
 
 from pylxc.drivers.image.base import Area, Cancelled, Host, Offer, Progress, is_fingerprint, wire_image
-from pylxc.drivers.image.download import Meter, file_pieces
+from pylxc.drivers.image.download import file_pieces
 from pylxc.drivers.image.web import Web
 from pylxc.errors import BadRequest, NotSupported
 from pylxc.kernel.architecture import host_architectures
+from pylxc.meter import Meter
 from pylxc.wire.server import DIALECT
 
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
-from pylxc.drivers.image.base import Progress
 from pylxc.drivers.image.web import Broken, Response, Tries, Web, body
 from pylxc.errors import Internal
-from pylxc.units import format_bytes
-
-_REPORT_SECONDS = 0.2
 
 Piece = tuple[int, str, bytes]
 """Where in the whole it begins, the part that it belongs to, and the bytes."""
@@ -81,36 +76,3 @@ def _validator(response: Response) -> str:
     """Return what tells that a file is still the same: a strong ETag, else its date, "" for nothing."""
     tag = response.headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
-
-
-class Meter:
-    """Tells how far the transfer of one part is, as LXD words it.
-
-    Args:
-        progress: is told, a few times per second at most.
-        part: "metadata" or "rootfs".
-        total: bytes, 0 when nobody knows.
-    """
-
-    def __init__(self, progress: Progress, part: str, total: int) -> None:
-        self._progress = progress
-        self._part = part
-        self._total = total
-        self._processed = 0
-        self._since = time.monotonic()
-        self._told = 0.0
-
-    def add(self, count: int) -> None:
-        """Count `count` bytes more."""
-        self._processed += count
-        now = time.monotonic()
-        if now - self._told < _REPORT_SECONDS and self._processed != self._total:
-            return
-        self._told = now
-        speed = int(self._processed / max(now - self._since, 1e-3))
-        numbers = {"processed": self._processed, "total": self._total, "speed": speed}
-        share = format_bytes(self._processed)
-        if self._total:
-            numbers["percent"] = 100 * self._processed // self._total
-            share = f"{numbers['percent']}%"
-        self._progress("download_progress", f"{self._part}: {share} ({format_bytes(speed)}/s)", **numbers)

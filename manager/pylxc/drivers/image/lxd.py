@@ -12,11 +12,12 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from pylxc.drivers.image.base import Area, Cancelled, Host, Offer, Progress, is_fingerprint, refuse_foreign, wire_image
-from pylxc.drivers.image.download import Meter, Piece, resumed
+from pylxc.drivers.image.download import Piece, resumed
 from pylxc.drivers.image.multipart import boundary_of, parts
 from pylxc.drivers.image.web import Web, body, check_url
 from pylxc.errors import BadRequest, Internal, NotFound
 from pylxc.kernel.architecture import architecture_name
+from pylxc.meter import Meter
 from pylxc.wire import images as wire
 from pylxc.wire.times import NEVER, parse_timestamp, timestamp
 

@@ -20,11 +20,12 @@ from pylxc import __version__
 from pylxc.drivers.image import streams
 from pylxc.drivers.image.base import Area, Cancelled, Host, Offer, Progress, refuse_foreign
 from pylxc.drivers.image.documents import Documents, Kept
-from pylxc.drivers.image.download import Meter, file_pieces
+from pylxc.drivers.image.download import file_pieces
 from pylxc.drivers.image.signature import KeyRing
 from pylxc.drivers.image.web import Broken, Web, check_url
 from pylxc.errors import BadRequest, NotFound
 from pylxc.kernel.architecture import architecture_name, host_architectures
+from pylxc.meter import Meter
 from pylxc.wire import images as wire
 
 log = logging.getLogger(__name__)

@@ -188,6 +188,23 @@ class Images:
         """Return room for an upload; hand it to `import_upload`, or `discard` it."""
         return self._store.stage()
 
+    def take(self, project: str, staging: Staging, options: ImportOptions) -> dict[str, Any]:
+        """Make an image of a complete staging, see `Importer.take`."""
+        return self._importer.take(project, staging, options)
+
+    def new_aliases(self, project: str, aliases: Sequence[wire.ImageAlias]) -> Sequence[wire.ImageAlias]:
+        """Return the aliases that an image shall get.
+
+        Raises:
+            BadRequest: one is no name.
+            Conflict: one is taken.
+        """
+        for alias in aliases:
+            check_name(alias.get("name", ""))
+        with self._db.reading() as session:
+            refuse_taken(session, projects.scope_name(session, project, "images"), aliases)
+        return aliases
+
     def import_upload(self, project: str, staging: Staging, options: ImportOptions) -> Operation:
         """Start making an image of a complete upload; takes `staging` over.
 
@@ -209,11 +226,9 @@ class Images:
             NotSupported: a kind of source that this server does not do.
         """
         source = _pulled(body.get("source") or {})
-        aliases = _aliases(body.get("aliases", []))
         expires_at = expiry(body.get("expires_at"))
         self._puller.check(source)
-        with self._db.reading() as session:
-            refuse_taken(session, projects.scope_name(session, project, "images"), aliases)
+        aliases = self.new_aliases(project, body.get("aliases", []))
 
         def run(operation: Operation) -> dict[str, Any]:
             found = self._puller.find(source, operation)
@@ -373,9 +388,3 @@ def _newest(session: Session, scope: str, wanted: dict[str, str]) -> str:
     if not fitting:
         raise NotFound("No image has these properties")
     return max(fitting, key=lambda image: image.created_at or image.uploaded_at).fingerprint
-
-
-def _aliases(aliases: list[wire.ImageAlias]) -> list[wire.ImageAlias]:
-    for alias in aliases:
-        check_name(alias.get("name", ""))
-    return aliases

@@ -30,6 +30,7 @@ from pylxc.services.instances.lifecycle import Lifecycle
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.logs import Logs
 from pylxc.services.instances.move import Mover
+from pylxc.services.instances.publish import Publisher
 from pylxc.services.instances.remove import Remover, check_free
 from pylxc.services.instances.render import etag_fields, full, render
 from pylxc.services.instances.snapshots import Snapshots
@@ -38,6 +39,7 @@ from pylxc.services.instances.templates import Templates
 from pylxc.services.instances.update import Updater, changed_keys
 from pylxc.services.operations import Operation, Operations
 from pylxc.services.rendering.renderer import Renderer
+from pylxc.services.server import Server
 from pylxc.services.storage.service import StoragePools
 from pylxc.wire.instances import InstancePost, InstancePut, InstancesPost, InstanceState, InstanceStatePut
 
@@ -68,6 +70,7 @@ class Instances:
         operations: Operations,
         events: EventBus,
         guests: Guests,
+        server: Server,
         first_use: Callable[[], None],
     ) -> None:
         """`first_use` sets up storage and network on a server that has no pool; called before its first instance."""
@@ -107,6 +110,15 @@ class Instances:
             renderer=self._renderer,
         )
         self._mover = Mover(db, storage)
+        self.publisher = Publisher(
+            db=db,
+            storage=storage,
+            images=images,
+            operations=operations,
+            server=server,
+            locks=self._locks,
+            lifecycle=self._lifecycle,
+        )
         self._boot = Boot(db, runtime, self._lifecycle)
         self.updater = Updater(db, devices, events, self._locks, self._apply_live)
         self._creator = Creator(
