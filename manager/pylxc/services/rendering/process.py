@@ -17,11 +17,8 @@ from pylxc.kernel import caps, mount, namespaces, seccomp
 from pylxc.kernel import fds as descriptors
 from pylxc.runtime import protocol
 from pylxc.services.rendering import pongo
+from pylxc.services.rendering.bounds import CPU_SECONDS, MEMORY, WALL_SECONDS
 
-CPU_SECONDS = 2
-WALL_SECONDS = 10
-_MEMORY = 256 << 20
-"""Bytes of address space for a request, on top of what the process has."""
 _NOBODY = 65534
 _NAMESPACES = (
     namespaces.CLONE_NEWNS
@@ -58,7 +55,7 @@ def main(fd: int) -> None:
         with contextlib.suppress(pongo.RenderError):
             pongo.render(environment, source, {"config": {"a": "b"}, "properties": {}, "path": ""})
     daemon = protocol.adopt(fd)
-    room = _address_space() + _MEMORY
+    room = _address_space() + MEMORY
     _confine(fd)
     gc.collect()
     gc.freeze()

@@ -8,13 +8,14 @@ import select
 import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pylxc.errors import BadRequest, Internal
 from pylxc.kernel import command
 from pylxc.runtime import protocol
-from pylxc.services.rendering.process import WALL_SECONDS
+from pylxc.services.rendering.bounds import WALL_SECONDS
 
 _IDLE_SECONDS = 60.0
 _PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -32,6 +33,7 @@ class Renderer:
         self._socket: socket.socket | None = None
         self._process: command.Running | None = None
         self._idle: threading.Timer | None = None
+        self._wanted_until = 0.0
 
     def prepare(self) -> None:
         """Begin to load what rendering needs, for a `render` that is to come soon; does not wait."""
@@ -52,7 +54,11 @@ class Renderer:
         ours, theirs = protocol.pair()
         with ours:
             with theirs, self._lock:
-                protocol.send(self._ensure(), request, [theirs.fileno()])
+                try:
+                    protocol.send(self._ensure(), request, [theirs.fileno()])
+                except BrokenPipeError:  # somebody has killed it
+                    self._end()
+                    protocol.send(self._ensure(), request, [theirs.fileno()])
             answer = _receive(ours)
         if answer is None:
             names = ", ".join(name for name, _source, _context in templates)
@@ -65,22 +71,33 @@ class Renderer:
     def close(self) -> None:
         """Let the process go."""
         with self._lock:
-            if self._idle is not None:
-                self._idle.cancel()
-                self._idle = None
             self._end()
 
     def _ensure(self) -> socket.socket:
-        if self._idle is not None:
-            self._idle.cancel()
         if self._process is not None and self._process.poll() is not None:
             self._end()
         if self._socket is None:
             self._socket = self._start()
-        self._idle = threading.Timer(_IDLE_SECONDS, self.close)
+        self._wanted_until = time.monotonic() + _IDLE_SECONDS
+        if self._idle is None:
+            self._watch(_IDLE_SECONDS)
+        return self._socket
+
+    def _watch(self, seconds: float) -> None:
+        self._idle = threading.Timer(seconds, self._look)
         self._idle.daemon = True
         self._idle.start()
-        return self._socket
+
+    def _look(self) -> None:
+        """End the process when nobody has wanted it for a while."""
+        with self._lock:
+            left = self._wanted_until - time.monotonic()
+            if self._idle is not threading.current_thread():
+                return
+            if left > 0:
+                self._watch(left)
+            else:
+                self._end()
 
     def _start(self) -> socket.socket:
         ours, theirs = protocol.pair()
@@ -95,11 +112,15 @@ class Renderer:
         return ours
 
     def _end(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
         if self._socket is not None:
             self._socket.close()
             self._socket = None
         if self._process is not None:
-            self._process.wait(WALL_SECONDS)
+            self._process.kill()  # what it has begun is done by processes of its own
+            self._process.wait()
             self._process = None
 
 
