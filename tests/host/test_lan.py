@@ -321,6 +321,7 @@ def test_what_is_refused(daemon: Daemon, lan: Lan) -> None:
         "address add 10.4.4.4/24 dev leased0 valid_lft 500 preferred_lft 500",
     ):
         lan.run_on_host("ip", *words.split())
+    assert "pylxc network create br0 --lan eth0" in daemon.command("doctor", check=False).stdout
     before = lan.facts()
     for arguments, complaint in {
         "br0 --lan eth7": "Interface 'eth7' does not exist",

@@ -120,7 +120,8 @@ COMMANDS = (
                     Option("--minimal", help="The same without a network"),
                     Option("--preseed", help="What the YAML on stdin says"),
                 ),
-                details="The first launch does what --auto does, so this is needed only for something else.",
+                details="The first launch does what --auto does, so this is needed only for something else.\n"
+                "For instances on the host's own network: pylxc network create br0 --lan eth0",
             ),
             Command(
                 "shutdown",

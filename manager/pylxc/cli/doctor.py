@@ -155,6 +155,26 @@ def _host() -> Iterator[Finding]:
     yield Finding("disk space", OK if free >= _SPACE else ADVICE, detail, "make room: an image takes about 1 GiB")
 
 
+def _lan() -> Iterator[Finding]:
+    """Say whether instances can be put on the host's own network: the one of its default route."""
+    rows = (line.split() for line in _read("/proc/net/route").splitlines()[1:])
+    name = next((row[0] for row in rows if row[1] == "00000000"), "")
+    if not name:
+        yield Finding("own network", OK, "no default route")
+        return
+    directory = f"/sys/class/net/{name}"
+    if os.path.isdir(f"{directory}/bridge"):
+        how = "--lan" if name == "br0" else f"-n {name}"
+        yield Finding("own network", OK, f"{name} is a bridge; pylxc launch {how} puts an instance on it")
+    elif os.path.exists(f"{directory}/phy80211"):
+        detail = f"{name} is wireless, which cannot be bridged"
+        yield Finding("own network", ADVICE, detail, "reach instances by forwards on a managed network")
+    else:
+        yield Finding("own network", OK, f"{name}; for instances on it: pylxc network create br0 --lan {name}")
+    if _read("/proc/sys/net/bridge/bridge-nf-call-iptables") == "1":
+        yield Finding("br_netfilter", OK, "firewalls see bridged frames too; pylxc adds rules that let them pass")
+
+
 def _daemon() -> Iterator[Finding]:
     path = default_socket()
     try:
@@ -167,7 +187,7 @@ def _daemon() -> Iterator[Finding]:
 
 def findings() -> list[Finding]:
     """Return the results of all checks."""
-    return [one for check in (_kernel, _cgroups, _ids, _tools, _host, _daemon) for one in check()]
+    return [one for check in (_kernel, _cgroups, _ids, _tools, _host, _lan, _daemon) for one in check()]
 
 
 def _read(path: str) -> str:
