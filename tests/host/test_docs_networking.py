@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Callable
 
 from tests.support.daemon import ROOT, Daemon
+from tests.support.lan import STATIC, Lan
+from tests.support.wait import until
 
 
 def commands(section: str) -> list[list[str]]:
@@ -27,3 +29,22 @@ def test_managed_bridges(make_daemon: Callable[..., Daemon], busybox_files: list
     assert "10.213.7.20" in shown["network list-leases br1"]
     assert daemon.netns
     assert "br1" not in daemon.netns.links()
+
+
+def test_on_your_lan(make_daemon: Callable[..., Daemon], busybox_files: list[str]) -> None:
+    daemon = make_daemon()
+    lan = Lan(daemon)
+    lan.configure_statically()
+    before = lan.addresses("eth0"), lan.routes("eth0")
+    daemon.start()
+    try:
+        image = daemon.import_image("busybox", busybox_files)
+        for words in commands("On your LAN: br0"):
+            daemon.command(*(image if word.startswith("recipe:") else word for word in words))
+            if words[:2] == ["network", "create"]:
+                assert STATIC in lan.addresses("br0")
+            if words[0] == "launch":
+                until(lambda: lan.leased("c01"), "it leases an address of the LAN")
+        assert (lan.addresses("eth0"), lan.routes("eth0")) == before
+    finally:
+        lan.close()

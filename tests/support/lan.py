@@ -113,12 +113,14 @@ class Lan:
         return re.sub(r'("(?:valid_life_time|preferred_life_time|expires)": )(?!4294967295)\d+', r"\1some", text)
 
     def routes(self, interface: str) -> list[str]:
-        """Return the host's routes by an interface, sorted, without how long they last."""
+        """Return the host's routes by an interface, sorted, without how long they last; table local is the kernel's."""
         shown = [
             json.loads(_run("ip", "-n", self.host.name, "-j", f, "route", "show", "table", "all")) for f in ("-4", "-6")
         ]
         found = [{k: v for k, v in route.items() if k != "expires"} for routes in shown for route in routes]
-        return sorted(json.dumps(route) for route in found if route.get("dev") == interface)
+        return sorted(
+            json.dumps(route) for route in found if route.get("dev") == interface and route.get("table") != "local"
+        )
 
     def dhcp_clients(self) -> list[str]:
         """Return the command lines of the DHCP clients in the host's namespace."""
