@@ -7,6 +7,7 @@ Rows that are being made carry `state` "creating" and rows that are being remove
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import JSON, DateTime, ForeignKey, MetaData, String, TypeDecorator, UniqueConstraint
@@ -16,6 +17,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 Config = dict[str, str]
 Devices = dict[str, dict[str, str]]
 Ports = list[dict[str, str]]
+Clock = Callable[[], dt.datetime]
+"""Returns the time, in UTC and aware of it: `now`, or what a test takes for it."""
 
 
 def now() -> dt.datetime:
@@ -156,7 +159,10 @@ class Snapshot(Base):
 
 
 class Image(Base):
-    """An image in the store. `source` says where it is refreshed from: server, protocol, alias, certificate."""
+    """An image in the store. `source` says where it is refreshed from: server, protocol, alias, certificate.
+
+    `given_properties` are those that the image came with: where `properties` differ from them, a user has spoken.
+    """
 
     __tablename__ = "images"
     __table_args__ = (UniqueConstraint("project_id", "fingerprint"),)
@@ -171,6 +177,7 @@ class Image(Base):
     cached: Mapped[bool] = mapped_column(default=False)
     auto_update: Mapped[bool] = mapped_column(default=False)
     properties: Mapped[Config] = mapped_column(default=dict)
+    given_properties: Mapped[Config] = mapped_column(default=dict, server_default="{}")
     profiles: Mapped[list[str]] = mapped_column(default=list)
     source: Mapped[Config] = mapped_column(default=dict)
     created_at: Mapped[dt.datetime | None]
@@ -258,3 +265,11 @@ class ServerConfig(Base):
     __tablename__ = "config"
     key: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[str]
+
+
+class Job(Base):
+    """When a periodic job last ran to its end."""
+
+    __tablename__ = "jobs"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    last_ran_at: Mapped[dt.datetime]

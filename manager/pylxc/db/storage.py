@@ -68,6 +68,16 @@ def image_volumes(session: Session, fingerprint: str) -> list[StorageVolume]:
     return list(session.scalars(query))
 
 
+def image_pools(session: Session, fingerprint: str) -> list[str]:
+    """Return the names of the pools in which an image has a whole volume."""
+    return sorted(row.pool.name for row in image_volumes(session, fingerprint) if row.state == "created")
+
+
+def images(session: Session) -> set[str]:
+    """Return the fingerprints of the images that have volumes."""
+    return set(session.scalars(select(StorageVolume.name).where(StorageVolume.type == "image")))
+
+
 def unsettled_volumes(session: Session) -> list[StorageVolume]:
     """Return the volumes that a dead daemon left half made or half deleted."""
     return list(session.scalars(select(StorageVolume).where(StorageVolume.state != "created")))
