@@ -60,6 +60,7 @@ class Daemon:
         self.env = {k: v for k, v in os.environ.items() if k not in ("LXD_DIR", "LXD_SOCKET", "LXC_TARGET")}
         self.env.update(PYLXC_DIR=self.dir, PYTHONPATH=str(ROOT / "manager"), LXD_CONF=f"{self.dir}/client")
         self.env["PYLXC_CONF"] = f"{self.dir}/client"
+        self.module = "pylxc.daemon.main"
         self.log_file = f"{self.dir}/pylxcd.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.leaks = Leaks(self.dir)
@@ -70,7 +71,7 @@ class Daemon:
 
     def start(self, *args: str, without: str = "") -> None:
         """Start pylxcd and wait until it answers; `without` is a program or a path that it shall not find."""
-        command = [sys.executable, "-m", "pylxc.daemon.main", "--logfile", self.log_file, "--debug", *args]
+        command = [sys.executable, "-m", self.module, "--logfile", self.log_file, "--debug", *args]
         if without:
             path = without if without.startswith("/") else f"$(command -v {without})"
             hide = f'mount --bind /dev/null "{path}" && exec "$@"'

@@ -66,7 +66,7 @@ async def delete_image(call: Call) -> Answer:
 
 async def refresh_image(call: Call) -> Answer:
     """POST /1.0/images/FINGERPRINT/refresh."""
-    return Async(await call.run(call.services.images.refresh, call.project, call.params["fingerprint"]))
+    return Async(await call.run(call.services.images.upkeep.refresh, call.project, call.params["fingerprint"]))
 
 
 async def post_images(call: Call) -> Answer:

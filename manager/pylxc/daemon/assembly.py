@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
+from pylxc.daemon.scheduler import Job, Scheduler
 from pylxc.db.migrate import open_database
+from pylxc.db.models import Clock
 from pylxc.paths import Paths
 from pylxc.runtime.handle import Runtime
 from pylxc.runtime.spec import ContainerExit
@@ -39,12 +43,13 @@ class Assembly:
     Args:
         paths: the directory.
         shutdown: `Server`'s `stop`.
+        clock: returns the time, for scheduled work.
 
     Attributes:
         services: what the API calls.
     """
 
-    def __init__(self, paths: Paths, shutdown: Callable[[bool], None]) -> None:
+    def __init__(self, paths: Paths, shutdown: Callable[[bool], None], clock: Clock) -> None:
         self._database = open_database(paths.database)
         events = EventBus()
         self._log_events = LogEvents(events)
@@ -54,7 +59,7 @@ class Assembly:
         storage = StoragePools(self._database, paths, events)
         networks = Networks(self._database, paths, events)
         server = Server(self._database, ServerCertificate(paths), storage, events, shutdown)
-        images = Images(self._database, paths, self._runtime, storage, operations, events, server.value)
+        images = Images(self._database, paths, self._runtime, storage, operations, events, server.value, clock)
         devices = DeviceManager(networks, storage)
         projects = Projects(self._database, operations, events)
         guests = Guests(self._database, images, paths)
@@ -72,6 +77,7 @@ class Assembly:
             first_use=self._first_use,
         )
         profiles = Profiles(self._database, devices, events, instances.updater)
+        self._scheduler = Scheduler(self._database, events, self._jobs, clock)
         initialise = Initialise(server, storage, networks, profiles, projects)
         self.services = Services(
             events=events,
@@ -118,6 +124,21 @@ class Assembly:
     def autostart(self) -> None:
         """Start the instances that are to run with the daemon, beside everything else."""
         threading.Thread(target=self.services.instances.autostart, name="autostart", daemon=True).start()
+
+    def begin_jobs(self) -> None:
+        """Begin with scheduled work."""
+        self._scheduler.start()
+
+    def end_jobs(self) -> None:
+        """Begin no scheduled work any more."""
+        self._scheduler.close()
+
+    def _jobs(self) -> Iterator[Job]:
+        """Return what is done every now and then, by the configuration of this moment."""
+        upkeep = self.services.images.upkeep
+        for project, interval in upkeep.intervals().items():
+            yield Job(name=f"images-update/{project}", interval=interval, run=partial(upkeep.update, project))
+        yield Job(name="images-expire", interval=dt.timedelta(hours=1), run=upkeep.expire)
 
     def close(self) -> None:
         """Let go of everything; containers and networks stay."""

@@ -16,6 +16,7 @@ from pylxc.api.app import App
 from pylxc.api.devlxd import GuestServer
 from pylxc.daemon import access, systemd
 from pylxc.daemon.assembly import Assembly
+from pylxc.db.models import Clock
 from pylxc.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -33,10 +34,12 @@ class Daemon:
     Args:
         paths: the directory, checked and locked.
         gid: the group that may use the socket.
+        clock: returns the time, for scheduled work.
     """
 
-    def __init__(self, paths: Paths, gid: int) -> None:
+    def __init__(self, paths: Paths, gid: int, clock: Clock) -> None:
         self._paths = paths
+        self._clock = clock
         self._gid = gid
         self._stop_wanted = asyncio.Event()
         self._with_containers = False
@@ -65,7 +68,7 @@ class Daemon:
                     os.unlink(self._paths.socket)
 
     async def _serve(self, listener: socket.socket, begin: float) -> None:
-        assembly = Assembly(self._paths, self._shutdown)
+        assembly = Assembly(self._paths, self._shutdown, self._clock)
         try:
             await asyncio.to_thread(assembly.start)
             _raise_descriptor_limit()
@@ -77,6 +80,7 @@ class Daemon:
             log.info("Ready after %.2f s", time.monotonic() - begin)
             systemd.notify("READY=1")
             assembly.autostart()
+            assembly.begin_jobs()
             await self._stop_wanted.wait()
 
             log.info("Stopping")
@@ -106,6 +110,7 @@ class Daemon:
 
     def _stop_services(self, assembly: Assembly) -> None:
         services = assembly.services
+        assembly.end_jobs()
         seconds = OPERATIONS_SECONDS
         if self._with_containers:
             seconds = 0.0 if self._force else float(services.server.value("core.shutdown_timeout")) * 60

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pylxc import __version__
 from pylxc.daemon import log as daemon_log
@@ -15,14 +16,22 @@ from pylxc.daemon.access import PidLock, group_id, prepare_directory
 from pylxc.errors import PylxcError, from_os
 from pylxc.paths import Paths
 
+if TYPE_CHECKING:
+    from pylxc.db.models import Clock
+
 log = logging.getLogger(__name__)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the daemon in the foreground until it is told to stop; exit with 1 when it cannot start."""
+def main(arguments: Sequence[str] | None = None, clock: Clock | None = None) -> None:
+    """Run the daemon in the foreground until it is told to stop; exit with 1 when it cannot start.
+
+    Args:
+        arguments: of the command line.
+        clock: returns the time, for scheduled work; None for the host's.
+    """
     options = _parse(arguments)
     try:
-        status = _run(options)
+        status = _run(options, clock)
     except PylxcError as error:
         sys.stderr.write(f"Error: {error}\n")
         status = 1
@@ -53,7 +62,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, clock: Clock | None) -> int:
     if os.geteuid() != 0:
         raise PylxcError("pylxcd must be run as root")
     os.umask(0o022)
@@ -70,10 +79,11 @@ def _run(options: argparse.Namespace) -> int:
         import asyncio
 
         from pylxc.daemon.daemon import Daemon
+        from pylxc.db.models import now
 
         gc.freeze()
         gc.enable()
-        asyncio.run(Daemon(paths, gid).run())
+        asyncio.run(Daemon(paths, gid, clock or now).run())
     finally:
         lock.release()
     return 0

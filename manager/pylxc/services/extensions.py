@@ -10,7 +10,6 @@ LXD = """
     container_host_shutdown_timeout container_stop_priority container_last_used_at etag patch directory_manipulation
     container_cpu_time network profile_usedby container_exec_recording container_exec_signal_handling
     container_image_properties id_map storage file_delete file_append image_create_aliases entity_description
-<<<<<<< HEAD
     image_force_refresh file_symlinks container_edit_metadata resources kernel_limits console restrict_devlxd
     devlxd_events file_get_symlink network_leases operation_description event_lifecycle devlxd_images network_state
     container_protection_delete snapshot_expiry container_full projects kernel_features event_location lxc_features
@@ -18,21 +17,11 @@ LXD = """
     instance_nic_network firewall_driver resources_cpu_socket resources_gpu resources_numa resources_disk_sata
     resources_network_firmware resources_disk_id resources_usb_pci resources_cpu_threads_numa resources_cpu_core_die
     api_os resources_system usedby_consistency resources_pci_iommu resources_network_usb resources_disk_address
-    instance_bulk_state_change server_supported_storage_drivers event_lifecycle_requestor_address
+    instance_bulk_state_change
+    projects_images_remote_cache_expiry projects_images_auto_update
+    server_supported_storage_drivers event_lifecycle_requestor_address
     network_counters_errors_dropped linux_sysctl cloud_init instance_all_projects instance_get_full event_project
     instance_file_head operation_wait metadata_configuration instance_create_start
-=======
-    image_force_refresh file_symlinks container_edit_metadata resources kernel_limits console file_get_symlink
-    network_leases
-    operation_description event_lifecycle network_state container_protection_delete snapshot_expiry container_full
-    projects kernel_features event_location lxc_features resources_v2 container_exec_user_group_cwd instances
-    image_types images_expiry image_profiles api_filtering instance_nic_network firewall_driver resources_cpu_socket
-    resources_gpu resources_numa resources_disk_sata resources_network_firmware resources_disk_id resources_usb_pci
-    resources_cpu_threads_numa resources_cpu_core_die api_os resources_system usedby_consistency resources_pci_iommu
-    resources_network_usb resources_disk_address instance_bulk_state_change server_supported_storage_drivers
-    event_lifecycle_requestor_address network_forward network_counters_errors_dropped linux_sysctl instance_all_projects
-    instance_get_full event_project instance_file_head operation_wait metadata_configuration instance_create_start
->>>>>>> f2a0f93 (networks: Add forwards)
 """
 
 PYLXC = (

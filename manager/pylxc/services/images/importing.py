@@ -18,9 +18,11 @@ from pylxc.revert import Reverter
 from pylxc.services.events import EventBus
 from pylxc.services.images.aliases import add_alias
 from pylxc.services.images.metadata import ImageMetadata, parse
+from pylxc.services.images.settings import ImageSettings
 from pylxc.services.images.store import Staging, Store
 from pylxc.services.images.unpack import Unpacker
 from pylxc.services.storage.locks import NamedLocks
+from pylxc.validate import is_true
 from pylxc.wire import images as wire
 from pylxc.wire.times import parse_timestamp
 
@@ -56,14 +58,24 @@ class Importer:
         unpacker: reads the metadata.
         locks: held alone, by fingerprint, while files and row come or go.
         events: is told.
+        settings: say whether what is cached is kept up to date.
     """
 
-    def __init__(self, db: Database, store: Store, unpacker: Unpacker, locks: NamedLocks, events: EventBus) -> None:
+    def __init__(
+        self,
+        db: Database,
+        store: Store,
+        unpacker: Unpacker,
+        locks: NamedLocks,
+        events: EventBus,
+        settings: ImageSettings,
+    ) -> None:
         self._db = db
         self._store = store
         self._unpacker = unpacker
         self._locks = locks
         self._events = events
+        self._settings = settings
 
     def take(self, project: str, staging: Staging, options: ImportOptions) -> dict[str, Any]:
         """Check a complete staging and make it an image; return `fingerprint` and `size` (bytes, as text).
@@ -107,10 +119,11 @@ class Importer:
         with self._db.reading() as session:
             scope = projects.scope_name(session, project, "images")
             present = rows.find(session, scope, fingerprint)
+            update = cached and is_true(self._settings.value(session, scope, "images.auto_update_cached"))
         if present is None:
             options = ImportOptions(
                 cached=cached,
-                auto_update=cached,
+                auto_update=update,
                 filename=offer.image["filename"],
                 source=offer.source,
                 described=offer.image if offer.described else None,
@@ -143,6 +156,7 @@ def _add(session: Session, project: str, staging: Staging, metadata: ImageMetada
             cached=options.cached,
             auto_update=options.auto_update,
             properties=metadata.properties | options.properties,
+            given_properties=metadata.properties,
             profiles=options.profiles,
             source=options.source,
             created_at=metadata.created_at,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from pylxc.db import images as rows
 from pylxc.db import projects
 from pylxc.db.engine import Database
-from pylxc.db.models import Image, now
+from pylxc.db.models import Clock, Image
 from pylxc.drivers.image.base import Host
 from pylxc.errors import BadRequest, NotFound, NotSupported
 from pylxc.paths import Paths
@@ -24,15 +24,19 @@ from pylxc.services.events import EventBus
 from pylxc.services.images.aliases import Aliases, add_alias, check_name, refuse_taken
 from pylxc.services.images.importing import Importer, ImportOptions, expiry
 from pylxc.services.images.pull import Puller
+from pylxc.services.images.remove import Remover
 from pylxc.services.images.render import etag_fields, render
+from pylxc.services.images.settings import ImageSettings
 from pylxc.services.images.store import Staging, Store
 from pylxc.services.images.unpack import Unpacker
+from pylxc.services.images.upkeep import Upkeep
 from pylxc.services.operations import Operation, Operations
 from pylxc.services.storage.locks import NamedLocks
 from pylxc.services.storage.service import StoragePools
 from pylxc.wire import images as wire
 
-log = logging.getLogger(__name__)
+_ATTEMPTS = 3
+"""To find an image that is not deleted before it is used; deleted that often it is meant to be gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +52,7 @@ class Images:
     """The images of this server; thread-safe.
 
     A project without `features.images` uses the default project's. Prefixes of fingerprints will do wherever a
-    fingerprint is asked for. `setting` returns the value of a server configuration key.
+    fingerprint is asked for. `setting` returns the value of a server configuration key, `clock` the time.
     """
 
     def __init__(
@@ -60,32 +64,41 @@ class Images:
         operations: Operations,
         events: EventBus,
         setting: Callable[[str], str],
+        clock: Clock,
     ) -> None:
         self._db = db
-        self._storage = storage
+        self._clock = clock
         self._operations = operations
         self._events = events
-        self._setting = setting
+        self._settings = ImageSettings(setting)
         self._store = Store(paths.images)
         self._unpacker = Unpacker(self._store, runtime)
         self._locks = NamedLocks()
         self.aliases = Aliases(db, events)
-        self._importer = Importer(db, self._store, self._unpacker, self._locks, events)
+        self._importer = Importer(db, self._store, self._unpacker, self._locks, events, self._settings)
+        self._remover = Remover(db, self._store, storage.volumes, self._locks, events)
         host = Host(
             recipes=(f"{paths.root}/recipes", str(resource_dir("images"))),
             cache=f"{paths.cache}/images",
             setting=setting,
         )
         self._puller = Puller(db, self._store, host, self._importer.take_pulled)
+        self.upkeep = Upkeep(
+            db=db,
+            volumes=storage.volumes,
+            operations=operations,
+            events=events,
+            puller=self._puller,
+            remover=self._remover,
+            unpacker=self._unpacker,
+            locks=self._locks,
+            settings=self._settings,
+            clock=clock,
+        )
 
     def start(self) -> None:
-        """Make files and rows agree after a crash; call once, before requests come."""
-        with self._db.transaction() as session:
-            lost = self._store.sweep(rows.fingerprints(session))
-            for image in rows.of_project(session, None):
-                if image.fingerprint in lost:
-                    log.warning("Forgetting image %s: its file is gone", image.fingerprint)
-                    session.delete(image)
+        """Make rows, files and volumes agree after a crash; call once, before requests come."""
+        self._remover.settle()
 
     def list(self, project: str, *, all_projects: bool = False) -> list[wire.Image]:
         """Return a project's images, oldest upload first."""
@@ -110,13 +123,6 @@ class Images:
         """Return the row of an image, for those who make instances of it; raises like `get`."""
         with self._db.reading() as session:
             return rows.get(session, projects.scope_name(session, project, "images"), fingerprint)
-
-    def mark_used(self, project: str, fingerprint: str) -> None:
-        """Note that an instance was made of the image just now."""
-        with self._db.transaction() as session:
-            scope = projects.scope_name(session, project, "images")
-            if image := rows.find(session, scope, fingerprint):
-                image.last_used_at = now()
 
     def update(self, project: str, fingerprint: str, body: wire.ImagePut, if_match: str | None) -> None:
         """Set an image's properties and flags, as PUT does: what is absent becomes empty.
@@ -161,28 +167,23 @@ class Images:
     def delete(self, project: str, fingerprint: str) -> Operation:
         """Start removing an image with its aliases and its volumes in the pools. Instances made of it live on.
 
+        What is being made of it at this moment is waited for.
+
         Raises:
             NotFound: no such image.
         """
         full = self.info(project, fingerprint).fingerprint
+
+        def run(_operation: Operation) -> None:
+            if not self._remover.remove(project, full):
+                raise NotFound("Image not found")
+
         return self._operations.start(
             "Deleting image",
-            lambda _operation: self._delete(project, full),
+            run,
             project=project,
             resources={"images": [f"/1.0/images/{full}"]},
         )
-
-    def _delete(self, project: str, fingerprint: str) -> None:
-        with self._locks.exclusive(fingerprint):
-            with self._db.transaction() as session:
-                image = rows.get(session, projects.scope_name(session, project, "images"), fingerprint)
-                shared = rows.is_used_elsewhere(session, image)
-                session.delete(image)
-            if not shared:
-                self._store.delete(fingerprint)
-        if not shared:  # not under our lock: storage calls `unpack`, which takes it, under a lock of its own
-            self._storage.volumes.delete_image(fingerprint)
-        self._events.lifecycle("image-deleted", f"/1.0/images/{fingerprint}", project=project)
 
     def stage(self) -> Staging:
         """Return room for an upload; hand it to `import_upload`, or `discard` it."""
@@ -248,43 +249,6 @@ class Images:
 
         return self._operations.start("Downloading image", run, project=project, resources={}, cancellable=True)
 
-    def refresh(self, project: str, fingerprint: str) -> Operation:
-        """Start replacing an image by what its source has now; metadata `refreshed` tells whether it was newer.
-
-        Raises:
-            NotFound: no such image.
-            BadRequest: it came from nowhere.
-        """
-        image = self.info(project, fingerprint)
-        if not image.source.get("alias"):
-            raise BadRequest("The image has no source to be refreshed from")
-
-        def run(operation: Operation) -> dict[str, Any]:
-            found = self._puller.find(image.source, operation, fresh=True)
-            new = self._puller.pull(project, found, operation, cached=image.cached, fresh=True)
-            if new != image.fingerprint:
-                self._replace(project, image.fingerprint, new)
-            return {"refreshed": new != image.fingerprint, "fingerprint": new}
-
-        return self._operations.start(
-            "Refreshing image",
-            run,
-            project=project,
-            resources={"images": [f"/1.0/images/{image.fingerprint}"]},
-            cancellable=True,
-        )
-
-    def _replace(self, project: str, old: str, new: str) -> None:
-        with self._db.transaction() as session:
-            scope = projects.scope_name(session, project, "images")
-            former, image = rows.get(session, scope, old), rows.get(session, scope, new)
-            for alias in rows.aliases_of(session, [former])[former.id]:
-                alias.image = image
-            image.public, image.auto_update = former.public, former.auto_update
-            image.profiles, image.last_used_at = list(former.profiles), former.last_used_at
-        self._delete(project, old)
-        self._events.lifecycle("image-refreshed", f"/1.0/images/{new}", project=project)
-
     def export(self, project: str, fingerprint: str) -> Sequence[ExportFile]:
         """Return the files of an image: one for a unified image, metadata and rootfs for a split one.
 
@@ -348,22 +312,45 @@ class Images:
         raise BadRequest("Must specify one of alias, fingerprint or properties for init from image")
 
     def _pull(self, project: str, source: dict[str, Any], operation: Operation) -> str:
-        if self._setting("images.auto_update_interval") != "0" and (kept := self._puller.kept(project, source)):
+        with self._db.reading() as session:
+            scope = projects.scope_name(session, project, "images")
+            is_kept_fresh = self._settings.number(session, scope, "images.auto_update_interval") > 0
+        if is_kept_fresh and (kept := self._puller.kept(project, source)):
             return kept
         return self._puller.pull(project, self._puller.find(source, operation), operation, cached=True)
 
-    def unpack(self, fingerprint: str, target: str) -> None:
-        """Unpack an image into `target`, an empty directory: rootfs/, metadata.yaml and templates/.
+    @contextmanager
+    def using(self, project: str, source: dict[str, Any], operation: Operation) -> Iterator[str]:
+        """Yield what `resolve` returns; the image is used now, and does not go while the block runs.
 
-        Owners on the disk are the container's own. A failure leaves `target` as it was, empty.
+        Raises like `resolve`.
+        """
+        for _attempt in range(_ATTEMPTS):
+            fingerprint = self.resolve(project, source, operation)
+            with self._locks.shared(fingerprint):
+                if self._mark_used(project, fingerprint):
+                    yield fingerprint
+                    return
+        raise NotFound("The image was deleted while it was to be used")
+
+    def _mark_used(self, project: str, fingerprint: str) -> bool:
+        with self._db.transaction() as session:
+            image = rows.find(session, projects.scope_name(session, project, "images"), fingerprint)
+            if image is not None:
+                image.last_used_at = self._clock()
+        return image is not None
+
+    def unpack(self, fingerprint: str, target: str) -> None:
+        """Unpack an image that the caller is `using` into `target`, an empty directory.
+
+        It gets rootfs/, metadata.yaml and templates/; owners on the disk are the container's own. A failure leaves
+        `target` as it was, empty.
 
         Raises:
-            NotFound: the image was deleted meanwhile.
             BadRequest: the archive is damaged or hostile.
             Internal: no space left.
         """
-        with self._locks.shared(fingerprint):
-            self._unpacker.unpack(fingerprint, target)
+        self._unpacker.unpack(fingerprint, target)
 
 
 def _pulled(source: wire.ImagesPostSource) -> dict[str, str]:

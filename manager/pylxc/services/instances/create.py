@@ -6,6 +6,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -188,10 +189,10 @@ class Creator:
 
     def _run(self, request: _Request, operation: Operation) -> None:
         key = storage_name(request.project, request.name)
-        with self._locks.hold(key, "create"), Reverter() as revert:
-            if request.source["type"] == "image" and not request.fingerprint:
-                fingerprint = self._images.resolve(request.project, request.source, operation)
-                request = replace(request, fingerprint=fingerprint)
+        is_image = request.source["type"] == "image"
+        image = self._images.using(request.project, request.source, operation) if is_image else nullcontext("")
+        with self._locks.hold(key, "create"), image as fingerprint, Reverter() as revert:
+            request = replace(request, fingerprint=fingerprint)
             operation.check_cancelled()
             found = self._record(request)
             revert.add(self._remover.discard, found)
@@ -203,8 +204,6 @@ class Creator:
             with self._db.transaction() as session:
                 instances.get(session, request.project, request.name, state="creating").state = "created"
             revert.success()
-        if request.fingerprint:
-            self._images.mark_used(request.project, request.fingerprint)
         self._events.lifecycle(
             "instance-created",
             f"/1.0/instances/{request.name}",

@@ -29,6 +29,8 @@ from pylxc.wire.storage import StorageVolume
 
 log = logging.getLogger(__name__)
 
+Names = list[str]  # inside the class `list` is its method
+
 _DIRECTORIES = {"container": "containers", "image": "images", "custom": "custom"}
 
 
@@ -105,6 +107,16 @@ class Volumes:
     def _has_image(self, pool: str, fingerprint: str) -> bool:
         with self._db.reading() as session:
             return storage.volume(session, pool, "default", "image", fingerprint) is not None
+
+    def images(self) -> set[str]:
+        """Return the fingerprints of the images that have volumes, in any pool."""
+        with self._db.reading() as session:
+            return storage.images(session)
+
+    def image_pools(self, fingerprint: str) -> Names:
+        """Return the names of the pools in which an image has a volume."""
+        with self._db.reading() as session:
+            return storage.image_pools(session, fingerprint)
 
     def delete_image(self, fingerprint: str) -> None:
         """Remove an image's volumes from every pool, when nobody copies from them any more."""
