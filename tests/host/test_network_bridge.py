@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -187,6 +188,18 @@ def test_bad_raw_dnsmasq_leaves_the_network_as_it_was(host: NetworkHost) -> None
         host.create("br1", raw_dnsmasq="no-such-option")
     assert "br1" not in links()
     assert host.networks.names() == ["br0", "lo"]
+
+
+def test_a_port_that_is_taken(host: NetworkHost) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("0.0.0.0", 67))
+        with pytest.raises(Unavailable, match=r"Cannot start dnsmasq .*: failed to bind DHCP server socket: .* in use"):
+            host.create()
+    assert links() == ["lo"]
+    assert host.networks.names() == ["lo"]
+    assert "pylxc" not in output("nft", "list", "ruleset")
+    assert os.listdir(host.paths.networks) == []
+    host.create()
 
 
 def test_without_ipv6(host: NetworkHost) -> None:

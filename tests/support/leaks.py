@@ -89,5 +89,12 @@ class Leaks:
             problems.append(f"loop device {device}")
             subprocess.run(["losetup", "--detach", device], check=False)
         if netns:
-            problems += [f"interface {link}" for link in netns.links() if link.startswith("veth")]
+            own = self.networks()
+            problems += [f"interface {link}" for link in netns.links() if link.startswith("veth") or link in own]
+            problems += [f"rules: {line}" for line in netns.rules()]
         return problems
+
+    def networks(self) -> list[str]:
+        """Return the names of the daemon's managed networks."""
+        path = Path(self.directory, "networks")
+        return os.listdir(path) if path.is_dir() else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 
@@ -42,6 +43,14 @@ class NetworkNamespace:
         """Return the names of the interfaces inside."""
         out = subprocess.run(["ip", "-n", self.name, "-o", "link"], check=True, capture_output=True, text=True).stdout
         return [line.split(": ")[1].split("@")[0] for line in out.splitlines()]
+
+    def rules(self) -> list[str]:
+        """Return the lines of the packet filter's rules that are pylxc's."""
+        if shutil.which("nft") is None:
+            return []
+        command = self.command("nft", "list", "ruleset")
+        shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return [line.strip() for line in shown.splitlines() if "pylxc" in line]
 
     def pids(self) -> list[int]:
         """Return the processes that are in it (not those of containers: they have their own)."""

@@ -90,7 +90,7 @@ def refresh(ways: Mapping[str, Way], prefix: str) -> None:
         _refresh_firewalld(ways)
         taken.add(("inet", "firewalld"))
     for chain in chains:
-        is_others = not chain["table"].startswith(prefix) and (chain["family"], chain["table"]) not in taken
+        is_others = not chain["table"].startswith("pylxc") and (chain["family"], chain["table"]) not in taken
         if is_others and chain["family"] in ("inet", "ip", "ip6") and chain.get("hook") in ("input", "forward"):
             _refresh_chain(chain, ways, prefix)
 
