@@ -144,23 +144,24 @@ def test_what_a_server_has_not(daemon: Daemon, server: Simplestreams) -> None:
 
 
 def test_launch_through_the_shipped_remote(
-    daemon: Daemon, authority: Authority, debian12_files: list[str], name: str, tmp_path: Path
+    daemon: Daemon, server: Simplestreams, authority: Authority, debian12_files: list[str], name: str, tmp_path: Path
 ) -> None:
-    server = Simplestreams(tmp_path, authority, daemon.netns)
+    debian = Simplestreams(tmp_path, authority, daemon.netns)
     try:
-        server.add("20240501", another_version(debian12_files, unique("debian")))
-        server.publish()
-        daemon.command("remote", "set-url", "ubuntu-daily", server.url)
-        daemon.command("launch", "ubuntu-daily:22.04", name)
+        debian.add("20240501", another_version(debian12_files, unique("debian")))
+        debian.publish()
+        daemon.command("remote", "set-url", "ubuntu", debian.url)
+        daemon.command("launch", "ubuntu:22.04", name)
         system = ["exec", name, "--", "systemctl", "is-system-running"]
         until(lambda: daemon.command(*system, check=False).stdout == "running\n", "the system runs", 60)
-        (image,) = json.loads(daemon.command("image", "list", fingerprint(server), "-f", "json").stdout)
+        (image,) = json.loads(daemon.command("image", "list", fingerprint(debian), "-f", "json").stdout)
         assert (image["cached"], image["update_source"]["alias"]) == (True, "22.04")
-        asked = len(server.requests)
-        daemon.command("init", "ubuntu-daily:22.04", f"{name}b")
-        assert [path for path in server.paths()[asked:] if not path.endswith(".json")] == []
+        asked = len(debian.requests)
+        daemon.command("init", "ubuntu:22.04", f"{name}b")
+        assert [path for path in debian.paths()[asked:] if not path.endswith(".json")] == []
     finally:
-        server.close()
+        debian.close()
+        daemon.command("remote", "set-url", "ubuntu", server.url)
 
 
 @pytest.mark.parametrize("image", ["alpine/3.19", "alpine/3.19/amd64", "FINGERPRINT"])

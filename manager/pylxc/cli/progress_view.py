@@ -66,9 +66,8 @@ class Bar:
             self._rich.columns = self._columns
             if (part, total) != self._shown:
                 self._shown = (part, total)
-                self._rich.reset(
-                    self._task, description=label, total=total or None
-                )  # rate and time left are the part's
+                # Rate and time left are the part's.
+                self._rich.reset(self._task, description=label, total=total or None)
             self._rich.update(self._task, completed=moved)
             return
         if (part, total) != self._shown:
