@@ -6,13 +6,14 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.support.daemon import POOL_ONLY, ApiError, Daemon, unique
+from tests.support.daemon import POOL_ONLY, ApiError, Daemon, UnixConnection, unique
 
 Make = Callable[..., "Machine"]
 
@@ -267,6 +268,11 @@ def test_metadata_over_the_api(daemon: Daemon, make: Make) -> None:
     assert daemon.request("GET", url)["properties"] == {"release": "22.10"}
     with pytest.raises(ApiError, match="404"):
         daemon.request("GET", "/1.0/instances/none/metadata")
+    connection = UnixConnection(f"{daemon.dir}/unix.socket", 10)
+    with closing(connection):
+        connection.request("PUT", url, "{}", {"If-Match": '"of another state"'})
+        assert connection.getresponse().status == 412
+    assert daemon.request("GET", url)["properties"] == {"release": "22.10"}
 
 
 def test_templates_by_command(daemon: Daemon, make: Make) -> None:

@@ -94,7 +94,11 @@ class GuestSockets:
     def remove(self, key: str) -> None:
         """Remove socket and directory: the container has ended."""
         self.close(key)
-        shutil.rmtree(self._paths.instance_devlxd(key), ignore_errors=True)
+        directory = self._paths.instance_devlxd(key)
+        try:
+            os.rmdir(directory)
+        except OSError:  # a daemon that was killed has left its socket, or it is not there
+            shutil.rmtree(directory, ignore_errors=True)
 
     def sweep(self, running: Collection[str]) -> None:
         """Remove the directories of containers that have ended while no daemon was there."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from pylxc.db.engine import Database
 from pylxc.errors import NotFound
@@ -15,9 +14,6 @@ from pylxc.services.instances import expand
 from pylxc.services.instances.volume_metadata import VolumeMetadata
 from pylxc.services.storage.service import StoragePools
 from pylxc.wire.instances import InstanceMetadata
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _NOTHING: InstanceMetadata = {
     "architecture": "",
