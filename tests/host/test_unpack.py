@@ -16,7 +16,7 @@ import pytest
 from pylxc.errors import BadRequest, Internal, Unavailable
 from pylxc.paths import Paths
 from pylxc.runtime.handle import Runtime
-from pylxc.services.images import unpack
+from pylxc.services import unarchive
 from pylxc.services.images.store import Store
 from pylxc.services.images.unpack import Unpacker
 
@@ -394,7 +394,7 @@ def test_huge_metadata(try_unpack: Callable[..., Path]) -> None:
 def test_decompression_bomb(
     try_unpack: Callable[..., Path], place: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    monkeypatch.setattr(unpack, "MAX_UNPACKED", 64 << 20)
+    monkeypatch.setattr(unarchive, "MAX_UNPACKED", 64 << 20)
     if form == "squashfs":
         (place / "tree").mkdir()
         for index in range(20):
@@ -414,7 +414,7 @@ def test_decompression_bomb(
 
 @pytest.mark.parametrize("form", ["tar", "gz"])
 def test_one_huge_file(try_unpack: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, form: str) -> None:
-    monkeypatch.setattr(unpack, "MAX_UNPACKED", 8 << 20)
+    monkeypatch.setattr(unarchive, "MAX_UNPACKED", 8 << 20)
     with pytest.raises(BadRequest, match="The image is too large"):
         try_unpack(compress(Tar().file("rootfs/big", bytes(12 << 20)).done(), form))
 
@@ -423,7 +423,7 @@ def test_one_huge_file(try_unpack: Callable[..., Path], monkeypatch: pytest.Monk
 def test_too_many_files(
     try_unpack: Callable[..., Path], place: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    monkeypatch.setattr(unpack, "MAX_MEMBERS", 1000)
+    monkeypatch.setattr(unarchive, "MAX_MEMBERS", 1000)
     if form == "squashfs":
         (place / "tree").mkdir()
         for index in range(3000):

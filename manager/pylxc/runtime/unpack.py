@@ -1,4 +1,4 @@
-"""The child that unpacks an image: the archive's own programs, in a cell where a hostile archive harms nobody.
+"""The child that unpacks an image or a backup: the usual programs, in a cell where a hostile archive harms nobody.
 
 tar and unsquashfs write into the cell's one directory. What an archive says of other places (absolute names, `..`,
 links) resolves inside the cell, where there is nothing; device nodes fail for want of the right and are left out. The
@@ -61,16 +61,18 @@ _FAILED, _TOO_LARGE = 3, 4
 
 
 def main(payload: dict[str, Any], descriptors: list[int]) -> None:
-    """Unpack an image, or read one file of it. Answers {"content": text} once all is well.
+    """Unpack an archive, or read one file of it. Answers {"content": text} once all is well.
 
     Payload:
         uids, gids: maps of the cell, lists of (inside, outside, count).
-        parts: per image file {"directory": below the target, "squashfs": bool, "decompress": argv, maybe empty}.
+        parts: per archive {"directory": below the target, "only": the directory of a tar archive that is wanted, "" for
+            all of it, "squashfs": bool, "decompress": argv, maybe empty}.
+        what: how errors call it: "image", "backup".
         member: name of the one file to be returned as text; "" to unpack everything.
         max_bytes, max_members, timeout: bounds; the last in seconds.
         space: bytes that there is room for.
 
-    Descriptors: answer socket, image files in the order of `parts`, and, to unpack, the target directory.
+    Descriptors: answer socket, the archives in the order of `parts`, and, to unpack, the target directory.
 
     Raises:
         BadRequest: the archive is damaged, hostile, too large, or without the wanted file.
@@ -88,6 +90,7 @@ class _Job:
         self._payload = payload
         self._files = files
         self._member: str = payload["member"]
+        self._what: str = payload["what"]
         self._room: int = min(payload["max_bytes"], payload["space"])
         self._members = 0
         self._content = bytearray()
@@ -119,7 +122,7 @@ class _Job:
         if status and (status != _PARTLY or self._complaints):
             raise self._failure(status)
         if self._member and not self._content:
-            raise BadRequest(f"Invalid image: it has no {self._member}")
+            raise BadRequest(f"Invalid {self._what}: it has no {self._member}")
         return self._content.decode(errors="replace")
 
     def _watch(self, cell: Cell, takers: dict[int, Callable[[bytes], None]]) -> None:
@@ -138,9 +141,9 @@ class _Job:
             if cell.written() > self._room:
                 raise self._too_large()
             if self._members > self._payload["max_members"]:
-                raise BadRequest("The image has too many files")
+                raise BadRequest(f"The {self._what} has too many files")
             if time.monotonic() > deadline:
-                raise BadRequest("Unpacking the image takes too long")
+                raise BadRequest(f"Unpacking the {self._what} takes too long")
 
     def _take_output(self, chunk: bytes) -> None:
         if not self._member:
@@ -148,7 +151,7 @@ class _Job:
             return
         self._content += chunk
         if len(self._content) > _MAX_CONTENT:
-            raise BadRequest(f"Invalid image: its {self._member} is too large")
+            raise BadRequest(f"Invalid {self._what}: its {self._member} is too large")
 
     def _take_complaints(self, chunk: bytes) -> None:
         *lines, rest = (self._unfinished_line + chunk).split(b"\n")
@@ -160,17 +163,17 @@ class _Job:
 
     def _failure(self, status: int) -> BadRequest | Internal:
         if any(text in line for line in self._complaints for text in _FULL):
-            return Internal("Failed unpacking the image: no space left on the disk")
+            return Internal(f"Failed unpacking the {self._what}: no space left on the disk")
         if status == _TOO_LARGE:
             return self._too_large()
         text = self._complaints[0].decode(errors="replace")[:200] if self._complaints else f"status {status}"
         readable = "".join(character if character.isprintable() else "?" for character in text)
-        return BadRequest(f"Failed unpacking the image: {readable}", hint="it is damaged, or no image")
+        return BadRequest(f"Failed unpacking the {self._what}: {readable}", hint=f"it is damaged, or no {self._what}")
 
     def _too_large(self) -> BadRequest | Internal:
         if self._room < self._payload["max_bytes"]:
-            return Internal("Failed unpacking the image: no space left on the disk")
-        return BadRequest("The image is too large when it is unpacked")
+            return Internal(f"Failed unpacking the {self._what}: no space left on the disk")
+        return BadRequest(f"The {self._what} is too large when it is unpacked")
 
     # All below runs in the cell.
 
@@ -209,7 +212,7 @@ class _Job:
 
     def _program(self, index: int, part: dict[str, Any]) -> Sequence[str]:
         if not part["squashfs"]:
-            return _TAR
+            return (*_TAR, *_only(part["only"]))
         if self._member:
             return ("unsquashfs", "-no-progress", "-cat", image_path(index), self._member)
         processors = str(len(os.sched_getaffinity(0)))
@@ -229,6 +232,11 @@ class _Job:
         except (tarfile.TarError, EOFError, ValueError, OverflowError):
             return _FAILED
         return 0
+
+
+def _only(member: str) -> tuple[str, ...]:
+    """Return tar's words for a directory of the archive that becomes the target."""
+    return (f"--strip-components={member.count('/') + 1}", "--", member) if member else ()
 
 
 def _severity(status: int) -> int:

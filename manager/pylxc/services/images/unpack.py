@@ -1,69 +1,15 @@
-"""Reading image files: what they are, what their metadata.yaml says, and unpacking them into a directory.
-
-Nothing of an image is parsed here: that is done by `pylxc.runtime.unpack`, in a process that can do no harm.
-"""
+"""Image files: their metadata.yaml, and unpacking them into a volume."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from pylxc.errors import BadRequest, Internal, NotFound
+from pylxc.errors import BadRequest, NotFound
 from pylxc.kernel import command
 from pylxc.runtime.handle import Runtime
 from pylxc.services.images.store import Staging, Store
-from pylxc.services.instances.idmap import host_map
-
-MAX_UNPACKED = 1 << 40
-"""Bytes of an unpacked image, at most; the pool's free space is the other bound."""
-MAX_MEMBERS = 5_000_000
-TIMEOUT_SECONDS = 1800
-_RESERVE = 64 << 20
-"""Bytes of the pool's free space that an image may not take."""
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """An archive format. `decompress` is the program that turns it into a plain tar, empty for none."""
-
-    suffix: str
-    magic: bytes
-    decompress: tuple[str, ...] = ()
-    offset: int = 0
-
-
-SQUASHFS = Format(".squashfs", b"hsqs")
-_FORMATS = (
-    SQUASHFS,
-    Format(".tar.gz", b"\x1f\x8b", ("gzip", "-dc")),
-    Format(".tar.bz2", b"BZh", ("bzip2", "-dc")),
-    Format(".tar.xz", b"\xfd7zXZ\x00", ("xz", "-dc", "-T0")),
-    Format(".tar.lzma", b"\x5d\x00\x00", ("xz", "-dc", "--format=lzma")),
-    Format(".tar.zst", b"\x28\xb5\x2f\xfd", ("zstd", "-dcq")),
-    Format(".tar", b"ustar", offset=257),
-)
-
-
-def detect(path: str) -> Format:
-    """Return the format of the archive at `path`, by its first bytes.
-
-    Raises:
-        BadRequest: it is none that images come in.
-    """
-    with open(path, "rb") as file:
-        head = file.read(512)
-    for found in _FORMATS:
-        if head[found.offset :].startswith(found.magic):
-            return found
-    if head.startswith(b"QFI\xfb"):
-        raise BadRequest("This is a disk image of a virtual machine; only container images can be used")
-    raise BadRequest(
-        "Invalid image: unknown archive format", hint="tar (plain, gz, bz2, xz, lzma, zstd) and squashfs are known"
-    )
+from pylxc.services.unarchive import Extractor, Part, detect
 
 
 class Unpacker:
@@ -71,7 +17,7 @@ class Unpacker:
 
     def __init__(self, store: Store, runtime: Runtime) -> None:
         self._store = store
-        self._runtime = runtime
+        self._extractor = Extractor(runtime, "image")
 
     def suffix(self, path: str) -> str:
         """Return the file name suffix for the archive at `path`: ".tar.xz"."""
@@ -85,9 +31,7 @@ class Unpacker:
         """
         if staging.is_split:
             detect(staging.rootfs_path)  # refuse now what could not be unpacked later
-        bounds = {"member": "metadata.yaml", "space": MAX_UNPACKED}
-        content: str = self._run([("", staging.metadata_path)], None, bounds)["content"]
-        return content.encode()
+        return self._extractor.read(staging.metadata_path, "metadata.yaml")
 
     def unpack(self, fingerprint: str, target: str) -> None:
         """Unpack an image of the store into `target`, which is empty before, and again after a failure.
@@ -99,53 +43,23 @@ class Unpacker:
         """
         if not self._store.has(fingerprint):
             raise NotFound("Image not found")
-        files = [("", self._store.metadata_path(fingerprint))]
+        parts = [Part(path=self._store.metadata_path(fingerprint))]
         if self._store.is_split(fingerprint):
-            files.append(("rootfs", self._store.rootfs_path(fingerprint)))
-        free = shutil.disk_usage(target).free
-        bounds = {"member": "", "space": max(0, free - _RESERVE)}
+            parts.append(Part(path=self._store.rootfs_path(fingerprint), directory="rootfs"))
         try:
-            self._run(files, target, bounds)
-            _check_layout(target)
+            self._extractor.unpack(parts, target)
+            check_layout(target, "image")
         except BaseException:
             _empty(target)
             raise
 
-    def _run(self, files: Sequence[tuple[str, str]], target: str | None, bounds: dict[str, Any]) -> dict[str, Any]:
-        parts: list[dict[str, Any]] = []
-        fds: list[int] = []
-        try:
-            for directory, path in files:
-                form = detect(path)
-                for program in form.decompress[:1] or (("unsquashfs",) if form is SQUASHFS else ("tar",)):
-                    if shutil.which(program) is None:
-                        raise command.missing(program)
-                parts.append(
-                    {"directory": directory, "squashfs": form is SQUASHFS, "decompress": list(form.decompress)}
-                )
-                fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
-            if target is not None:
-                fds.append(os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW))
-            idmap = host_map()
-            maps = {
-                "uids": [(r.inside, r.outside, r.length) for r in idmap.uids],
-                "gids": [(r.inside, r.outside, r.length) for r in idmap.gids],
-            }
-            bounds |= {"max_bytes": MAX_UNPACKED, "max_members": MAX_MEMBERS, "timeout": TIMEOUT_SECONDS}
-            child = self._runtime.spawn("unpack", {"parts": parts, **maps, **bounds}, fds)
-        finally:
-            for fd in fds:
-                os.close(fd)
-        try:
-            result: dict[str, Any] | None = child.wait(TIMEOUT_SECONDS + 60)["result"]
-        finally:
-            child.close()
-        if result is None:
-            raise Internal("Unpacking the image was interrupted")
-        return result
 
+def check_layout(target: str, what: str) -> None:
+    """Check that what was unpacked is an instance's volume; `what` it came from.
 
-def _check_layout(target: str) -> None:
+    Raises:
+        BadRequest: something is missing, or of the wrong kind.
+    """
     # An archive may hold anything under these names; what comes later takes them for what they should be.
     for name, is_kind, needed in (
         ("metadata.yaml", stat.S_ISREG, True),
@@ -156,10 +70,10 @@ def _check_layout(target: str) -> None:
             mode = os.lstat(f"{target}/{name}").st_mode
         except FileNotFoundError:
             if needed:
-                raise BadRequest(f"Invalid image: it has no {name}") from None
+                raise BadRequest(f"Invalid {what}: it has no {name}") from None
             continue
         if not is_kind(mode):
-            raise BadRequest(f"Invalid image: its {name} is of the wrong kind")
+            raise BadRequest(f"Invalid {what}: its {name} is of the wrong kind")
 
 
 def _empty(target: str) -> None:

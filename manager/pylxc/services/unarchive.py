@@ -1,0 +1,148 @@
+"""Reading and unpacking archives: what they are, single files of them, and whole ones into a directory.
+
+Nothing of an archive is parsed here: that is done by `pylxc.runtime.unpack`, in a process that can do no harm.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pylxc.errors import BadRequest, Internal
+from pylxc.kernel import command
+from pylxc.runtime.handle import Runtime
+from pylxc.services.instances.idmap import host_map
+
+MAX_UNPACKED = 1 << 40
+"""Bytes of an unpacked archive, at most; the free space is the other bound."""
+MAX_MEMBERS = 5_000_000
+TIMEOUT_SECONDS = 1800
+_RESERVE = 64 << 20
+"""Bytes of the free space that an archive may not take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """An archive format. `decompress` is the program that turns it into a plain tar, empty for none."""
+
+    suffix: str
+    magic: bytes
+    decompress: tuple[str, ...] = ()
+    offset: int = 0
+
+
+SQUASHFS = Format(".squashfs", b"hsqs")
+_FORMATS = (
+    SQUASHFS,
+    Format(".tar.gz", b"\x1f\x8b", ("gzip", "-dc")),
+    Format(".tar.bz2", b"BZh", ("bzip2", "-dc")),
+    Format(".tar.xz", b"\xfd7zXZ\x00", ("xz", "-dc", "-T0")),
+    Format(".tar.lzma", b"\x5d\x00\x00", ("xz", "-dc", "--format=lzma")),
+    Format(".tar.zst", b"\x28\xb5\x2f\xfd", ("zstd", "-dcq")),
+    Format(".tar", b"ustar", offset=257),
+)
+
+
+def detect(path: str) -> Format:
+    """Return the format of the archive at `path`, by its first bytes.
+
+    Raises:
+        BadRequest: it is none that images and backups come in.
+    """
+    with open(path, "rb") as file:
+        head = file.read(512)
+    for found in _FORMATS:
+        if head[found.offset :].startswith(found.magic):
+            return found
+    if head.startswith(b"QFI\xfb"):
+        raise BadRequest("This is a disk image of a virtual machine; only container images can be used")
+    raise BadRequest(
+        "Invalid file: unknown archive format", hint="tar (plain, gz, bz2, xz, lzma, zstd) and squashfs are known"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """An archive, or what is wanted of it.
+
+    Attributes:
+        path: the file.
+        directory: where it goes, below the target.
+        member: only this directory of it, which then is `directory` itself; tar archives only.
+    """
+
+    path: str
+    directory: str = ""
+    member: str = ""
+
+
+class Extractor:
+    """Reads and unpacks archives through the runtime; thread-safe.
+
+    Args:
+        what: how errors call the archive: "image".
+    """
+
+    def __init__(self, runtime: Runtime, what: str) -> None:
+        self._runtime = runtime
+        self._what = what
+
+    def read(self, path: str, name: str) -> bytes:
+        """Return one file of an archive.
+
+        Raises:
+            BadRequest: it is no archive, is damaged, or has no such file.
+        """
+        content: str = self._run([Part(path=path)], None, {"member": name, "space": MAX_UNPACKED})["content"]
+        return content.encode()
+
+    def unpack(self, parts: Sequence[Part], target: str) -> None:
+        """Unpack archives, one after the other, into the directory `target`.
+
+        Raises:
+            BadRequest: one is damaged, hostile or too large; `target` may hold some of it.
+            Internal: no space left.
+        """
+        free = shutil.disk_usage(target).free
+        self._run(parts, target, {"member": "", "space": max(0, free - _RESERVE)})
+
+    def _run(self, parts: Sequence[Part], target: str | None, bounds: dict[str, Any]) -> dict[str, Any]:
+        plan: list[dict[str, Any]] = []
+        fds: list[int] = []
+        try:
+            for part in parts:
+                form = detect(part.path)
+                for program in form.decompress[:1] or (("unsquashfs",) if form is SQUASHFS else ("tar",)):
+                    if shutil.which(program) is None:
+                        raise command.missing(program)
+                plan.append(
+                    {
+                        "directory": part.directory,
+                        "only": part.member,
+                        "squashfs": form is SQUASHFS,
+                        "decompress": list(form.decompress),
+                    }
+                )
+                fds.append(os.open(part.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+            if target is not None:
+                fds.append(os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW))
+            idmap = host_map()
+            maps = {
+                "uids": [(r.inside, r.outside, r.length) for r in idmap.uids],
+                "gids": [(r.inside, r.outside, r.length) for r in idmap.gids],
+            }
+            bounds |= {"max_bytes": MAX_UNPACKED, "max_members": MAX_MEMBERS, "timeout": TIMEOUT_SECONDS}
+            child = self._runtime.spawn("unpack", {"parts": plan, "what": self._what, **maps, **bounds}, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        try:
+            result: dict[str, Any] | None = child.wait(TIMEOUT_SECONDS + 60)["result"]
+        finally:
+            child.close()
+        if result is None:
+            raise Internal(f"Unpacking the {self._what} was interrupted")
+        return result
