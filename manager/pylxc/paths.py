@@ -27,6 +27,7 @@ class Paths:
         self.database = f"{self.root}/database/pylxc.db"
         self.images = f"{self.root}/images"
         self.storage_pools = f"{self.root}/storage-pools"
+        self.backups = f"{self.root}/backups"
         self.networks = f"{self.root}/networks"
         self.logs = f"{self.root}/logs"
         self.cache = f"{self.root}/cache"

@@ -16,6 +16,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from pylxc.api import (
     events,
     images,
+    instance_backups,
     instance_console,
     instance_exec,
     instance_files,
@@ -60,6 +61,7 @@ MODULES = (
     instance_logs,
     instance_metadata,
     instance_snapshots,
+    instance_backups,
     images,
     profiles,
     projects,

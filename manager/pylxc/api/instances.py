@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pylxc.api.call import Call, Endpoint
+from pylxc.api.instance_backups import restore
 from pylxc.api.responses import Answer, Async, Sync
 from pylxc.wire.instances import InstancePost, InstancePut, InstancesPost, InstancesPut
 
@@ -23,7 +24,9 @@ async def list_instances(call: Call) -> Answer:
 
 
 async def create(call: Call) -> Answer:
-    """Make an instance."""
+    """Make an instance, or bring one back from a backup."""
+    if call.request.content_type == "application/octet-stream" and "Content-Type" in call.request.headers:
+        return await restore(call)
     body = await call.body(InstancesPost)
     return Async(await call.run(call.services.instances.create, call.project, body))
 

@@ -88,6 +88,7 @@ class Assembly:
             profiles=profiles,
             instances=instances,
             snapshots=instances.snapshots,
+            backups=instances.backups,
             publisher=instances.publisher,
             exec=InstanceExec(self._database, self._runtime, operations, events, paths),
             console=InstanceConsole(self._database, self._runtime, operations, events, paths),

@@ -158,6 +158,21 @@ class Snapshot(Base):
     instance: Mapped[Instance] = relationship(lazy="joined")
 
 
+class Backup(Base):
+    """A backup of an instance: a file. It is there when `state` is "created"."""
+
+    __tablename__ = "instances_backups"
+    __table_args__ = (UniqueConstraint("instance_id", "name"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    instance_id: Mapped[int] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    state: Mapped[str] = mapped_column(default="creating")
+    instance_only: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[dt.datetime] = mapped_column(default=now)
+    expires_at: Mapped[dt.datetime | None]
+    instance: Mapped[Instance] = relationship(lazy="joined")
+
+
 class Image(Base):
     """An image in the store. `source` says where it is refreshed from: server, protocol, alias, certificate.
 

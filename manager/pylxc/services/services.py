@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pylxc.services.guests.service import Guests
     from pylxc.services.images.service import Images
     from pylxc.services.initialise import Initialise
+    from pylxc.services.instances.backups import Backups
     from pylxc.services.instances.console import InstanceConsole
     from pylxc.services.instances.exec import InstanceExec
     from pylxc.services.instances.files import InstanceFiles
@@ -37,6 +38,7 @@ class Services:
     profiles: Profiles
     instances: Instances
     snapshots: Snapshots
+    backups: Backups
     publisher: Publisher
     exec: InstanceExec
     console: InstanceConsole

@@ -260,6 +260,23 @@ class InstanceSnapshotPut(TypedDict, total=False):
     expires_at: str
 
 
+class InstanceBackupsPost(TypedDict, total=False):
+    """Body of POST /1.0/instances/NAME/backups."""
+
+    name: str
+    expires_at: str | None
+    instance_only: bool
+    container_only: bool
+    optimized_storage: bool
+    compression_algorithm: str
+
+
+class InstanceBackupPost(TypedDict, total=False):
+    """Body of POST /1.0/instances/NAME/backups/BACKUP: rename."""
+
+    name: str
+
+
 class InstanceBackup(TypedDict):
     """A backup of an instance."""
 

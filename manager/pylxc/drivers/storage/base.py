@@ -103,29 +103,34 @@ class DirectoryPool(ABC):
         """See `StorageDriver`."""
         return f"{self._path}/{volume}"
 
-    def create_volume(self, volume: str, fill: Callable[[str], None] | None = None) -> None:
+    def create_volume(self, volume: str, fill: Callable[[str], None] | None = None, *, readonly: bool = False) -> None:
         """See `StorageDriver`."""
         with self._staged("creating the volume") as directory:
             self._make(directory)
             if fill:
                 fill(directory)
             os.chmod(directory, 0o700)
-            self._place(directory, volume)
+            self._place(directory, volume, readonly)
 
     def clone_volume(self, source: str, volume: str, *, readonly: bool = False) -> None:
         """See `StorageDriver`."""
         with self._staged("copying the volume") as directory:
             self._copy(self.path(source), directory)
-            self._place(directory, volume)
-        if readonly:
-            # After the rename: what is read-only cannot change its parent.
-            self._seal(self.path(volume), readonly=True)
+            self._place(directory, volume, readonly)
+
+    @contextlib.contextmanager
+    def aside(self, volume: str) -> Iterator[str]:
+        """See `StorageDriver`."""
+        with self._staged("copying the volume") as directory:
+            self._copy(self.path(volume), directory)
+            try:
+                yield os.path.relpath(directory, self._path)
+            finally:
+                self._remove(directory)
 
     def import_volume(self, directory: str, volume: str, *, readonly: bool = False) -> None:
         """See `StorageDriver`."""
-        self.create_volume(volume, lambda target: tree.copy_contents(directory, target))
-        if readonly:
-            self._seal(self.path(volume), readonly=True)
+        self.create_volume(volume, lambda target: tree.copy_contents(directory, target), readonly=readonly)
 
     def refresh_volume(self, directory: str, volume: str) -> None:
         """See `StorageDriver`."""
@@ -138,13 +143,15 @@ class DirectoryPool(ABC):
     def _refresh(self, source: str, former: str, directory: str) -> None:
         """Make a copy of the directory `source` at a path where nothing is, out of `former` as far as that fits."""
 
-    def _place(self, directory: str, volume: str) -> None:
+    def _place(self, directory: str, volume: str, readonly: bool) -> None:
         target = self.path(volume)
         try:
             os.rename(directory, target)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(target), mode=0o711, exist_ok=True)
             os.rename(directory, target)
+        if readonly:
+            self._seal(target, readonly=True)  # after the rename: what is read-only cannot change its parent
 
     def replace_volume(self, source: str, volume: str) -> None:
         """See `StorageDriver`."""

@@ -7,6 +7,7 @@ Volume names are relative paths, `containers/c1`, `images/FINGERPRINT`, `contain
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,7 +71,7 @@ class StorageDriver(Protocol):
     def path(self, volume: str) -> str:
         """Return the directory of a volume, whether it exists or not."""
 
-    def create_volume(self, volume: str, fill: Callable[[str], None] | None = None) -> None:
+    def create_volume(self, volume: str, fill: Callable[[str], None] | None = None, *, readonly: bool = False) -> None:
         """Make a volume: `fill` gets a directory (empty, root's alone) and fills it; None leaves it empty."""
 
     def clone_volume(self, source: str, volume: str, *, readonly: bool = False) -> None:
@@ -84,6 +85,9 @@ class StorageDriver(Protocol):
 
     def replace_volume(self, source: str, volume: str) -> None:
         """Make an existing volume a copy of `source`; it is the one or the other at every moment."""
+
+    def aside(self, volume: str) -> AbstractContextManager[str]:
+        """Give a copy of a volume that is nobody's, as a path relative to the pool; it goes with the block."""
 
     def delete_volume(self, volume: str) -> None:
         """Remove a volume from sight, at once; one that does not exist is no error."""

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -46,7 +47,7 @@ class _Request:
     ephemeral: bool
     source: dict[str, Any]
     fingerprint: str
-    copied: CopySource | None
+    make: Callable[[Record], None] | None
     start: bool
 
 
@@ -105,14 +106,33 @@ class Creator:
         copied = self._copier.find(project, dict(source)) if source.get("type") == "copy" else None
         if copied and source.get("refresh") and (target := self._present(project, body.get("name", ""))):
             return self._refresh(copied, target)
-        request = self._check(project, self._copier.complete(body, copied) if copied else body, copied)
+        if copied:
+            request = self._check(project, self._copier.complete(body, copied), partial(self._copier.make, copied))
+        else:
+            request = self._check(project, body, None)
+
+        def run(operation: Operation) -> None:
+            self._run(request, operation)
+
         return self._operations.start(
             "Creating instance",
-            lambda operation: self._run(request, operation),
+            run,
             project=project,
             resources={"instances": [url(project, request.name)]},
             cancellable=True,
         )
+
+    def adopt(self, project: str, body: InstancesPost, make: Callable[[Record], None], operation: Operation) -> Record:
+        """Make an instance whose volumes come from elsewhere, as part of `operation`; raises as `create` does.
+
+        Args:
+            project: its project.
+            body: as for `create`, without a source.
+            make: makes the volumes of a record whose row is there; what it leaves when it fails goes with the row.
+            operation: its cancel ends the work.
+        """
+        request = self._check(project, {**body, "source": {"type": "none"}}, make)
+        return self._run(request, operation)
 
     def _present(self, project: str, name: str) -> Record | None:
         with self._db.reading() as session:
@@ -134,7 +154,7 @@ class Creator:
             resources={"instances": [url(target.project, target.name)]},
         )
 
-    def _check(self, project: str, body: InstancesPost, copied: CopySource | None) -> _Request:
+    def _check(self, project: str, body: InstancesPost, make: Callable[[Record], None] | None) -> _Request:
         if body.get("type", "container") not in ("", "container"):
             raise BadRequest(f"Instance type {body['type']!r} is not supported", hint="pylxc runs containers")
         source = dict(body.get("source") or {})
@@ -171,7 +191,7 @@ class Creator:
             ephemeral=body.get("ephemeral", False),
             source=source,
             fingerprint=fingerprint,
-            copied=copied,
+            make=make,
             start=body.get("start", False),
         )
 
@@ -187,7 +207,7 @@ class Creator:
             raise BadRequest("Must specify one of alias, fingerprint or properties for init from image")
         return ""
 
-    def _run(self, request: _Request, operation: Operation) -> None:
+    def _run(self, request: _Request, operation: Operation) -> Record:
         key = storage_name(request.project, request.name)
         is_image = request.source["type"] == "image"
         image = self._images.using(request.project, request.source, operation) if is_image else nullcontext("")
@@ -196,8 +216,8 @@ class Creator:
             operation.check_cancelled()
             found = self._record(request)
             revert.add(self._remover.discard, found)
-            if request.copied:
-                self._copier.make(request.copied, found)
+            if request.make:
+                request.make(found)
             else:
                 self._make_volume(found, request.fingerprint)
             operation.check_cancelled()
@@ -215,6 +235,7 @@ class Creator:
                 self._start(request.project, request.name)
             except PylxcError as error:
                 raise type(error)(f"Created instance {request.name!r}, and failed starting it: {error}") from error
+        return found
 
     def _make_volume(self, found: Record, fingerprint: str) -> None:
         if fingerprint:

@@ -20,6 +20,7 @@ from pylxc.services.events import EventBus
 from pylxc.services.guests.service import Guests
 from pylxc.services.images.service import Images
 from pylxc.services.instances import limits
+from pylxc.services.instances.backups import Backups
 from pylxc.services.instances.boot import Boot
 from pylxc.services.instances.copy import Copier
 from pylxc.services.instances.create import Creator
@@ -135,6 +136,19 @@ class Instances:
             copier=Copier(db, storage, self._locks, self._lifecycle),
             start=self._lifecycle.start,
             require_stopped=self._lifecycle.require_stopped,
+        )
+        self.backups = Backups(
+            db=db,
+            paths=paths,
+            runtime=runtime,
+            storage=storage,
+            operations=operations,
+            events=events,
+            server=server,
+            locks=self._locks,
+            lifecycle=self._lifecycle,
+            snapshots=self.snapshots,
+            creator=self._creator,
         )
 
     # Reading
@@ -374,6 +388,7 @@ class Instances:
         self._remover.reconcile()
         self._lifecycle.adopt()
         self.snapshots.reconcile()
+        self.backups.reconcile()
 
     def autostart(self) -> None:
         """Start what is to run with the daemon; see `Boot.start_all`."""

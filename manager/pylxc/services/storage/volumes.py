@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -128,8 +128,15 @@ class Volumes:
 
     # Instances
 
-    def create_instance(self, pool: str, project: str, name: str, fingerprint: str | None) -> None:
-        """Make an instance's volume: a copy of an image's volume, or empty with fingerprint None.
+    def create_instance(
+        self,
+        pool: str,
+        project: str,
+        name: str,
+        fingerprint: str | None,
+        fill: Callable[[str], None] | None = None,
+    ) -> None:
+        """Make an instance's volume: a copy of an image's volume; with fingerprint None what `fill` puts in, or empty.
 
         Raises:
             NotFound: no such pool, or the image has no volume in it (see `ensure_image`).
@@ -141,7 +148,7 @@ class Volumes:
         row = self._add(pool, project, "container", name)
         try:
             if fingerprint is None:
-                driver.create_volume(place)
+                self._with_room(lambda: driver.create_volume(place, fill))
             else:
                 with self._locks.shared(f"{pool}/{fingerprint}"):
                     if not self._has_image(pool, fingerprint):
@@ -189,6 +196,22 @@ class Volumes:
         else:
             directory = self._driver(source.pool).path(source.path)
             self._with_room(lambda: driver.import_volume(directory, place, readonly=readonly))
+
+    @contextmanager
+    def readable(self, source: Place, still: Callable[[], AbstractContextManager[None]] | None) -> Iterator[str]:
+        """Give a volume's tree, which nobody changes while the block runs, as a path relative to its pool's directory.
+
+        Args:
+            source: the volume.
+            still: keeps its instance still while a copy is made to be read instead; None when it is still anyway.
+        """
+        if still is None:
+            yield source.path
+            return
+        with ExitStack() as stack:
+            with still():
+                aside = stack.enter_context(self._driver(source.pool).aside(source.path))
+            yield aside
 
     def delete_instance(self, pool: str, project: str, name: str) -> None:
         """Remove an instance's volume with its snapshots'; none is no error."""
@@ -243,6 +266,11 @@ class Volumes:
         driver = self._driver(pool)
         source, place = _place("container", project, name), _snapshot_place(project, name, snapshot)
         self._with_room(lambda: driver.clone_volume(source, place, readonly=True))
+
+    def fill_snapshot(self, pool: str, project: str, name: str, snapshot: str, fill: Callable[[str], None]) -> None:
+        """Make a snapshot's volume of what `fill` puts into the empty directory that it is given."""
+        driver = self._driver(pool)
+        self._with_room(lambda: driver.create_volume(_snapshot_place(project, name, snapshot), fill, readonly=True))
 
     def delete_snapshot(self, pool: str, project: str, name: str, snapshot: str) -> None:
         """Remove a snapshot's volume; none is no error."""

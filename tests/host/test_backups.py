@@ -1,0 +1,141 @@
+"""Backups of real instances: files, streams, and LXD's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.host.test_publish import without_nodes
+from tests.support import tree
+from tests.support.daemon import ApiError, Daemon, unique
+
+POOLS = ("btrfs", "dir")
+
+
+@pytest.fixture(params=POOLS)
+def pool(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def source(pools_daemon: Daemon, pool: str) -> str:
+    """Return a stopped instance with a tree that has everything, and a snapshot."""
+    name = unique("s")
+    pools_daemon.command("init", "busybox", name, "--storage", pool, "-c", "user.mark=yes")
+    where = root(pools_daemon, pool, name)
+    os.mkdir(f"{where}/all")
+    tree.build(f"{where}/all", files=20)
+    Path(where, "note").write_text("first\n")
+    pools_daemon.command("snapshot", name, "s0")
+    Path(where, "note").write_text("second\n")
+    return name
+
+
+def root(daemon: Daemon, pool: str, name: str) -> str:
+    return f"{daemon.dir}/storage-pools/{pool}/containers/{name}/rootfs"
+
+
+def note(daemon: Daemon, name: str) -> str:
+    return daemon.command("file", "pull", f"{name}/note", "-").stdout
+
+
+@pytest.mark.parametrize("other", POOLS)
+def test_a_backup_holds_everything(pools_daemon: Daemon, source: str, pool: str, other: str, tmp_path: Path) -> None:
+    before = without_nodes(tree.describe(f"{root(pools_daemon, pool, source)}/all"))
+    file = f"{tmp_path}/backup.tar.gz"
+    pools_daemon.command("export", source, file)
+    assert os.listdir(tmp_path) == ["backup.tar.gz"]
+    pools_daemon.command("delete", source)
+    pools_daemon.command("import", file, "--storage", other)
+    after = tree.describe(f"{root(pools_daemon, other, source)}/all")
+    before["."] = after["."] = None  # its time changed with the nodes that were left out
+    assert after == before
+    made = pools_daemon.request("GET", f"/1.0/instances/{source}?recursion=1")
+    assert made["config"]["user.mark"] == "yes"
+    assert made["expanded_devices"]["root"]["pool"] == other
+    assert [s["name"] for s in made["snapshots"]] == ["s0"]
+    pools_daemon.command("start", source)
+    assert note(pools_daemon, source) == "second\n"
+    pools_daemon.command("restore", source, "s0")
+    assert note(pools_daemon, source) == "first\n"
+    refused = pools_daemon.command("import", file, check=False)
+    assert refused.stderr == f'Error: Instance "{source}" already exists\n'
+    copy = unique("c")
+    pools_daemon.command("import", file, copy)
+    assert note(pools_daemon, copy) == "second\n"
+
+
+@pytest.mark.parametrize("compression", ["bzip2", "lzma", "none", "xz", "zstd"])
+def test_through_a_pipe_while_it_runs(pools_daemon: Daemon, compression: str) -> None:
+    name, copy = unique("s"), unique("c")
+    pools_daemon.command("launch", "busybox", name)
+    pools_daemon.command("exec", name, "--", "sh", "-c", "echo here > /note")
+    backup = pools_daemon.command("export", name, "-", "--compression", compression, text=False).stdout
+    assert pools_daemon.instances()[name] == "Running"
+    pools_daemon.command("import", "-", copy, input=backup, text=False)
+    assert note(pools_daemon, copy) == "here\n"
+
+
+def test_backups_on_the_server(pools_daemon: Daemon, source: str) -> None:
+    base = f"/1.0/instances/{source}/backups"
+    pools_daemon.request("POST", base, {"instance_only": True, "compression_algorithm": "none"})
+    (found,) = pools_daemon.request("GET", f"{base}?recursion=1")
+    assert (found["name"], found["instance_only"]) == ("backup0", True)
+    pools_daemon.request("POST", f"{base}/backup0", {"name": "kept"})
+    assert pools_daemon.request("GET", base) == [f"{base}/kept"]
+    files = os.listdir(f"{pools_daemon.dir}/backups")
+    assert len(files) == 1
+    assert os.stat(f"{pools_daemon.dir}/backups/{files[0]}").st_mode & 0o777 == 0o600
+    listed = subprocess.run(
+        ["tar", "-tf", f"{pools_daemon.dir}/backups/{files[0]}"], check=True, capture_output=True, text=True
+    ).stdout.split("\n")
+    assert listed[:2] == ["backup/index.yaml", "backup/container/backup.yaml"]
+    assert not [line for line in listed if line.startswith("backup/snapshots")]
+    pools_daemon.request("DELETE", f"{base}/kept")
+    assert os.listdir(f"{pools_daemon.dir}/backups") == []
+
+
+def test_what_is_refused(pools_daemon: Daemon, source: str, tmp_path: Path) -> None:
+    base = f"/1.0/instances/{source}/backups"
+    for method, path, body, status in (
+        ("POST", base, {"compression_algorithm": "zip"}, 400),
+        ("POST", base, {"name": "a/b"}, 400),
+        ("POST", base, {"optimized_storage": True}, 501),
+        ("GET", f"{base}/none", None, 404),
+        ("DELETE", f"{base}/none", None, 404),
+        ("GET", "/1.0/instances/none/backups", None, 404),
+    ):
+        with pytest.raises(ApiError) as error:
+            pools_daemon.request(method, path, body)
+        assert error.value.status == status, (method, path, error.value)
+    instances = pools_daemon.instances()
+    backup = pools_daemon.command("export", source, "-", "--compression", "none", text=False).stdout
+    damaged = {
+        "empty": b"",
+        "rubbish": b"rubbish" * 1000,
+        "cut short": backup[: len(backup) // 2],
+        "no index": backup.replace(b"backup/index.yaml", b"backup/indeX.yaml"),
+        "no YAML": backup.replace(b"name: s-", b"\tname: s"),
+        "no container": backup.replace(b"  container:", b"  contained:"),
+    }
+    for what, content in damaged.items():
+        (tmp_path / "file").write_bytes(content)
+        refused = pools_daemon.command("import", f"{tmp_path}/file", unique("c"), check=False)
+        assert refused.returncode == 1, what
+        assert refused.stderr.startswith("Error: "), (what, refused.stderr)
+        assert refused.stderr.count("\n") == 1, (what, refused.stderr)
+    assert pools_daemon.instances() == instances
+    assert os.listdir(f"{pools_daemon.dir}/backups") == []
+
+
+def test_the_daemon_dies_meanwhile(pools_daemon: Daemon, source: str, pool: str) -> None:
+    pools_daemon._exchange("POST", f"/1.0/instances/{source}/backups", {"compression_algorithm": "xz"}, 60)
+    pools_daemon.signal(signal.SIGKILL)
+    pools_daemon.start()
+    known = pools_daemon.request("GET", f"/1.0/instances/{source}/backups")
+    assert len(os.listdir(f"{pools_daemon.dir}/backups")) == len(known)
+    assert not list(Path(pools_daemon.dir, "storage-pools", pool, ".staging").rglob("rootfs"))
