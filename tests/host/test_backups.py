@@ -113,8 +113,9 @@ def test_what_is_refused(pools_daemon: Daemon, source: str, tmp_path: Path) -> N
             pools_daemon.request(method, path, body)
         assert error.value.status == status, (method, path, error.value)
     instances = pools_daemon.instances()
-    backup = pools_daemon.command("export", source, "-", "--compression", "none", text=False).stdout
-    damaged = {
+    pools_daemon.command("export", source, f"{tmp_path}/backup", "--compression", "none")
+    backup = (tmp_path / "backup").read_bytes()
+    damaged: dict[str, bytes] = {
         "empty": b"",
         "rubbish": b"rubbish" * 1000,
         "cut short": backup[: len(backup) // 2],

@@ -23,8 +23,8 @@ SERVER = Table(
     "server",
     "Server",
     (
-        Key(name="backups.compression_algorithm", type="string", acts=False, default="gzip", live=True,
-            help="Compression of backups: gzip, bzip2, lzma, xz, zstd, none."),
+        Key(name="backups.compression_algorithm", type="string", default="gzip", live=True,
+            help="Compression of backups: gzip, bzip2, lzma, xz, zstd or none."),
         Key(name="core.bgp_address", type="address", acts=False, live=True, help="Address of the BGP server."),
         Key(name="core.bgp_asn", type="integer", check=v.integer(0, 4294967294), acts=False, live=True,
             help="BGP autonomous system number."),
