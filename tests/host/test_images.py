@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemon import ApiError, Daemon, unique
+from tests.support.daemon import POOL_ONLY, ApiError, Daemon, unique
+from tests.support.tls import Authority
+from tests.support.webserver import WebServer
 
 
 def image(tag: str | None = None, *, architecture: str = "x86_64", metadata: str | None = None) -> bytes:
@@ -268,6 +270,7 @@ def builder(need: Any) -> Iterator[Daemon]:
     need("mmdebstrap", "mksquashfs")
     daemon = Daemon(host_network=True)
     daemon.start()
+    daemon.command("admin", "init", "--preseed", input=json.dumps(POOL_ONLY))  # no network of ours on this host
     yield daemon
     assert not daemon.close()
 
@@ -323,6 +326,75 @@ def test_recipe_that_fails(builder: Daemon) -> None:
     own_recipe(builder, name, f"extends: busybox\naliases: [{name}]\ncommands: [/bin/busybox false-command]\n")
     with pytest.raises(ApiError, match=r"Failed building the recipe .*false-command: applet not found"):
         builder.request("POST", "/1.0/images", {"source": recipe_source(name)}, timeout=300)
+    assert not staged(builder)
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[WebServer]:
+    """A web server over TLS; clients that SSL_CERT_FILE is set for trust it."""
+    (tmp_path / "served").mkdir()
+    server = WebServer(tmp_path / "served", Authority(tmp_path), None)
+    yield server
+    server.close()
+
+
+def test_image_build(builder: Daemon, tmp_path: Path, web: WebServer) -> None:
+    """By a recipe from a file, stdin or the web, which refresh builds again."""
+    name = unique("web")
+    text = "extends: busybox\nfiles: {/etc/mine: hello}\nproperties: {owner: me}\n"
+    (tmp_path / f"{name}.yaml").write_text(text)
+    (tmp_path / "served" / f"{name}.yaml").write_text(text)
+
+    def build(place: str, *options: str, **more: Any) -> str:
+        out: str = builder.command("image", "build", place, *options, timeout=300, **more).stdout
+        return out.rpartition("Image built with fingerprint: ")[2].strip()
+
+    built = build(str(tmp_path / f"{name}.yaml"))
+    assert builder.request("GET", f"/1.0/images/aliases/{name}")["target"] == built
+    image = builder.request("GET", f"/1.0/images/{built}")
+    assert (image["properties"]["owner"], image["cached"]) == ("me", False)
+    assert "recipe" not in image["update_source"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(builder.env, "SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        assert build(f"{web.url}/{name}.yaml", "--alias", f"{name}/2") == built
+    assert builder.request("GET", f"/1.0/images/aliases/{name}/2")["target"] == built
+    refreshed = builder.request("POST", f"/1.0/images/{built}/refresh", timeout=300)
+    assert refreshed["refreshed"] is True
+    rootfs = f"{builder.dir}/images/{refreshed['fingerprint']}.rootfs"
+    command = ["unsquashfs", "-cat", rootfs, "etc/mine"]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"hello"
+    source = {**recipe_source(name), "recipe": text}
+    with pytest.raises(ApiError, match="No recipe is called"):  # a text makes an image, and not an instance at once
+        builder.request("POST", "/1.0/instances", {"name": name, "source": source})
+
+
+def test_image_build_refuses(builder: Daemon, tmp_path: Path, web: WebServer) -> None:
+    before = builder.request("GET", "/1.0/images")
+    web.fault("/away.yaml", redirect="http://127.0.0.1/web.yaml")
+    web.headers["/away.yaml"] = {}
+    files = {"binary": b"\xff\xfe", "large": b"#" * 1_100_000, "key": b"extends: busybox\npackges: []\n"}
+    files["parent"] = b"extends: no-such\n"
+    files["mirror"] = b"extends: busybox\nmirror: http://127.0.0.1:9/debian\n"
+    for name, content in files.items():
+        (tmp_path / f"{name}.yaml").write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(builder.env, "SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        for place, expected in (
+            (f"{tmp_path}/missing.yaml", "No such file"),
+            (f"{tmp_path}/binary.yaml", "is no text"),
+            (f"{tmp_path}/large.yaml", "too large"),
+            (f"{tmp_path}/key.yaml", "unknown key 'packges'"),
+            (f"{tmp_path}/parent.yaml", "no recipe 'no-such'"),
+            (f"{tmp_path}/mirror.yaml", "127.0.0.1:9"),
+            (web.url.replace("https", "http") + "/web.yaml", "by https only"),
+            (f"{web.url}/away.yaml", "http://127.0.0.1"),
+            (f"{web.url}/missing.yaml", "Not Found"),
+        ):
+            refused = builder.command("image", "build", place, check=False, timeout=300)
+            assert refused.returncode == 1
+            assert expected in refused.stderr
+            assert sum(line.startswith("Error: ") for line in refused.stderr.splitlines()) == 1
+    assert builder.request("GET", "/1.0/images") == before
     assert not staged(builder)
 
 

@@ -145,6 +145,12 @@ def _copy(session: Session, args: Args) -> None:
     copy_image(session, args)
 
 
+def _build(session: Session, args: Args) -> None:
+    from pylxc.cli.image_build import build_image
+
+    build_image(session, args)
+
+
 def _import(session: Session, args: Args) -> None:
     from pylxc.cli.image_files import import_image
 
@@ -227,6 +233,23 @@ COMMANDS = (
         "Manage images",
         (
             _ALIAS,
+            Command(
+                "build",
+                "Build an image by a recipe of yours",
+                "<file>|<URL>|-",
+                _build,
+                words=(1, 1),
+                options=(
+                    Option("--alias", help="Aliases of the image (default: the recipe's file name)", kind="list"),
+                    Option("--public", help="Make image public"),
+                ),
+                complete=("file",),
+                details="""
+The recipe's commands run as root while the image is built. An alias that is taken goes to the new image.
+docs/recipes.md tells how recipes are written.
+""",
+                examples=(("image build web.yaml", "Build the image 'web'."),),
+            ),
             Command(
                 "copy",
                 "Copy images between servers",

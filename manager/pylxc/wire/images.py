@@ -43,6 +43,7 @@ class ImagesPostSource(TypedDict, total=False):
     fingerprint: str
     server: str
     protocol: str
+    recipe: str
     certificate: str
     secret: str
     image_type: str

@@ -19,25 +19,17 @@ import tarfile
 import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
-from pylxc.drivers.image import proxies
-from pylxc.drivers.image.apt import Source, host_options, host_sources, mirror
+from pylxc.drivers.image import archives, proxies
+from pylxc.drivers.image.apt import Source, host_options, host_sources
 from pylxc.drivers.image.base import Area, Cancelled, Host, Offer, Progress, wire_image
 from pylxc.drivers.image.recipe_file import Recipe, RecipeBook
 from pylxc.errors import BadRequest, Internal, NotSupported
 from pylxc.kernel import command
 
 log = logging.getLogger(__name__)
-
-_MIRRORS = {
-    "debian": "http://deb.debian.org/debian",
-    "debian-security": "http://deb.debian.org/debian-security",
-    "ubuntu": "http://archive.ubuntu.com/ubuntu",
-}
-"""Where an archive is fetched from when the host itself does not use it."""
 
 _DEBIAN_ARCHITECTURES = {
     "x86_64": "amd64",
@@ -47,7 +39,6 @@ _DEBIAN_ARCHITECTURES = {
     "ppc64le": "ppc64el",
     "mips64": "mips64el",
 }
-_KEYRINGS = "/usr/share/keyrings"
 _MERGED_USR = "/usr/share/mmdebstrap/hooks/maybe-merged-usr"
 """Merges /usr before packages come, so that none has to be installed (with all of Perl) to do it afterwards."""
 _MEMORY_NEEDED = 2 << 30
@@ -96,8 +87,13 @@ class RecipeDriver:
         self._setting = host.setting
 
     def find(self, source: Mapping[str, str], check_cancelled: Cancelled, *, fresh: bool) -> Offer:
-        """Return what the recipe that `source["alias"]` names makes; see `ImageDriver`."""
-        alias = source.get("alias") or ""
+        """Return what a recipe makes: the one called `source["alias"]`, or the text `source["recipe"]` so called.
+
+        See `ImageDriver`.
+        """
+        alias, text = source.get("alias") or "", source.get("recipe") or ""
+        if text:
+            return self._offer(self._book.read(alias or "recipe", text), {"alias": alias, "recipe": text})
         if not alias:
             raise BadRequest("A recipe is asked for by its alias", hint="pylxc image list recipe:")
         return self._offer(self._book.find(alias))
@@ -110,11 +106,11 @@ class RecipeDriver:
 
     def fetch(self, offer: Offer, area: Area, progress: Progress, check_cancelled: Cancelled) -> None:
         """Build the image; see `ImageDriver`."""
-        recipe = self._book.find(offer.source["alias"])
+        recipe: Recipe = offer.hidden
         for program in ("mmdebstrap", "mksquashfs"):
             if shutil.which(program) is None:
                 raise command.missing(program)
-        sources = _sources(recipe)
+        sources = archives.sources(recipe, _debian_architecture(), host_sources())
         arguments = _prepare(recipe, sources, area.directory)
         env = {"TMPDIR": area.directory, **proxies.environment(self._setting)}
         _build(recipe.name, arguments, env, progress, check_cancelled)
@@ -122,18 +118,19 @@ class RecipeDriver:
         area.add("metadata", f"{area.directory}/metadata.tar.xz")
         area.add("rootfs", f"{area.directory}/rootfs.squashfs")
 
-    def _offer(self, recipe: Recipe) -> Offer:
+    def _offer(self, recipe: Recipe, kept: Mapping[str, str] | None = None) -> Offer:
         own = platform.machine()
         if recipe.architectures and own not in recipe.architectures:
             raise NotSupported(f"The recipe {recipe.name!r} cannot be built on {own}")
         return Offer(
-            source={"protocol": "recipe", "alias": recipe.aliases[0], "version": recipe.version},
+            source={"protocol": "recipe", "version": recipe.version, **(kept or {"alias": recipe.aliases[0]})},
             version=recipe.version,
             image=wire_image(
                 architecture=own,
                 aliases=[{"name": name, "description": ""} for name in recipe.aliases],
                 properties=_properties(recipe),
             ),
+            hidden=recipe,
         )
 
 
@@ -158,28 +155,6 @@ def _debian_architecture() -> str:
     return _DEBIAN_ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
-def _sources(recipe: Recipe) -> list[Source]:
-    host = host_sources()
-    keyring = ""
-    if recipe.keyring:
-        keyring = f"{_KEYRINGS}/{recipe.keyring}.gpg"
-        if not os.path.exists(keyring):
-            raise Internal(f"The key ring {keyring} is missing", hint=f"apt-get install {recipe.keyring}")
-
-    def place(archive: str) -> str:
-        chosen = mirror(host, archive) if recipe.mirror == "host" else None
-        if chosen is None and recipe.mirror != "host" and archive == recipe.archive:
-            chosen = recipe.mirror
-        if chosen is None and archive not in _MIRRORS:
-            raise BadRequest(f"Recipe {recipe.name!r}: no mirror of {archive!r} is known", hint="give it as 'mirror'")
-        return chosen or _MIRRORS[archive]
-
-    found = [Source(place(recipe.archive), suite, recipe.components, keyring) for suite in recipe.suites]
-    if recipe.security:
-        found.append(Source(place(f"{recipe.archive}-security"), recipe.security, recipe.components, keyring))
-    return found
-
-
 def _prepare(recipe: Recipe, sources: list[Source], scratch: str) -> list[str]:
     """Write what the build needs into `scratch` and return mmdebstrap's arguments."""
     overlay = f"{scratch}/overlay"
@@ -187,7 +162,7 @@ def _prepare(recipe: Recipe, sources: list[Source], scratch: str) -> list[str]:
     has_apt = recipe.base != "extract"
     files = {path: (file.content, file.mode) for path, file in recipe.files.items()}
     if has_apt:
-        files["/etc/apt/sources.list.d/debian.sources"] = (_deb822(sources), 0o644)
+        files[f"/etc/apt/sources.list.d/{recipe.archive}.sources"] = (archives.deb822(sources), 0o644)
         if rules := _path_rules(recipe):
             files["/etc/dpkg/dpkg.cfg.d/small"] = ("".join(f"{rule}\n" for rule in rules), 0o644)
     for path, (content, mode) in files.items():
@@ -216,30 +191,12 @@ def _prepare(recipe: Recipe, sources: list[Source], scratch: str) -> list[str]:
         *([f"--hook-dir={_MERGED_USR}"] if has_apt and os.path.isdir(_MERGED_USR) else []),
         recipe.suites[0],
         f"{scratch}/tree/rootfs",
-        *(_one_line(source) for source in sources),
+        *(archives.one_line(source) for source in sources),
     ]
 
 
 def _path_rules(recipe: Recipe) -> list[str]:
     return [f"path-exclude={path}" for path in recipe.exclude] + [f"path-include={path}" for path in recipe.include]
-
-
-def _one_line(source: Source) -> str:
-    options = f"[signed-by={source.signed_by}] " if source.signed_by else ""
-    return f"deb {options}{source.uri} {source.suite} {' '.join(source.components)}"
-
-
-def _deb822(sources: list[Source]) -> str:
-    """Return the sources as the guest will use them: where the host's mirror is the host itself, the public one."""
-    stanzas = []
-    for source in sources:
-        uri = source.uri
-        if urlsplit(uri).hostname in ("localhost", "127.0.0.1", "::1"):
-            uri = _MIRRORS.get(uri.rpartition("/")[2], uri)
-        fields = {"Types": "deb", "URIs": uri, "Suites": source.suite, "Components": " ".join(source.components)}
-        fields |= {"Signed-By": source.signed_by} if source.signed_by else {}
-        stanzas.append("".join(f"{key}: {value}\n" for key, value in fields.items()))
-    return "\n".join(stanzas)
 
 
 def _build(

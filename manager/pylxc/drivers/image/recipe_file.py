@@ -115,11 +115,23 @@ class RecipeBook:
             NotFound: there is no such file.
             BadRequest: it is no recipe; the message names file and key.
         """
-        data = self._merged(name, 0)
+        data = self._merged(name, self._named(name))
         variants = _map(name, data, "variants")
         data.pop("variants", None)
         recipe = _check(name, data)
         return [recipe, *(_variant(recipe, data, word, changes) for word, changes in variants)]
+
+    def read(self, name: str, text: str) -> Recipe:
+        """Return the recipe that `text` is, called `name`; it may extend those of the book. Its variants do not count.
+
+        Raises:
+            BadRequest: it is no recipe.
+        """
+        if not _NAME.fullmatch(name):
+            raise BadRequest(f"Invalid name of a recipe {name[:60]!r}")
+        data = self._merged(name, _parse(name, text))
+        data.pop("variants", None)
+        return _check(name, data)
 
     def _paths(self) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -134,17 +146,19 @@ class RecipeBook:
                     found.setdefault(name, f"{directory}/{entry}")
         return found
 
-    def _merged(self, name: str, depth: int) -> dict[str, Any]:
+    def _named(self, name: str) -> dict[str, Any]:
         path = self._paths().get(name)
         if path is None:
             raise NotFound(f"There is no recipe {name!r}")
-        data = _read(path)
+        return _read(path)
+
+    def _merged(self, name: str, data: dict[str, Any], depth: int = 0) -> dict[str, Any]:
         parent = data.pop("extends", None)
         if parent is None:
             return data
         if depth >= _MAX_DEPTH or not isinstance(parent, str):
             raise BadRequest(f"Recipe {name!r}: 'extends' must name another recipe, and end somewhere")
-        return _over(name, self._merged(parent, depth + 1), data)
+        return _over(name, self._merged(parent, self._named(parent), depth + 1), data)
 
 
 def _over(name: str, base: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,11 +201,18 @@ def _changes(name: str, word: str, changes: object) -> dict[str, Any]:
 def _read(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            data = yaml.safe_load(file)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadRequest(f"Recipe {path!r} cannot be read: {' '.join(str(error).split())[:200]}") from error
+            return _parse(path, file.read())
+    except OSError as error:
+        raise BadRequest(f"Recipe {path!r} cannot be read: {error.strerror}") from error
+
+
+def _parse(name: str, text: str | bytes) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise BadRequest(f"Recipe {name!r} cannot be read: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(data, dict):
-        raise BadRequest(f"Recipe {path!r} is no map")
+        raise BadRequest(f"Recipe {name!r} is no map")
     return data
 
 

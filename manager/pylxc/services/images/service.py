@@ -15,12 +15,12 @@ from pylxc.db import projects
 from pylxc.db.engine import Database
 from pylxc.db.models import Clock, Image
 from pylxc.drivers.image.base import Host
-from pylxc.errors import BadRequest, NotFound, NotSupported
+from pylxc.errors import BadRequest, Forbidden, NotFound, NotSupported
 from pylxc.paths import Paths
 from pylxc.resources import resource_dir
 from pylxc.runtime.handle import Runtime
 from pylxc.services import etag
-from pylxc.services.events import EventBus
+from pylxc.services.events import EventBus, requestor
 from pylxc.services.images.aliases import Aliases, add_alias, check_name, refuse_taken
 from pylxc.services.images.importing import Importer, ImportOptions, expiry
 from pylxc.services.images.pull import Puller
@@ -224,6 +224,7 @@ class Images:
         Raises:
             BadRequest: no source, or a malformed one.
             Conflict: an alias is taken.
+            Forbidden: a recipe of one's own, from elsewhere than this host.
             NotSupported: a kind of source that this server does not do.
         """
         source = _pulled(body.get("source") or {})
@@ -363,6 +364,10 @@ def _pulled(source: wire.ImagesPostSource) -> dict[str, str]:
         return {"protocol": "direct", "server": given.get("url", "")}
     if kind != "image" or mode != "pull":
         raise NotSupported(f"Unsupported image source {kind!r} in mode {mode!r}")
+    who = requestor.get()
+    if given.get("recipe") and who and who["protocol"] != "unix":
+        # Its commands run as root. Who may use the socket may do all that root may; a client on the network need not.
+        raise Forbidden("A recipe of one's own is for callers on this host only", hint="name one that the server has")
     return given
 
 

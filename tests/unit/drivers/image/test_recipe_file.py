@@ -82,6 +82,31 @@ def test_variants(tmp_path: Path) -> None:
     assert recipes.find("x/2/cloud").files["/c"].content == "1"
 
 
+def test_shipped_ubuntu() -> None:
+    shipped = RecipeBook(str(resource_dir("images")))
+    jammy, noble = shipped.find("ubuntu/22.04"), shipped.find("ubuntu/noble")
+    assert (jammy.archive, jammy.security, jammy.properties["version"]) == ("ubuntu", "", "22.04")
+    assert set(noble.packages) - set(jammy.packages) == {"systemd-resolved"}
+    assert "cloud-init" in shipped.find("ubuntu/jammy/cloud").packages
+
+
+def test_a_text_that_is_a_recipe(tmp_path: Path) -> None:
+    recipes = book(tmp_path, base={**LEAST, "packages": ["a"], "variants": {"cloud": {}}})
+    found = recipes.read("web", "extends: base\npackages+: [nginx]\n")
+    assert (found.name, found.packages) == ("web", ("a", "nginx"))
+    for name, text, expected in (
+        ("../web", "extends: base", "Invalid name"),
+        ("web", "extends: missing", "no recipe 'missing'"),
+        ("web", "- [", "Recipe 'web' cannot be read"),
+        ("web", "a: " + "[" * 100_000, "Recipe 'web' cannot be read"),
+        ("web", "release: 2020-99-99", "Recipe 'web' cannot be read"),
+        ("web", "nothing", "Recipe 'web' is no map"),
+    ):
+        with pytest.raises((BadRequest, NotFound), match=expected) as refused:
+            recipes.read(name, text)
+        assert "\n" not in str(refused.value)
+
+
 def test_shipped_cloud_variants() -> None:
     shipped = RecipeBook(str(resource_dir("images")))
     for alias in ("debian/12/cloud", "debian/trixie/cloud"):
