@@ -110,6 +110,7 @@ def test_copy_and_refresh(lxc: Lxc, daemon: Daemon) -> None:
     lxc("image", "copy", "mine:22.04", "local:", "--alias", alias, "--copy-aliases", "--auto-update", "--public")
     info = lxc("image", "info", alias).stdout.splitlines()
     assert {"    - 22.04", "    - jammy/amd64", "Public: yes", "Auto update: enabled", "Cached: no"} <= set(info)
+    assert "Image already up to date." in lxc("image", "refresh", alias).stdout
     other = unique("own")
     lxc("image", "copy", "mine:22.04", "local:", "--alias", other)
     assert lxc("image", "info", other).stdout.splitlines()[0] == info[0]
