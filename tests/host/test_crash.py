@@ -89,7 +89,13 @@ def traces(daemon: Daemon, prefix: str) -> dict[str, list[str]]:
         "mounts": [point for point in daemon.leaks.mounts() if prefix in point or "/containers/" in point],
         "interfaces": [link for link in daemon.netns.links() if link.startswith("veth")],
         "cgroups": daemon.leaks.cgroups(),
-        "paths": sorted(str(path.relative_to(root)) for path in root.rglob(f"*{prefix}*")),
+        # os.walk passes over what vanishes while it looks.
+        "paths": sorted(
+            f"{directory}/{name}"
+            for directory, directories, files in os.walk(root)
+            for name in (*directories, *files)
+            if prefix in name
+        ),
         "processes": [args for args in daemon.leaks.processes(daemon.netns).values() if prefix in args],
     }
     with sqlite3.connect(f"file:{root}/database/pylxc.db?mode=ro", uri=True) as database:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Callable
 
@@ -138,7 +140,7 @@ def test_what_a_crash_left_is_taken_away(host: NetworkHost, need: Callable[..., 
         session.query(models.Network).delete()
     subprocess.run(["ip", "link", "delete", "br0"], check=True)
     for pid in host.dnsmasqs():
-        subprocess.run(["kill", str(pid)], check=True)
+        os.kill(pid, signal.SIGTERM)
     host.open()
     assert ruleset() == before
 

@@ -69,13 +69,21 @@ class Daemon:
 
     # The process.
 
-    def start(self, *args: str, without: str = "") -> None:
-        """Start pylxcd and wait until it answers; `without` is a program or a path that it shall not find."""
+    def start(self, *args: str, without: str = "", shared_mounts: bool = False) -> None:
+        """Start pylxcd and wait until it answers.
+
+        Args:
+            args: further words of its command line.
+            without: a program or a path that it shall not find.
+            shared_mounts: its mounts propagate to their peers, as they do on a host with systemd.
+        """
         command = [sys.executable, "-m", self.module, "--logfile", self.log_file, "--debug", *args]
         if without:
             path = without if without.startswith("/") else f"$(command -v {without})"
             hide = f'mount --bind /dev/null "{path}" && exec "$@"'
             command = ["unshare", "--mount", "sh", "-euc", hide, "sh", *command]
+        if shared_mounts:
+            command = ["unshare", "--mount", "--propagation", "shared", *command]
         if self.netns:
             command = self.netns.command(*command)
         with open(f"{self.dir}/pylxcd.out", "ab") as out:

@@ -39,18 +39,18 @@ def unsettled(session: Session) -> list[Network]:
     return list(session.scalars(select(Network).where(Network.state != "created")))
 
 
-def users(session: Session, *, held: bool = False) -> dict[str, list[tuple[str, str, str]]]:
+def users(session: Session, *, besides: str = "") -> dict[str, list[tuple[str, str, str]]]:
     """Return per network or interface the (kind, project, name) of what has a NIC on it.
 
-    Kind is "profile" or "instance"; an instance counts with the devices that its profiles give it. With `held` only
-    what keeps it from going: the parent that a profile names need not be there.
+    Kind is "profile" or "instance"; an instance counts with the devices that its profiles give it. A profile called
+    `besides` does not count for the parents that it names.
     """
     found: dict[str, set[tuple[str, str, str]]] = {}
 
     def note(devices: Devices, kind: str, project: str, name: str) -> None:
         for device in devices.values():
             if device.get("type") == "nic":
-                keys = ("network",) if held and kind == "profile" else ("network", "parent")
+                keys = ("network",) if (kind, name) == ("profile", besides) else ("network", "parent")
                 for used in {device.get(key, "") for key in keys} - {""}:
                     found.setdefault(used, set()).add((kind, project, name))
 

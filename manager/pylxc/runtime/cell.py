@@ -73,7 +73,8 @@ def _enter_stopped(rootfs: str, maps: dict[str, Any] | None, shift: bool) -> Non
         os.close(userns_fd)
     namespaces.unshare(namespaces.CLONE_NEWNS)
     mount.set_propagation("/", mount.MS_REC | mount.MS_PRIVATE)
-    mount.set_attributes(tree, add=mount.ATTR_NODEV | mount.ATTR_NOSUID)
+    # Private too: what is a copy of a shared mount, as systemd makes all, can be no root to pivot to.
+    mount.set_attributes(tree, add=mount.ATTR_NODEV | mount.ATTR_NOSUID, propagation=mount.MS_PRIVATE)
     mount.attach_at(tree, "/proc")  # any directory will do, this one is everywhere
     os.fchdir(tree)
     mount.pivot_root(".", ".")

@@ -38,6 +38,10 @@ Names = list[str]
 Leases = list[NetworkLease]
 
 
+_LAN = "lan"
+"""The built-in profile that names br0 whether there is one or not."""
+
+
 class Networks:
     """Managed networks, and the host's interfaces as networks that are not managed."""
 
@@ -351,7 +355,7 @@ class Networks:
         with self._changing:
             with self._db.transaction() as session:
                 row = networks.get(session, name)
-                if networks.users(session, held=True).get(name):
+                if networks.users(session, besides=_LAN).get(name):
                     raise BadRequest("The network is currently in use")
                 row.state = "deleting"
             self._remove(row)
