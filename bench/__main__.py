@@ -11,6 +11,7 @@ from bench.lxd import Lxd
 from bench.operations import SCENARIOS, Scenario, settle
 from bench.pylxc import Pylxc
 from bench.server import Server
+from bench.sources import Sources
 from tests.support.images import image_files
 
 
@@ -39,12 +40,16 @@ def main() -> None:
     samples: dict[str, dict[str, list[float]]] = {}
     with ExitStack() as stack:
         servers: list[Server] = []
+        sources = Sources()
+        stack.callback(sources.close)
+        sources.make()
         images = {"debian": image_files("debian/12"), "busybox": image_files("busybox")}
         for kind in (Pylxc, Lxd):
             server = kind()
             stack.callback(server.close)
             servers.append(server)
             server.preseed()
+            sources.serve(server)
             for alias, files in images.items():
                 server.run("image", "import", *files, "--alias", alias)
         for scenario in SCENARIOS:

@@ -7,18 +7,21 @@ import platform
 from pathlib import Path
 from statistics import median
 
-from bench.operations import BUDGETS
+from bench.operations import ABSOLUTE, BUDGETS
 
 
 def table(samples: dict[str, dict[str, list[float]]]) -> list[tuple[str, ...]]:
-    """Return rows of operation, pylxc's median, LXD's, their ratio, the budget and a verdict."""
+    """Return rows of operation, pylxc's median, LXD's, their ratio, the budget (a ratio, or in units) and a verdict."""
     rows: list[tuple[str, ...]] = []
     for operation, by_server in samples.items():
         ours, theirs = median(by_server["pylxc"]), median(by_server["lxd"])
-        ratio, budget = ours / theirs, BUDGETS[operation]
+        ratio = ours / theirs
         unit = _mib if operation.startswith("memory") else _milliseconds
-        verdict = "met" if ratio <= budget else "MISSED"
-        rows.append((operation, unit(ours), unit(theirs), f"{ratio:.2f}", f"{budget:.2f}", verdict))
+        if operation in ABSOLUTE:
+            met, budget = ours <= ABSOLUTE[operation], unit(ABSOLUTE[operation])
+        else:
+            met, budget = ratio <= BUDGETS[operation], f"{BUDGETS[operation]:.2f}"
+        rows.append((operation, unit(ours), unit(theirs), f"{ratio:.2f}", budget, "met" if met else "MISSED"))
     return rows
 
 

@@ -13,6 +13,9 @@ from pathlib import Path
 from tests.support.leaks import Leaks
 from tests.support.namespace import NetworkNamespace
 
+Samples = dict[str, float]
+"""Seconds or MiB by row."""
+
 
 class Server(ABC):
     """What pylxc and LXD have in common; subclasses say how the daemon is started and which process is a monitor.
@@ -60,11 +63,14 @@ class Server(ABC):
             raise RuntimeError(f"{self.name} {' '.join(args)}: {result.stderr.strip() or result.returncode}")
         return result.stdout
 
-    def time(self, *args: str) -> float:
-        """Return the seconds that the command takes as a whole process."""
+    def time(self, *args: str, inside: bool = False) -> float:
+        """Return the seconds that the command takes as a whole process, in the daemon's network when it is `inside`."""
+        command = [self.cli, *args]
+        if inside:
+            command = self.netns.command(*command)
         # No timeout here: with one, Python polls for the end in growing steps of up to 50 ms.
         begin = time.perf_counter()
-        subprocess.run([self.cli, *args], env=self.env, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        subprocess.run(command, env=self.env, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         return time.perf_counter() - begin
 
     @abstractmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import fnmatch
-import hashlib
+import mmap
 import os
 import socket
 import ssl
@@ -20,7 +20,9 @@ from typing import Any
 from tests.support.namespace import NetworkNamespace
 from tests.support.tls import Authority
 
-_CHUNK = 1 << 16
+_CHUNK = 1 << 18
+
+Buffer = bytes | memoryview
 
 
 @dataclass
@@ -135,6 +137,14 @@ def listen(address: str, netns: NetworkNamespace | None) -> socket.socket:
         return socket.create_server((address, 0), backlog=64)
 
 
+def _mapped(file: Path) -> bytes | mmap.mmap:
+    """Return a file's content, read as it is sent."""
+    if not file.is_file() or not file.stat().st_size:
+        return b""
+    with file.open("rb") as opened:
+        return mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ)
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
@@ -190,11 +200,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_file(self, path: str, file: Path, fault: Fault) -> None:
         extra = self.server.web.headers.get(path, {})
-        content = fault.body if fault.body is not None else file.read_bytes() if file.is_file() else b""
-        headers = {**extra, **(self._validators(file, content, fault) if file.is_file() else {})}
+        content = memoryview(fault.body if fault.body is not None else _mapped(file))
+        headers = {**extra, **(self._validators(file, fault) if file.is_file() else {})}
         if fault.corrupt:
-            middle = len(content) // 2
-            content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+            changed = bytearray(content)
+            changed[len(changed) // 2] ^= 1
+            content = memoryview(changed)
         if "ETag" in headers and self.headers.get("If-None-Match") == headers["ETag"]:
             self._send(304, headers, b"")
             return
@@ -203,13 +214,14 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         self._send(206 if start else 200, headers, content[start:], fault)
 
-    def _validators(self, file: Path, content: bytes, fault: Fault) -> dict[str, str]:
+    def _validators(self, file: Path, fault: Fault) -> dict[str, str]:
         if fault.no_range:
             return {}
         if fault.changed:
             return {"ETag": f'"{os.urandom(8).hex()}"'}
-        moment = email.utils.formatdate(file.stat().st_mtime, usegmt=True)
-        return {"ETag": f'"{hashlib.md5(content).hexdigest()}"', "Last-Modified": moment, "Accept-Ranges": "bytes"}
+        status = file.stat()
+        moment = email.utils.formatdate(status.st_mtime, usegmt=True)
+        return {"ETag": f'"{status.st_ino}-{status.st_mtime_ns}"', "Last-Modified": moment, "Accept-Ranges": "bytes"}
 
     def _range_start(self, headers: dict[str, str]) -> int:
         unit, _, first = self.headers.get("Range", "").partition("=")
@@ -218,7 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 0
         return int(first.partition("-")[0])
 
-    def _send(self, status: int, headers: dict[str, str], content: bytes, fault: Fault | None = None) -> None:
+    def _send(self, status: int, headers: dict[str, str], content: Buffer, fault: Fault | None = None) -> None:
         fault = fault or Fault("")
         body = content[: len(content) - fault.short]
         self.send_response(status)
