@@ -93,6 +93,9 @@ def split_remote(session: Session, words: list[str]) -> tuple[Remote, list[str]]
 
 def list_images(session: Session, args: Args, command: Command) -> None:
     """Print the images of a remote."""
+    import gc
+
+    gc.disable()  # thousands of images are thousands of maps, none of them garbage
     remote, filters = split_remote(session, args.words)
     columns = []
     default = RECIPE_COLUMNS if remote.protocol == "recipe" else DEFAULT_COLUMNS

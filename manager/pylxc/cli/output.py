@@ -52,10 +52,11 @@ def _width(text: str) -> int:
 
 
 def _widths(header: Sequence[str], rows: list[list[list[str]]]) -> list[int]:
-    widths = [_width(title) for title in header]
-    for row in rows:
-        for column, lines in enumerate(row):
-            widths[column] = max(widths[column], *(_width(line) for line in lines))
+    columns = zip(*rows, strict=True) if rows else [()] * len(header)
+    widths = []
+    for title, column in zip(header, columns, strict=True):
+        texts = [title, *(line for lines in column for line in lines)]
+        widths.append(max(map(len if "".join(texts).isascii() else _width, texts)))
     return widths
 
 
@@ -80,10 +81,8 @@ def _table(header: Sequence[str], rows: list[list[str]]) -> Iterable[str]:
         parts = [title[line] if line < len(title) else "" for title in titles]
         yield "| " + " | ".join(_centre(part, width) for part, width in zip(parts, widths, strict=True)) + " |"
     yield rule
-    for row in cells:
-        for line in range(max(len(lines) for lines in row)):
-            parts = [lines[line] if line < len(lines) else "" for lines in row]
-            yield "| " + " | ".join(_pad(part, width) for part, width in zip(parts, widths, strict=True)) + " |"
+    for lines in _padded(cells, widths, " | "):
+        yield from (f"| {line} |" for line in lines)
         yield rule
 
 
@@ -91,10 +90,22 @@ def _compact(header: Sequence[str], rows: list[list[str]]) -> Iterable[str]:
     cells = [[cell.split("\n") for cell in row] for row in rows]
     widths = _widths(header, cells)
     yield "  " + "  ".join(_centre(title, width) for title, width in zip(header, widths, strict=True)) + "  "
+    for lines in _padded(cells, widths, "  "):
+        yield from (f"  {line}  " for line in lines)
+
+
+def _padded(cells: list[list[list[str]]], widths: list[int], joint: str) -> Iterable[list[str]]:
+    """Yield each row's lines, the columns padded."""
+    form = joint.join(f"%-{width}s" for width in widths)
     for row in cells:
-        for line in range(max(len(lines) for lines in row)):
-            parts = [lines[line] if line < len(lines) else "" for lines in row]
-            yield "  " + "  ".join(_pad(part, width) for part, width in zip(parts, widths, strict=True)) + "  "
+        lines = []
+        for number in range(max(map(len, row))):
+            parts = [cell[number] if number < len(cell) else "" for cell in row]
+            if "".join(parts).isascii():
+                lines.append(form % tuple(parts))
+            else:
+                lines.append(joint.join(map(_pad, parts, widths)))
+        yield lines
 
 
 def _fit(cells: list[list[list[str]]], widths: list[int]) -> tuple[list[list[list[str]]], list[int]]:

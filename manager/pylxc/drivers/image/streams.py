@@ -11,7 +11,7 @@ import datetime as dt
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pylxc.drivers.image.base import is_fingerprint, wire_image
 from pylxc.errors import Internal
@@ -31,8 +31,8 @@ _ROOTFS = {
 }
 """Kinds of root file systems, the best first, and where the metadata's item has the fingerprint of both together."""
 _COMBINED = ("lxd_combined.tar.gz", "incus_combined.tar.gz")
-_DEFAULT_OS = {"https://cloud-images.ubuntu.com": "ubuntu"}
-"""Servers on which aliases need not name the system."""
+_DEFAULT_OS = {"cloud-images.ubuntu.com": "ubuntu"}
+"""Hosts on which aliases need not name the system."""
 _LONGEST = 1000
 
 
@@ -67,7 +67,7 @@ def catalogue(documents: Iterable[tuple[str, bytes]], server: str) -> list[Entry
     # Sorting is stable: of one version the better format stays before the others.
     entries.sort(key=lambda entry: (entry[0]["created_at"], entry[0]["properties"].get("serial", "")), reverse=True)
     entries.sort(key=lambda entry: (entry[0]["properties"].get("os", ""), entry[0]["properties"].get("release", "")))
-    _name([image for image, _ in entries], _DEFAULT_OS.get(server, ""))
+    _name([image for image, _ in entries], _DEFAULT_OS.get(urlsplit(server).hostname or "", ""))
     return entries
 
 
@@ -89,7 +89,7 @@ def _images(products: Mapping[str, Any]) -> Iterator[Entry]:
         if architecture is None:
             continue
         for name, version in versions.items():
-            created_at = _date(name[:8], "%Y%m%d") if _text(name) else None
+            created_at = _date(name[:8]) if _text(name) else None
             items = version.get("items") if isinstance(version, dict) else None
             if created_at and isinstance(items, dict):
                 for kind, fingerprint, files in _builds(items):
@@ -140,7 +140,7 @@ def _image(
     requirements = product.get("lxd_requirements")
     if isinstance(requirements, dict):
         properties |= {f"requirements.{key}": _text(value) for key, value in requirements.items() if _text(key)}
-    eol = _date(_text(product.get("support_eol")), "%Y-%m-%d")
+    eol = _date(_text(product.get("support_eol")))
     aliases = _text(product.get("aliases")).split(",")
     return wire_image(
         aliases=[{"name": alias.strip(), "description": ""} for alias in aliases if alias.strip()],
@@ -187,8 +187,9 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST else ""
 
 
-def _date(text: str, form: str) -> dt.datetime | None:
+def _date(text: str) -> dt.datetime | None:
+    """Return the beginning of the day that "20240131" or "2024-01-31" is."""
     try:
-        return dt.datetime.strptime(text, form).replace(tzinfo=dt.UTC)
+        return dt.datetime.combine(dt.date.fromisoformat(text), dt.time(), dt.UTC)
     except ValueError:
         return None
