@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.daemon import Daemon, unique
+from tests.support.daemon import POOL_ONLY, Daemon, unique
 from tests.support.images import image_files
+from tests.support.tls import Authority
 
 LOG_CHARACTERS = 12_000
 # A shell that runs the tests in the background ignores these, and what the tests start would inherit that.
@@ -105,6 +106,26 @@ def make_daemon() -> Iterator[Callable[..., Daemon]]:
 
     yield make
     problems = [problem for daemon in daemons for problem in daemon.close()]
+    assert not problems, problems
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Return the certificate authority of the servers of tests."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def trusting_daemon(authority: Authority) -> Iterator[Daemon]:
+    """Run one daemon for a module's tests that trusts `authority` and has a pool, without network."""
+    daemon = Daemon()
+    daemon.env["SSL_CERT_FILE"] = authority.file
+    try:
+        daemon.start()
+        daemon.command("admin", "init", "--preseed", input=json.dumps(POOL_ONLY))
+        yield daemon
+    finally:
+        problems = daemon.close()
     assert not problems, problems
 
 

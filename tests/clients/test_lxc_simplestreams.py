@@ -15,11 +15,6 @@ from tests.support.tls import Authority
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
 def module_daemon(authority: Authority, need: Callable[..., None]) -> Iterator[Daemon]:
     """A daemon that trusts the tests' authority, with a pool and no network."""
     need("lxc")

@@ -14,8 +14,9 @@ import pytest
 
 from bench.lxd import Lxd
 from tests.host.test_images import image
-from tests.support.daemon import POOL_ONLY, ApiError, Daemon, unique
+from tests.support.daemon import ApiError, Daemon, unique
 from tests.support.namespace import NetworkNamespace
+from tests.support.sources import pull
 from tests.support.tls import Authority
 from tests.support.webserver import WebServer
 
@@ -33,19 +34,8 @@ def connect(server: NetworkNamespace, client: NetworkNamespace) -> None:
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def module_daemon(authority: Authority) -> Iterator[Daemon]:
-    daemon = Daemon()
-    daemon.env["SSL_CERT_FILE"] = authority.file
-    daemon.start()
-    daemon.command("admin", "init", "--preseed", input=json.dumps(POOL_ONLY))
-    yield daemon
-    problems = daemon.close()
-    assert not problems, problems
+def module_daemon(trusting_daemon: Daemon) -> Daemon:
+    return trusting_daemon
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +56,6 @@ def source(lxd: Lxd, **more: str) -> dict[str, str]:
     certificate = Path(f"{lxd.dir}/server.crt").read_text()
     server = f"https://{ADDRESS}:8443"
     return {"type": "image", "mode": "pull", "server": server, "protocol": "lxd", "certificate": certificate, **more}
-
-
-def pull(daemon: Daemon, source: dict[str, str], **body: Any) -> str:
-    fingerprint: str = daemon.request("POST", "/1.0/images", {"source": source, **body})["fingerprint"]
-    return fingerprint
 
 
 @pytest.fixture(scope="module")

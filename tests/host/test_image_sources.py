@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import shutil
 import signal
@@ -12,35 +10,22 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 
-from tests.support.daemon import POOL_ONLY, ApiError, Daemon, unique
-from tests.support.proxy import Proxy
+from tests.support.daemon import ApiError, Daemon, unique
 from tests.support.simplestreams import INDEX, PRODUCTS, Simplestreams, another_version
+from tests.support.sources import listing, published, pull, refused, source, staged
 from tests.support.tls import Authority
 from tests.support.wait import until
-from tests.support.webserver import WebServer
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def module_daemon(authority: Authority) -> Iterator[Daemon]:
-    """A daemon that trusts the tests' authority, with a pool and no network."""
-    daemon = Daemon()
-    daemon.env["SSL_CERT_FILE"] = authority.file
-    daemon.start()
-    daemon.command("admin", "init", "--preseed", input=json.dumps(POOL_ONLY))
-    yield daemon
-    problems = daemon.close()
-    assert not problems, problems
+def module_daemon(trusting_daemon: Daemon) -> Daemon:
+    return trusting_daemon
 
 
 @pytest.fixture
@@ -51,48 +36,10 @@ def server(tmp_path: Path, daemon: Daemon, authority: Authority) -> Iterator[Sim
     server.close()
 
 
-def source(server: WebServer, alias: str = "22.04", **more: str) -> dict[str, str]:
-    return {"type": "image", "mode": "pull", "server": server.url, "protocol": "simplestreams", "alias": alias, **more}
-
-
-def pull(daemon: Daemon, source: dict[str, str], **body: Any) -> str:
-    fingerprint: str = daemon.request("POST", "/1.0/images", {"source": source, **body})["fingerprint"]
-    return fingerprint
-
-
-def refused(daemon: Daemon, source: dict[str, str]) -> str:
-    """Ask for an image that cannot be had; return the one line that says so."""
-    before = daemon.request("GET", "/1.0/images")
-    with pytest.raises(ApiError) as error:
-        pull(daemon, source)
-    assert "\n" not in error.value.text
-    assert daemon.request("GET", "/1.0/images") == before
-    assert not staged(daemon)
-    return error.value.text
-
-
-def staged(daemon: Daemon) -> list[str]:
-    """Return what lies in the store and belongs to no image."""
-    return [name for name in os.listdir(f"{daemon.dir}/images") if name.startswith(".")]
-
-
-def published(server: Simplestreams, files: list[str], serial: str = "20240101", **more: Any) -> str:
-    """Publish an image that no other call has published; return its fingerprint."""
-    fingerprint = server.add(serial, another_version(files, unique("serial")), **more)
-    server.publish()
-    return fingerprint
-
-
 def begin(daemon: Daemon, source: dict[str, str]) -> str:
     """Begin a pull and return its operation's URL."""
     operation: str = daemon._exchange("POST", "/1.0/images", {"source": source}, 30)["operation"]
     return operation
-
-
-def listing(daemon: Daemon, server: WebServer, **query: str) -> list[dict[str, Any]]:
-    query = {"protocol": "simplestreams", "server": server.url, **query}
-    found: list[dict[str, Any]] = daemon.request("GET", f"/1.0/pylxc/images?{urlencode(query)}")
-    return found
 
 
 def launch(daemon: Daemon, name: str, source: dict[str, str]) -> None:
@@ -237,17 +184,24 @@ def test_launch_needs_the_server_once(
         launch(daemon, f"{name}-4", source(server, "jammy"))
     finally:
         daemon.request("PATCH", "/1.0", {"config": {"images.auto_update_interval": ""}})
-    assert set(daemon.instances().values()) == {"Running"} or daemon.instances()[f"{name}-4"] == "Running"
+    assert {daemon.instances()[f"{name}-{number}"] for number in range(1, 5)} == {"Running"}
     daemon.delete_all()
 
 
 def test_index_is_kept(daemon: Daemon, server: Simplestreams, busybox_files: list[str]) -> None:
-    """Shown again it is not asked for, found again it is only compared, and it serves while the server is away."""
+    """Shown again it is not asked for, found again it is only compared, and it serves while the server is away.
+
+    What is no index does not take its place.
+    """
     published(server, busybox_files)
     shown = listing(daemon, server)
     server.heal()
     assert listing(daemon, server) == shown
     assert server.paths() == []
+    fault = server.fault(f"/{INDEX}", body=b"rubbish")
+    with pytest.raises(ApiError, match="no simplestreams document"):
+        listing(daemon, server, alias="22.04")
+    fault.times = 0
     listing(daemon, server, alias="22.04")
     assert all("if-none-match" in request.headers for request in server.requests)
     newer = published(server, busybox_files, "20240201")
@@ -275,6 +229,27 @@ def test_two_want_one(daemon: Daemon, server: Simplestreams, busybox_files: list
     assert sum("range" not in r.headers for r in server.requests if r.path.endswith(".squashfs")) == 1
     assert {daemon.instances()[f"{name}-{number}"] for number in range(2)} == {"Running"}
     daemon.delete_all()
+
+
+def test_pools(daemon: Daemon, server: Simplestreams, busybox_files: list[str], name: str) -> None:
+    """Each pool gets its own volume of the image when it is first wanted there, all at once as well."""
+    fingerprint = published(server, busybox_files)
+    daemon.request("POST", "/1.0/storage-pools", {"name": name, "driver": "dir"})
+
+    def create(number: int) -> None:
+        root = {"type": "disk", "path": "/", "pool": ("default", name)[number % 2]}
+        body = {"name": f"{name}-{number}", "source": source(server), "devices": {"root": root}, "start": True}
+        daemon.request("POST", "/1.0/instances", body, timeout=120)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(create, range(4)))
+    assert set(daemon.instances().values()) == {"Running"}
+    for pool in ("default", name):
+        assert os.path.isdir(f"{daemon.dir}/storage-pools/{pool}/images/{fingerprint}/rootfs")
+    assert squashfs_requests(server) == 1
+    daemon.delete_all()
+    daemon.request("DELETE", f"/1.0/images/{fingerprint}")
+    daemon.request("DELETE", f"/1.0/storage-pools/{name}")
 
 
 def operations(daemon: Daemon) -> list[dict[str, Any]]:
@@ -455,99 +430,6 @@ def test_disk_full(
     finally:
         subprocess.run(["umount", f"{daemon.dir}/images"], check=True)
         server.close()
-
-
-# Trust.
-
-
-def test_untrusted_server(daemon: Daemon, tmp_path: Path, busybox_files: list[str]) -> None:
-    """One that nobody vouches for is refused, unless its certificate is the one that is expected."""
-    (tmp_path / "authority").mkdir()
-    authority = Authority(tmp_path / "authority")
-    server = Simplestreams(tmp_path, authority, daemon.netns)
-    try:
-        fingerprint = published(server, busybox_files)
-        assert "cannot be trusted: " in refused(daemon, source(server))
-        other = Path(f"{daemon.dir}/server.crt").read_text() if os.path.exists(f"{daemon.dir}/server.crt") else ""
-        other = other or daemon.request("GET", "/1.0")["environment"]["certificate"]
-        assert "cannot be trusted: " in refused(daemon, source(server, certificate=other))
-        assert "it is no PEM" in refused(daemon, source(server, certificate="x"))
-        assert pull(daemon, source(server, certificate=authority.pem)) == fingerprint
-        kept = daemon.request("GET", f"/1.0/images/{fingerprint}")["update_source"]
-        assert kept["certificate"] == authority.pem
-        assert daemon.request("POST", f"/1.0/images/{fingerprint}/refresh")["refreshed"] is False
-    finally:
-        server.close()
-
-
-def gpg_key(directory: Path) -> tuple[str, str]:
-    """Return a new key's gpg home, and its key ring."""
-    directory.mkdir(mode=0o700)
-    gpg = ["gpg", "--homedir", str(directory), "--batch", "--quiet"]
-    options = ["--passphrase", "", "--quick-generate-key", "images@example.org", "ed25519", "sign", "never"]
-    subprocess.run([*gpg, *options], check=True, capture_output=True)
-    subprocess.run([*gpg, "--output", str(directory / "keys.gpg"), "--export"], check=True)
-    subprocess.run(["gpgconf", "--homedir", str(directory), "--kill", "gpg-agent"], check=True)
-    return str(directory), str(directory / "keys.gpg")
-
-
-def test_signed_index(
-    daemon: Daemon, server: Simplestreams, busybox_files: list[str], tmp_path: Path, need: Any
-) -> None:
-    need("gpg", "gpgv")
-    home, keyring = gpg_key(tmp_path / "own")
-    stranger, _ = gpg_key(tmp_path / "stranger")
-    key = f"images.keyring.{server.url.removeprefix('https://')}"
-    fingerprint = published(server, busybox_files)
-    with pytest.raises(ApiError, match="absolute"):
-        daemon.request("PATCH", "/1.0", {"config": {key: "keys.gpg"}})
-    daemon.request("PATCH", "/1.0", {"config": {key: keyring}})
-    assert "has no '/streams/v1/index.sjson'" in refused(daemon, source(server))
-    server.publish(sign_by=stranger)
-    assert "signed by a key that is not in the key ring" in refused(daemon, source(server))
-    server.publish(sign_by=home)
-    assert pull(daemon, source(server)) == fingerprint
-    assert listing(daemon, server)[0]["fingerprint"] == fingerprint
-    signed = server.root / "streams/v1/com.ubuntu.cloud:released:download.sjson"
-    content = signed.read_bytes()
-    signed.write_bytes(content.replace(b"jammy", b"jimmy"))
-    assert "its signature does not fit" in refused(daemon, source(server, "j"))
-    signed.write_bytes((server.root / PRODUCTS).read_bytes())
-    assert "it is not signed" in refused(daemon, source(server, "j"))
-    daemon.request("PATCH", "/1.0", {"config": {key: "/nonexistent"}})
-    assert "Failed reading the key ring" in refused(daemon, source(server))
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(home)
-    shutil.rmtree(stranger)
-
-
-def test_proxy(daemon: Daemon, tmp_path: Path, authority: Authority, busybox_files: list[str]) -> None:
-    """The server's keys say which; hosts that need none are asked directly."""
-    assert daemon.netns
-    subprocess.run(["ip", "-n", daemon.netns.name, "address", "add", "198.51.100.7/32", "dev", "lo"], check=True)
-    server = Simplestreams(tmp_path, authority, daemon.netns, "198.51.100.7")
-    proxy = Proxy(daemon.netns)
-    try:
-        fingerprint = published(server, busybox_files)
-        keys = {"core.proxy_https": f"http://user:secret@{proxy.address}", "core.proxy_ignore_hosts": ""}
-        daemon.request("PATCH", "/1.0", {"config": keys})
-        assert pull(daemon, source(server)) == fingerprint
-        assert proxy.asked
-        assert {line.split()[1] for line, _ in proxy.asked} == {server.url.removeprefix("https://")}
-        assert {login for _, login in proxy.asked} == {"Basic dXNlcjpzZWNyZXQ="}
-        proxy.asked.clear()
-        daemon.request("PATCH", "/1.0", {"config": {"core.proxy_ignore_hosts": "example.org,198.51.100.7"}})
-        listing(daemon, server, alias="22.04")
-        assert not proxy.asked
-        proxy.close()
-        daemon.request("PATCH", "/1.0", {"config": {"core.proxy_ignore_hosts": ""}})
-        published(server, busybox_files, "20240201")
-        daemon.request("DELETE", f"/1.0/images/{fingerprint}")
-        assert "through the proxy: Connection refused" in refused(daemon, source(server))
-    finally:
-        daemon.request("PATCH", "/1.0", {"config": {"core.proxy_https": "", "core.proxy_ignore_hosts": ""}})
-        server.close()
-        proxy.close()
 
 
 def test_debian(daemon: Daemon, server: Simplestreams, debian12_files: list[str], name: str) -> None:

@@ -24,11 +24,6 @@ ALPINE = "alpine:3.19:amd64:default"
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
 def module_daemon(authority: Authority) -> Iterator[Daemon]:
     """A daemon that trusts the tests' authority, with a pool and the bridge."""
     daemon = Daemon()

@@ -20,7 +20,7 @@ from typing import Any
 from tests.support.namespace import NetworkNamespace
 from tests.support.tls import Authority
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
 
 Buffer = bytes | memoryview
 
@@ -201,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_file(self, path: str, file: Path, fault: Fault) -> None:
         extra = self.server.web.headers.get(path, {})
         content = memoryview(fault.body if fault.body is not None else _mapped(file))
-        headers = {**extra, **(self._validators(file, fault) if file.is_file() else {})}
+        headers = {**extra, **(self._validators(file, fault) if fault.body is None and file.is_file() else {})}
         if fault.corrupt:
             changed = bytearray(content)
             changed[len(changed) // 2] ^= 1

@@ -27,7 +27,7 @@ class Documents:
     def __init__(self, directory: str) -> None:
         self._directory = directory
 
-    def get(self, web: Web, url: str, prepare: Callable[[bytes], bytes] | None = None) -> Kept:
+    def get(self, web: Web, url: str, prepare: Callable[[bytes], bytes]) -> Kept:
         """Return the document at `url`, from the disk when it is still what the server has.
 
         Args:
@@ -43,9 +43,7 @@ class Documents:
         answer = web.document(url, old.validators if old else None)
         if answer.content is None and old:
             return old
-        content = answer.content or b""
-        if prepare:
-            content = prepare(content)
+        content = prepare(answer.content or b"")
         new = Kept(content, answer.validators, hashlib.sha256(content).hexdigest())
         head = {"url": url, "validators": new.validators, "identity": new.identity}
         self.write(name, json.dumps(head).encode() + b"\n" + content)

@@ -147,16 +147,21 @@ class _Place:
 
     def _ask(self, web: Web) -> list[tuple[str, Kept]]:
         """Return the server's lists of products by their URLs."""
-        keyring = self._keyring
-        suffix = ".sjson" if keyring else ".json"
+        suffix = ".sjson" if self._keyring else ".json"
 
-        def get(path: str) -> tuple[str, Kept]:
+        def get(path: str, field: str) -> tuple[str, Kept]:
             url = f"{self.server}/{path.removesuffix('.json').removesuffix('.sjson')}{suffix}"
-            signed = partial(keyring.verify, url=url) if keyring else None
-            return url, self._documents.get(web, url, signed)
+            return url, self._documents.get(web, url, partial(self._checked, url=url, field=field))
 
-        url, index = get("streams/v1/index.json")
-        return [get(path) for path in streams.product_paths(index.content, url)]
+        url, index = get("streams/v1/index.json", "index")
+        return [get(path, "products") for path in streams.product_paths(index.content, url)]
+
+    def _checked(self, content: bytes, url: str, field: str) -> bytes:
+        """Return what is to be kept of a document that has come."""
+        if self._keyring:
+            content = self._keyring.verify(content, url)
+        streams.document(content, url, field)
+        return content
 
     def _read(self) -> tuple[list[str], _Catalogue] | None:
         head, _, rest = (self._documents.read(_CATALOGUE) or b"").partition(b"\n")

@@ -42,7 +42,7 @@ def product_paths(index: bytes, url: str) -> list[str]:
     Raises:
         Internal: it is no index.
     """
-    entries = _document(index, url, "index").values()
+    entries = document(index, url, "index").values()
     found = [
         entry["path"]
         for entry in entries
@@ -63,7 +63,7 @@ def catalogue(documents: Iterable[tuple[str, bytes]], server: str) -> list[Entry
     Raises:
         Internal: one of them is no list of products.
     """
-    entries = [entry for url, content in documents for entry in _images(_document(content, url, "products"))]
+    entries = [entry for url, content in documents for entry in _images(document(content, url, "products"))]
     # Sorting is stable: of one version the better format stays before the others.
     entries.sort(key=lambda entry: (entry[0]["created_at"], entry[0]["properties"].get("serial", "")), reverse=True)
     entries.sort(key=lambda entry: (entry[0]["properties"].get("os", ""), entry[0]["properties"].get("release", "")))
@@ -71,7 +71,12 @@ def catalogue(documents: Iterable[tuple[str, bytes]], server: str) -> list[Entry
     return entries
 
 
-def _document(content: bytes, url: str, field: str) -> dict[str, Any]:
+def document(content: bytes, url: str, field: str) -> dict[str, Any]:
+    """Return what a document has in `field`, which makes it one of its kind.
+
+    Raises:
+        Internal: it is no such document; `url` is named.
+    """
     try:
         found = json.loads(content)[field]
     except (ValueError, RecursionError, KeyError, TypeError, IndexError):

@@ -368,6 +368,8 @@ def _pulled(source: wire.ImagesPostSource) -> dict[str, str]:
     if given.get("recipe") and who and who["protocol"] != "unix":
         # Its commands run as root. Who may use the socket may do all that root may; a client on the network need not.
         raise Forbidden("A recipe of one's own is for callers on this host only", hint="name one that the server has")
+    if given.get("image_type") == "virtual-machine":
+        raise BadRequest("Only images of containers can be used")
     return given
 
 
