@@ -65,8 +65,10 @@ class _Filter:
     rules: list[str] = field(default_factory=list)
 
     def drops(self, chain: str) -> bool:
-        final = (f"-A {chain} " in rule and rule.split(" -j ")[-1].split()[0] for rule in self.rules)
-        return self.policies.get(chain) == "DROP" or any(verdict in ("DROP", "REJECT") for verdict in final)
+        """Return whether a chain of the kernel's drops anything by its policy or a rule of its own."""
+        own = (rule for rule in self.rules if rule.startswith(f"-A {chain} "))
+        verdicts = (rule.rpartition(" -j ")[2].split()[0] for rule in own)
+        return self.policies.get(chain) == "DROP" or any(verdict in ("DROP", "REJECT") for verdict in verdicts)
 
 
 def refresh(ways: Mapping[str, Way], prefix: str) -> None:

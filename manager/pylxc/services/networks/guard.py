@@ -7,20 +7,22 @@ import logging
 import os
 import select
 import threading
+import time
 from collections.abc import Callable
 
 from pylxc.kernel import nftables
 
 log = logging.getLogger(__name__)
 
-QUIET_SECONDS = 0.5
+QUIET_SECONDS = 1.0
+MOST_SECONDS = 30.0
 
 
 class Guard:
     """A thread that waits for changes of rules; costs nothing while there are none.
 
     Args:
-        look: is called a moment after a change. What it raises is logged.
+        look: is called after changes, once there has been none for a moment. What it raises is logged.
     """
 
     def __init__(self, look: Callable[[], None]) -> None:
@@ -38,16 +40,25 @@ class Guard:
         os.close(self._wake)
 
     def _run(self) -> None:
-        while True:
-            ready, _, _ = select.select([self._events.fileno(), self._wake], [], [])
-            # One reload of a firewall is many changes.
-            if self._wake in ready or select.select([self._wake], [], [], QUIET_SECONDS)[0]:
-                return
-            self._drain()
+        while self._wait(None):
+            # A firewall that reloads takes many steps, and fails where rules appear between them.
+            patience = time.monotonic() + MOST_SECONDS
+            while True:
+                self._drain()
+                changing = self._wait(QUIET_SECONDS)
+                if changing is None:
+                    return
+                if not changing or time.monotonic() > patience:
+                    break
             try:
                 self._look()
             except Exception as error:  # noqa: BLE001 - the next change is looked after all the same
                 log.warning("Cannot look after the firewall's rules: %s", error)
+
+    def _wait(self, seconds: float | None) -> bool | None:
+        """Return whether there was a change within a time, None when the thread has to end."""
+        ready, _, _ = select.select([self._events.fileno(), self._wake], [], [], seconds)
+        return None if self._wake in ready else bool(ready)
 
     def _drain(self) -> None:
         while True:
