@@ -55,6 +55,7 @@ def test_everything_moves_and_comes_back(daemon: Daemon, lan: Lan) -> None:
         "ipv6.address": "none",
         "lan.interface": "eth0",
     }
+    assert lan.run_on_host("cat", "/proc/sys/net/ipv6/conf/br0/accept_ra") == "0\n"
     assert lan.addresses("eth0") == []
     assert lan.addresses("br0") == ["198.51.100.9", STATIC, "203.0.113.8"]
     assert f"link/ether {hwaddr}" in lan.run_on_host("ip", "link", "show", "br0")
@@ -167,6 +168,7 @@ def test_a_container_is_a_machine_of_the_lan(
     # The host's DHCP client has gone along: it renews the same lease on the bridge.
     until(lambda: lan.addresses("br0") == [address], "the lease is renewed")
     assert [line.count("-i br0") for line in lan.dhcp_clients()] == [1]
+    assert any('"gateway": "fe80:' in route and '"protocol": "ra"' in route for route in lan.routes("br0"))
     daemon.command("launch", image, "c01", "--lan")
     _serve(daemon, "c01")
     _reach(lan, "c01")

@@ -55,7 +55,7 @@ class Lan:
                 "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--pid-file=",
                 "--interface=switch", "--bind-dynamic", "--dhcp-authoritative", "--dhcp-no-override",
                 "--dhcp-range=203.0.113.100,203.0.113.199,10m", f"--dhcp-leasefile={self.directory}/leases",
-                "--log-facility=-",
+                "--log-facility=-", "--enable-ra", "--dhcp-range=2001:db8:1::,ra-only,64,10m",
             ),
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
@@ -71,6 +71,7 @@ class Lan:
     def configure_statically(self) -> None:
         """Give the host's eth0 a bit of everything that an administrator may have put there."""
         ip = ("ip", "-n", self.host.name)
+        self.run_on_host("sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_ra")
         _run(*ip, "link", "set", "eth0", "up")
         for words in (
             f"address add {STATIC}/24 dev eth0",
@@ -90,7 +91,10 @@ class Lan:
         until(lambda: "tentative" not in _run(*ip, "address", "show", "dev", "eth0"), "the addresses are usable")
 
     def configure_by_dhcp(self) -> None:
-        """Have udhcpc lease an address for the host's eth0."""
+        """Have udhcpc lease an address for the host's eth0, and the kernel learn IPv6 by router advertisements."""
+        self.run_on_host("ip", "link", "set", "eth0", "up")
+        until(lambda: '"protocol": "ra"' in self.facts() and "mngtmpaddr" in self.facts(), "the router tells of itself")
+        until(lambda: "tentative" not in self.facts(), "the addresses are usable")
         script = Path(self.directory, "udhcpc.script")
         script.write_text(_UDHCPC)
         script.chmod(0o755)
@@ -104,13 +108,18 @@ class Lan:
         return [a["local"] for link in shown if link["ifname"] == interface for a in link["addr_info"]]
 
     def facts(self) -> str:
-        """Return everything that the host has on its network, without the seconds of lifetimes, which run."""
+        """Return everything that the host has on its network, without the seconds of lifetimes, which run.
+
+        What is there twice counts once: the kernel does not know a route that was put back when the router tells of it
+        again, and adds its own; the other one ends with its lifetime.
+        """
         ip = ("ip", "-n", self.host.name, "-j", "-d")
         shown = [_run(*ip, "address")]
         shown += [_run(*ip, family, "route", "show", "table", "all") for family in ("-4", "-6")]
         shown.append(_run("ip", "-n", self.host.name, "-j", "neighbour", "show", "nud", "permanent"))
-        text = "\n".join(json.dumps(json.loads(one or "[]"), indent=1) for one in shown)
-        return re.sub(r'("(?:valid_life_time|preferred_life_time|expires)": )(?!4294967295)\d+', r"\1some", text)
+        entries = [json.dumps(entry, indent=1) for one in shown for entry in json.loads(one or "[]")]
+        lifetimes = re.compile(r'("(?:valid_life_time|preferred_life_time|expires)": )(?!4294967295)\d+')
+        return "\n".join(dict.fromkeys(lifetimes.sub(r"\1some", entry) for entry in entries))
 
     def routes(self, interface: str) -> list[str]:
         """Return the host's routes by an interface, sorted, without how long they last; table local is the kernel's."""
