@@ -30,6 +30,9 @@ def lan(daemon: Daemon) -> Iterator[Lan]:
     lan = Lan(daemon)
     daemon.start()
     yield lan
+    daemon.delete_all()
+    for name in _networks(daemon):
+        daemon.request("DELETE", f"/1.0/networks/{name}")
     lan.close()
 
 
@@ -172,16 +175,23 @@ def test_a_container_is_a_machine_of_the_lan(
     daemon.command("launch", image, "c01", "--lan")
     _serve(daemon, "c01")
     _reach(lan, "c01")
-    daemon.command("network", "create", "inside", "ipv6.address=none")
-    daemon.command("launch", image, "c02", "-n", "inside")
+    daemon.command("network", "create", "inside", "ipv4.address=10.140.7.1/24", "ipv4.nat=true", "ipv6.address=none")
+    daemon.command("launch", image, "c02", "-n", "inside", "-d", "eth0,ipv4.address=10.140.7.9")
+    daemon.command("network", "forward", "create", "inside", address)
+    daemon.command("network", "forward", "port", "add", "inside", address, "tcp", "8080", "10.140.7.9", "80")
+    _serve(daemon, "c02")
     _reach_out(daemon, "c02")
+    _fetch(lan, f"{address}:8080", "c02")
     daemon.signal(signal.SIGTERM)
     _reach(lan, "c01")
+    _fetch(lan, f"{address}:8080", "c02")
     daemon.start()
     daemon.command("restart", "--force", "c01", "c02")
-    _serve(daemon, "c01")
+    for name in ("c01", "c02"):
+        _serve(daemon, name)
     _reach(lan, "c01")
     _reach_out(daemon, "c02")
+    _fetch(lan, f"{address}:8080", "c02")
     with pytest.raises(ApiError, match="currently in use"):
         daemon.request("DELETE", "/1.0/networks/br0")
     daemon.command("delete", "--force", "c01")
@@ -202,8 +212,12 @@ def _serve(daemon: Daemon, name: str) -> None:
 
 def _reach(lan: Lan, name: str) -> None:
     """Check that an instance has leased an address of the LAN, and that the outside machine gets a page from it."""
-    address = until(lambda: lan.leased(name), f"{name} leases an address of the LAN")
-    fetch = ("busybox", "wget", "-qO-", f"http://{address}/")
+    _fetch(lan, until(lambda: lan.leased(name), f"{name} leases an address of the LAN"), name)
+
+
+def _fetch(lan: Lan, server: str, name: str) -> None:
+    """Check that the outside machine gets the page of an instance from a server."""
+    fetch = ("timeout", "5", "busybox", "wget", "-qO-", f"http://{server}/")
     assert until(lambda: lan.run_outside(*fetch, check=False), "the page") == f"page of {name}\n"
 
 

@@ -134,7 +134,7 @@ class Lan:
     def dhcp_clients(self) -> list[str]:
         """Return the command lines of the DHCP clients in the host's namespace."""
         lines = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode() for pid in self.host.pids()]
-        return [line for line in lines if "udhcpc" in line]
+        return [line for line in lines if " udhcpc -i " in line]  # not its script
 
     def leased(self, name: str) -> str:
         """Return the address that the LAN's server has given to a machine of that name, empty for none."""
