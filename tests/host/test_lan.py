@@ -300,6 +300,7 @@ def test_through_a_firewall_that_drops(daemon: Daemon, lan: Lan, busybox_files: 
 
 
 def test_without_a_gateway_neighbours_are_asked(daemon: Daemon, lan: Lan) -> None:
+    lan.hear_no_advertisements()
     for words in ("link set eth0 up", f"address add {STATIC}/24 dev eth0"):
         lan.run_on_host("ip", *words.split())
     create = ("network", "create", "br0", "--lan", "eth0", "lan.timeout=1")

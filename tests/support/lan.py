@@ -71,7 +71,7 @@ class Lan:
     def configure_statically(self) -> None:
         """Give the host's eth0 a bit of everything that an administrator may have put there."""
         ip = ("ip", "-n", self.host.name)
-        self.run_on_host("sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_ra")
+        self.hear_no_advertisements()
         _run(*ip, "link", "set", "eth0", "up")
         for words in (
             f"address add {STATIC}/24 dev eth0",
@@ -89,6 +89,10 @@ class Lan:
         ):
             _run(*ip, *words.split())
         until(lambda: "tentative" not in _run(*ip, "address", "show", "dev", "eth0"), "the addresses are usable")
+
+    def hear_no_advertisements(self) -> None:
+        """Have the host's eth0 learn nothing from the router."""
+        self.run_on_host("sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_ra")
 
     def configure_by_dhcp(self) -> None:
         """Have udhcpc lease an address for the host's eth0, and the kernel learn IPv6 by router advertisements."""
