@@ -21,6 +21,8 @@ _CLONE_PIDFD = 0x1000
 _CLONE_PARENT = 0x8000
 _CLONE_INTO_CGROUP = 0x200000000
 _SIGCHLD = 17
+_MS_BIND = 0x1000
+_MNT_DETACH = 2
 
 _python = ctypes.PyDLL(None, use_errno=True)
 _python.syscall.restype = ctypes.c_long
@@ -88,6 +90,36 @@ def clone(flags: int, *, cgroup_fd: int = -1, sibling: bool = False) -> tuple[in
     if pid < 0:
         raise OSError(error, f"clone3: {os.strerror(error)}")
     return pid, pidfd.value
+
+
+def hold(namespace: str, path: str) -> None:
+    """Keep a namespace, whoever of those in it ends, by a file that is it; `let_go` ends that, as does the host.
+
+    Args:
+        namespace: its file, such as /proc/PID/ns/net.
+        path: of the file that is made, or was left by an earlier time of the host.
+
+    Raises:
+        OSError: ENOENT when the process has ended.
+    """
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    syscall("mount", namespace, path, None, _MS_BIND, None, path=namespace)
+
+
+def let_go(path: str) -> None:
+    """Undo `hold`; no such file is no error."""
+    if os.path.exists(path):
+        if is_namespace(path):
+            syscall("umount2", path, _MNT_DETACH, path=path)
+        os.unlink(path)
+
+
+def is_namespace(path: str) -> bool:
+    """Return whether a file is a namespace (that `hold` keeps)."""
+    try:
+        return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
+    except FileNotFoundError:
+        return False
 
 
 def identity(kind: str, pid: int | str = "self") -> int:

@@ -14,9 +14,9 @@ import re
 import secrets
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -37,6 +37,7 @@ _NLMSG_ERROR = 2
 _IFLA_IFNAME = 3
 _ARPHRD_LOOPBACK = 772
 _RTPROT_STATIC = 4
+_RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,20 +92,26 @@ class Netlink:
         for executor in (self._remover, self._worker, self._visitor):
             executor.shutdown()
 
+    @staticmethod
     @contextmanager
-    def inside(self, pid: int) -> Iterator[Netlink]:
-        """Connect to the network namespace of process `pid` while the block runs.
+    def of(namespace: str) -> Iterator[Netlink]:
+        """Connect to the network namespace whose file `namespace` is while the block runs.
 
         Raises:
-            OSError: ENOENT, the process has ended.
+            OSError: ENOENT when there is no such file.
         """
-        connection = Netlink(f"/proc/{pid}/ns/net")
+        connection = Netlink(namespace)
         try:
             yield connection
         finally:
             connection.close()
 
-    def _do(self, function: Callable[[IPRoute], T], name: str = "") -> T:
+    def inside(self, pid: int) -> AbstractContextManager[Netlink]:
+        """Connect to the network namespace of process `pid`, see `of`."""
+        return self.of(f"/proc/{pid}/ns/net")
+
+    def call(self, function: Callable[[IPRoute], T], name: str = "") -> T:
+        """Return what `function` does on the connection; errors name `name`."""
         try:
             return self._worker.submit(function, self._ipr).result()
         except NetlinkError as error:
@@ -114,12 +121,12 @@ class Netlink:
 
     def links(self) -> list[Link]:
         """Return all interfaces, by index."""
-        return [_link(message) for message in self._do(lambda ipr: tuple(ipr.get_links()))]
+        return [_link(message) for message in self.call(lambda ipr: tuple(ipr.get_links()))]
 
     def find(self, name: str) -> Link | None:
         """Return the interface called `name`, None when there is none."""
         try:
-            return _link(self._do(lambda ipr: tuple(ipr.link("get", ifname=name)), name)[0])
+            return _link(self.call(lambda ipr: tuple(ipr.link("get", ifname=name)), name)[0])
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -133,7 +140,7 @@ class Netlink:
         Raises:
             OSError: ENODEV.
         """
-        return _link(self._do(lambda ipr: tuple(ipr.link("get", ifname=name)), name)[0])
+        return _link(self.call(lambda ipr: tuple(ipr.link("get", ifname=name)), name)[0])
 
     def bridge_data(self, name: str) -> Mapping[str, Any]:
         """Return a bridge's attributes by the kernel's names in lower case: br_stp_state, br_forward_delay, ...
@@ -141,22 +148,22 @@ class Netlink:
         Raises:
             OSError: ENODEV.
         """
-        info = self._do(lambda ipr: tuple(ipr.link("get", ifname=name)), name)[0].get("linkinfo")
+        info = self.call(lambda ipr: tuple(ipr.link("get", ifname=name)), name)[0].get("linkinfo")
         data = info.get("data") if info else None
         return {key.removeprefix("IFLA_").lower(): value for key, value in data["attrs"]} if data else {}
 
     def add(self, name: str, kind: str, **attributes: Any) -> None:
         """Make an interface; `attributes` are pyroute2's for `link("add")`."""
-        self._do(lambda ipr: ipr.link("add", ifname=name, kind=kind, **attributes), name)
+        self.call(lambda ipr: ipr.link("add", ifname=name, kind=kind, **attributes), name)
 
     def set(self, index: int, **attributes: Any) -> None:
         """Change an interface; `attributes` are pyroute2's for `link("set")`."""
-        self._do(lambda ipr: ipr.link("set", index=index, **attributes), str(index))
+        self.call(lambda ipr: ipr.link("set", index=index, **attributes), str(index))
 
     def delete(self, name: str) -> bool:
         """Delete an interface; return False when there is none."""
         try:
-            self._do(lambda ipr: ipr.link("del", ifname=name), name)
+            self.call(lambda ipr: ipr.link("del", ifname=name), name)
         except OSError as error:
             if error.errno in _ABSENT:
                 return False
@@ -193,18 +200,18 @@ class Netlink:
         """Give an interface an address; one that it has is no error. IPv6 addresses are usable at once (no DAD)."""
         flags = {"flags": 0x02} if ":" in address else {}  # IFA_F_NODAD
         try:
-            self._do(lambda ipr: ipr.addr("add", index=index, address=address, prefixlen=prefix, **flags), address)
+            self.call(lambda ipr: ipr.addr("add", index=index, address=address, prefixlen=prefix, **flags), address)
         except FileExistsError:
             return
 
     def delete_address(self, index: int, address: str, prefix: int) -> None:
         """Take an address from an interface."""
-        self._do(lambda ipr: ipr.addr("del", index=index, address=address, prefixlen=prefix), address)
+        self.call(lambda ipr: ipr.addr("del", index=index, address=address, prefixlen=prefix), address)
 
     def routes(self) -> list[Route]:
         """Return the routes of all tables."""
         found = []
-        for message in self._do(
+        for message in self.call(
             lambda ipr: (*ipr.get_routes(family=socket.AF_INET), *ipr.get_routes(family=socket.AF_INET6))
         ):
             destination = message.get("dst")
@@ -219,19 +226,73 @@ class Netlink:
             )
         return found
 
-    def add_route(self, index: int, destination: str) -> None:
-        """Route a subnet to an interface; one that is there is replaced."""
-        self._do(lambda ipr: ipr.route("replace", dst=destination, oif=index, proto=_RTPROT_STATIC), destination)
+    def add_route(self, index: int, destination: str, *, exclusive: bool = False, **attributes: Any) -> None:
+        """Route a subnet to an interface.
 
-    def delete_route(self, index: int, destination: str) -> None:
-        """Remove a route that `add_route` made; none is no error."""
+        Args:
+            index: the interface.
+            destination: the subnet; "default" for everything, of the gateway's family.
+            exclusive: fail when there is such a route; else it is replaced.
+            attributes: pyroute2's for `route("add")`: table, gateway, ...
+
+        Raises:
+            OSError: EEXIST.
+        """
+        how = "add" if exclusive else "replace"
+        whole = {"dst": destination, "oif": index, "proto": _RTPROT_STATIC, "scope": _scope(attributes), **attributes}
+        self.call(lambda ipr: ipr.route(how, **whole), destination)
+
+    def delete_route(self, index: int, destination: str, **attributes: Any) -> None:
+        """Remove a route that `add_route` made, with the same attributes; none is no error."""
         try:
-            self._do(lambda ipr: ipr.route("del", dst=destination, oif=index), destination)
+            whole = {"dst": destination, "oif": index, "scope": _scope(attributes), **attributes}
+            self.call(lambda ipr: ipr.route("del", **whole), destination)
         except ProcessLookupError:
             return
 
+    def add_proxy(self, index: int, address: str) -> None:
+        """Answer for an address on an interface, as if it were there. See: ip-neighbour(8)."""
+        self.call(lambda ipr: ipr.neigh("replace", dst=address, ifindex=index, flags=_NTF_PROXY), address)
 
+    def delete_proxy(self, index: int, address: str) -> None:
+        """Undo `add_proxy`; none is no error."""
+        try:
+            self.call(lambda ipr: ipr.neigh("del", dst=address, ifindex=index, flags=_NTF_PROXY), address)
+        except FileNotFoundError:
+            return
+
+    # Ports of bridges
+
+    def set_port(self, index: int, **attributes: Any) -> None:
+        """Change an interface as a bridge's port; `attributes` are pyroute2's for `brport("set")`."""
+        self.call(lambda ipr: ipr.brport("set", index=index, **attributes), str(index))
+
+    def set_port_vlans(self, index: int, untagged: int, tagged: Iterable[int]) -> None:
+        """Put a port into VLANs and out of the bridge's own; `untagged` 0 is none.
+
+        Raises:
+            OSError: EOPNOTSUPP when the kernel has no VLANs in bridges.
+        """
+
+        def change(ipr: IPRoute) -> None:
+            with suppress(NetlinkError):  # it has not got it
+                ipr.vlan_filter("del", index=index, vlan_info={"vid": _DEFAULT_VLAN})
+            if untagged:
+                ipr.vlan_filter("add", index=index, vlan_info={"vid": untagged, "flags": ["pvid", "untagged"]})
+            for vlan in tagged:
+                ipr.vlan_filter("add", index=index, vlan_info={"vid": vlan})
+
+        self.call(change, str(index))
+
+
+_DEFAULT_VLAN = 1
+_NTF_PROXY = 0x08
 _ABSENT = (errno.ENXIO, errno.ENODEV)
+
+
+def _scope(attributes: Mapping[str, Any]) -> int:
+    """Return the scope of a route: without a gateway it is of the link, so that it can lead to gateways."""
+    return _RT_SCOPE_UNIVERSE if attributes.get("gateway") else _RT_SCOPE_LINK
 
 
 def random_veth() -> str:

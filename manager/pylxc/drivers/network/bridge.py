@@ -15,10 +15,10 @@ from pylxc.drivers.network import rules
 from pylxc.drivers.network.dnsmasq import Dnsmasq
 from pylxc.drivers.network.driver import Host, Lease
 from pylxc.drivers.network.firewall import Firewall
-from pylxc.drivers.network.sysctl import forward_ipv6, ipv6_works, write
 from pylxc.errors import BadRequest, Internal, Unavailable
 from pylxc.kernel import command, netinfo
 from pylxc.kernel.netlink import Link, Netlink
+from pylxc.kernel.sysctl import forward_ipv6, ipv6_works, write
 from pylxc.revert import Reverter
 
 log = logging.getLogger(__name__)

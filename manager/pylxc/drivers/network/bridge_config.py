@@ -10,9 +10,9 @@ from pylxc.drivers.network import subnet
 from pylxc.drivers.network.dnsmasq import Settings, Subnet
 from pylxc.drivers.network.passage import Way
 from pylxc.drivers.network.rules import Side
-from pylxc.drivers.network.sysctl import ipv6_works
 from pylxc.errors import BadRequest, NotSupported
 from pylxc.kernel.netlink import random_hwaddr
+from pylxc.kernel.sysctl import ipv6_works
 
 Config = Mapping[str, str]
 Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface

@@ -11,8 +11,8 @@ import os
 import struct
 from dataclasses import dataclass
 
-from pylxc.drivers.network import sysctl
 from pylxc.errors import BadRequest, Conflict
+from pylxc.kernel import sysctl
 from pylxc.kernel.rtnetlink import NLM_F_CREATE, NLM_F_EXCL, Rtnetlink, attributes, nested, pack
 
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pylxc.drivers.network import sysctl
+from pylxc.kernel import sysctl
 from pylxc.kernel.rtnetlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, Rtnetlink, attributes, pack
 
 _RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
