@@ -8,6 +8,24 @@ _BYTES = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "P
 _BYTES |= {f"{unit}iB": 1024 ** (power + 1) for power, unit in enumerate("KMGTPE")}
 
 
+_BITS = {"": 1, "bit": 1} | {f"{unit}bit": 1000 ** (power + 1) for power, unit in enumerate("kMGTPE")}
+_BITS |= {f"{unit}ibit": 1024 ** (power + 1) for power, unit in enumerate("KMGTPE")}
+
+
+def parse_bits(text: str) -> int:
+    """Return the bits (a second) that `100Mbit`, `10Kibit`, `1000` name.
+
+    Raises:
+        BadRequest: `text` is no rate.
+    """
+    digits = text.rstrip("bitkKMGTPE ")
+    unit = text[len(digits) :].strip()
+    if not digits.isdecimal() or unit not in _BITS:
+        raise BadRequest(f"Invalid rate {text!r}", hint="a number with bit, kbit, Mbit, Gbit, Kibit, ...")
+    bits: int = int(digits) * _BITS[unit]
+    return bits
+
+
 def parse_bytes(text: str) -> int:
     """Return the bytes that `10GiB`, `512MB`, `1024` name.
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection
 
 from pylxc.errors import BadRequest
-from pylxc.units import parse_bytes
+from pylxc.units import parse_bits, parse_bytes
 
 Check = Callable[[str], None]
 
@@ -151,9 +151,9 @@ def size_or_percent(value: str) -> None:
 
 
 def rate(value: str) -> None:
-    """Check a network rate such as 100Mbit."""
-    if not re.fullmatch(r"[0-9]+([kMGTPE]i?)?bit|[0-9]+", value):
-        raise BadRequest(f"Invalid rate {value!r}: a number with bit, kbit, Mbit, Gbit, Kibit, ...")
+    """Check a network rate such as 100Mbit, which is not none."""
+    if not parse_bits(value):
+        raise BadRequest(f"Invalid rate {value!r}: nothing would pass")
 
 
 def disk_rate(value: str) -> None:
@@ -204,6 +204,14 @@ def domain(value: str) -> None:
     """Check a domain name: labels of letters, digits, hyphens and underscores with dots between."""
     if len(value) > 253 or not _DOMAIN.fullmatch(value):
         raise BadRequest(f"{value!r} is no domain name")
+
+
+def vlan_range(value: str) -> None:
+    """Check a VLAN id, or a range of them such as 10-19."""
+    first, dash, last = value.partition("-")
+    integer(1, 4094)(first)
+    if dash:
+        integer(int(first), 4094)(last)
 
 
 def absolute_path(value: str) -> None:

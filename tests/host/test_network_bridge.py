@@ -250,7 +250,7 @@ def test_devices_are_validated(host: NetworkHost) -> None:
     for device, complaint in bad:
         with pytest.raises(PylxcError, match=complaint):
             validate({"d": device})
-    for kind in ({"type": "proxy", "listen": "tcp:0.0.0.0:80"}, {"type": "nic", "nictype": "routed", "parent": "lo"}):
+    for kind in ({"type": "proxy", "listen": "tcp:0.0.0.0:80"}, {"type": "nic", "nictype": "sriov", "parent": "lo"}):
         with pytest.raises(NotSupported, match="not supported"):
             validate({"d": kind})
 

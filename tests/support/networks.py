@@ -112,7 +112,7 @@ class NetworkHost:
         self.networks = Networks(self.db, self.paths, EventBus())
         self.networks.start()
         storage = StoragePools(self.db, self.paths, EventBus())
-        self.devices = DeviceManager(self.networks, storage)
+        self.devices = DeviceManager(self.db, self.paths, self.networks, storage)
 
     def create(self, name: str = "br0", **config: str) -> None:
         """Make a network; `ipv4_address` is the key ipv4.address."""

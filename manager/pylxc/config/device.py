@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from pylxc import validate as v
 from pylxc.config.key import Key, Table
-from pylxc.errors import BadRequest
+from pylxc.errors import BadRequest, NotSupported
 
 _COMMON = (
     Key(name="type", type="string", help="Type of the device."),
@@ -75,16 +75,17 @@ _MTU = Key(name="mtu", type="integer", check=v.integer(68, 65535), unset="the pa
 _HOST_NAME = Key(name="host_name", type="string", check=v.interface_name, unset="random",
                  help="Name of the host's end.")  # fmt: skip
 _PARENT = Key(name="parent", type="string", check=v.interface_name, help="Interface or bridge of the host.")
-_VLAN = Key(name="vlan", type="integer", check=v.either(v.one_of("none"), v.integer(0, 4094)), acts=False,
-            help="VLAN id of untagged traffic.")  # fmt: skip
-_GVRP = Key(name="gvrp", type="bool", check=v.boolean, default="false", acts=False, help="Register the VLAN by GVRP.")
+_VLAN = Key(name="vlan", type="integer", check=v.integer(1, 4094), help="VLAN of the parent to be on.")
+_PORT_VLAN = Key(name="vlan", type="integer", check=v.either(v.one_of("none"), v.integer(1, 4094)),
+            unset="the bridge's", help="VLAN id of untagged traffic, none for no untagged traffic.")  # fmt: skip
+_GVRP = Key(name="gvrp", type="bool", check=v.boolean, default="false", help="Register the VLAN by GVRP.")
 _ROUTES = tuple(
-    Key(name=f"{family}.routes", type="list", check=v.list_of(check), acts=False,
+    Key(name=f"{family}.routes", type="list", check=v.list_of(check), live=True,
         help="Subnets to be routed to the interface, with commas.")
     for family, check in (("ipv4", v.ipv4_network), ("ipv6", v.ipv6_network))
 )  # fmt: skip
 _NIC_LIMITS = tuple(
-    Key(name=f"limits.{name}", type="rate", check=v.rate, acts=False, live=True, help=what)
+    Key(name=f"limits.{name}", type="rate", check=v.rate, live=True, help=what)
     for name, what in (
         ("ingress", "Limit of incoming traffic, in bits a second."),
         ("egress", "Limit of outgoing traffic, in bits a second."),
@@ -92,12 +93,13 @@ _NIC_LIMITS = tuple(
     )
 )
 _MAAS = tuple(
-    Key(name=f"maas.subnet.{family}", type="string", acts=False, help="Subnet in MAAS.") for family in ("ipv4", "ipv6")
+    Key(name=f"maas.subnet.{family}", type="string", refused=True, help="Subnet in MAAS.")
+    for family in ("ipv4", "ipv6")
 )
 
 
-def _address(family: str, check: v.Check, what: str, *, acts: bool = True) -> Key:
-    return Key(name=f"{family}.address", type="address", check=check, acts=acts, help=what)
+def _address(family: str, check: v.Check, what: str, *, live: bool = False) -> Key:
+    return Key(name=f"{family}.address", type="address", check=check, live=live, help=what)
 
 
 _STATIC = "Address that DHCP always hands out to the interface."
@@ -106,20 +108,21 @@ NIC_BRIDGED = Table(
     "device",
     "Device nic, bridged",
     (
-        *_COMMON, _NICTYPE, _NETWORK, _PARENT, _NAME, _HWADDR, _HOST_NAME, _MTU, _VLAN,
-        Key(name="vlan.tagged", type="list", acts=False, help="VLAN ids or ranges of tagged traffic, with commas."),
-        _address("ipv4", v.either(v.one_of("none"), v.ipv4), _STATIC),
-        _address("ipv6", v.either(v.one_of("none"), v.ipv6), _STATIC),
+        *_COMMON, _NICTYPE, _NETWORK, _PARENT, _NAME, _HWADDR, _HOST_NAME, _MTU, _PORT_VLAN,
+        Key(name="vlan.tagged", type="list", check=v.list_of(v.vlan_range),
+            help="VLAN ids or ranges of tagged traffic, with commas."),
+        _address("ipv4", v.either(v.one_of("none"), v.ipv4), _STATIC, live=True),
+        _address("ipv6", v.either(v.one_of("none"), v.ipv6), _STATIC, live=True),
         *_ROUTES,
-        *(Key(name=f"{family}.routes.external", type="list", acts=False, help="Subnets to be announced by BGP.")
+        *(Key(name=f"{family}.routes.external", type="list", refused=True, help="Subnets to be announced by BGP.")
           for family in ("ipv4", "ipv6")),
         *_NIC_LIMITS,
-        *(Key(name=f"security.{what}_filtering", type="bool", check=v.boolean, default="false", acts=False,
+        *(Key(name=f"security.{what}_filtering", type="bool", check=v.boolean, default="false", live=True,
               help=f"Let the instance use no other {what} address than its own.") for what in ("mac", "ipv4", "ipv6")),
-        Key(name="security.port_isolation", type="bool", check=v.boolean, default="false", acts=False,
+        Key(name="security.port_isolation", type="bool", check=v.boolean, default="false",
             help="Keep it from other isolated interfaces of the bridge."),
-        Key(name="security.acls", type="list", acts=False, help="Network ACLs, with commas."),
-        *(Key(name=f"security.acls.default.{direction}.{what}", type="string", acts=False,
+        Key(name="security.acls", type="list", refused=True, help="Network ACLs, with commas."),
+        *(Key(name=f"security.acls.default.{direction}.{what}", type="string", refused=True,
               help=f"What happens to {direction} traffic that no rule names.")
           for direction in ("ingress", "egress") for what in ("action", "logged")),
         *_MAAS, _boot_priority(),
@@ -139,7 +142,6 @@ NIC_P2P = Table(
 NIC_PHYSICAL = Table(
     "device", "Device nic, physical",
     (*_COMMON, _NICTYPE, _NETWORK, _PARENT, _NAME, _HWADDR, _MTU, _VLAN, _GVRP, *_MAAS, _boot_priority()),
-    refused=True,
 )  # fmt: skip
 
 _ROUTED_ADDRESSES = (
@@ -162,7 +164,6 @@ NIC_ROUTED = Table(
           for family in ("ipv4", "ipv6")),
         *_NIC_LIMITS,
     ),
-    refused=True,
 )  # fmt: skip
 
 NIC_IPVLAN = Table(
@@ -171,7 +172,6 @@ NIC_IPVLAN = Table(
         *_COMMON, _NICTYPE, _PARENT, _NAME, _MTU, _VLAN, _GVRP, *_ROUTED_ADDRESSES,
         Key(name="mode", type="string", check=v.one_of("l2", "l3s"), default="l3s", help="Mode of the interface."),
     ),
-    refused=True,
 )  # fmt: skip
 
 PROXY = Table(
@@ -268,6 +268,11 @@ DEVICES = {
 }
 
 
+_REFUSED = ("infiniband", "pci")
+_REFUSED_NICS = ("ovn", "sriov")
+"""Of the dialect, and for hardware or for networks that this server does not know."""
+
+
 def table(device: Mapping[str, str], nictype: str = "bridged") -> Table:
     """Return the keys that a device may have.
 
@@ -277,8 +282,13 @@ def table(device: Mapping[str, str], nictype: str = "bridged") -> Table:
 
     Raises:
         BadRequest: the type is missing or unknown.
+        NotSupported: the dialect knows it, and this server does not do it.
     """
     kind = device.get("type", "")
+    if kind in _REFUSED:
+        raise NotSupported(f"Devices of type {kind} are not supported")
+    if kind == "nic" and device.get("nictype") in _REFUSED_NICS:
+        raise NotSupported(f"NIC devices with nictype={device['nictype']} are not supported")
     if kind == "nic":
         found = NICS.get(device.get("nictype") or nictype)
         if found is None:

@@ -60,7 +60,7 @@ class Assembly:
         networks = Networks(self._database, paths, events)
         server = Server(self._database, ServerCertificate(paths), storage, events, shutdown)
         images = Images(self._database, paths, self._runtime, storage, operations, events, server.value, clock)
-        devices = DeviceManager(networks, storage)
+        devices = DeviceManager(self._database, paths, networks, storage)
         projects = Projects(self._database, operations, events)
         guests = Guests(self._database, images, paths)
         instances = Instances(

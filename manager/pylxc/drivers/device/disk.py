@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from pylxc import validate
 from pylxc.config.device import DISK
-from pylxc.drivers.device.driver import Context, DeviceDriver, RunConfig
+from pylxc.drivers.device.driver import Context, DeviceDriver, HostTools, RunConfig
 from pylxc.errors import BadRequest, NotSupported
 from pylxc.runtime.spec import Mount
 
@@ -38,8 +38,9 @@ class DiskDriver(DeviceDriver):
         if ".." in path.split("/"):
             raise BadRequest(f"Invalid path {path!r}: it must not contain '..'")
 
-    def start(self, context: Context) -> RunConfig:
+    def start(self, context: Context, host: HostTools) -> RunConfig:
         """See `DeviceDriver`."""
+        del host
         device = context.device
         if device["path"] == "/":
             return RunConfig()

@@ -1,11 +1,13 @@
-"""What a device driver does. `validate` and `start` turn configuration into plain data; the others touch the host."""
+"""What a device driver does. `validate` and `start` turn configuration into plain data; the others act."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from pylxc.kernel.netlink import Netlink
+from pylxc.kernel.nftables import Chain
 from pylxc.runtime.spec import DeviceNode, Mount
 
 
@@ -14,28 +16,16 @@ class Nic:
     """An interface that a container gets.
 
     Attributes:
-        device: the device's name.
-        nictype: whose driver attaches it.
         name: inside.
-        hwaddr: inside.
+        hwaddr: inside; empty where it has that of its parent.
         mtu: 0 for the parent's.
-        parent: bridge or interface of the host, empty for none.
         host_name: of the host's end, empty where there is none.
-        network: the managed network that it is on, empty for none.
-        ipv4: address that DHCP always gives it, empty for any.
-        ipv6: likewise.
     """
 
-    device: str
-    nictype: str
     name: str
     hwaddr: str
     mtu: int = 0
-    parent: str = ""
     host_name: str = ""
-    network: str = ""
-    ipv4: str = ""
-    ipv6: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +49,7 @@ class Context:
         instance: the instance's key on disk.
         pid: of PID 1 when the container runs or is being started, else 0.
         network: configuration of the managed network that it is on, None for none.
+        addresses: those that the network has given it for good, by family, where none is configured.
     """
 
     name: str
@@ -67,17 +58,43 @@ class Context:
     instance: str = ""
     pid: int = 0
     network: Mapping[str, str] | None = None
+    addresses: Mapping[str, str] = field(default_factory=dict)
+
+    def address(self, family: str) -> str:
+        """Return the address that a NIC always gets, empty for any; `family` is ipv4 or ipv6."""
+        address = self.device.get(f"{family}.address", "")
+        return "" if address == "none" else address or self.addresses.get(family, "")
 
     def volatile(self, key: str) -> str:
         """Return what is kept of the device under volatile.DEVICE.`key`, empty for nothing."""
         return self.config.get(f"volatile.{self.name}.{key}", "")
 
 
+class Firewall(Protocol):
+    """The packet filter: `drivers.network.firewall.Firewall`."""
+
+    def put(self, kind: str, name: str, chains: Iterable[Chain]) -> None:
+        """Make an owner's rules exactly these; raises Unavailable."""
+
+    def remove(self, kind: str, name: str) -> None:
+        """Remove an owner's rules, if there are any; raises Unavailable."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostTools:
-    """What drivers reach the host with."""
+    """What drivers reach the host with.
+
+    Attributes:
+        netlink: the host's interfaces.
+        firewall: the packet filter; an owner of rules for a NIC is `nic`, `INSTANCE.DEVICE`.
+        run_dir: directory for what has to be found again after a crash, gone after the host has started anew.
+        has_others: whether another device of any container hangs on the same parent and VLAN as this one.
+    """
 
     netlink: Netlink
+    firewall: Firewall
+    run_dir: str
+    has_others: Callable[[Context], bool]
 
 
 class DeviceDriver:
@@ -100,15 +117,15 @@ class DeviceDriver:
             NotSupported: the dialect knows it, and this server does not do it.
         """
 
-    def start(self, context: Context) -> RunConfig:
-        """Return what the device adds; touch nothing.
+    def start(self, context: Context, host: HostTools) -> RunConfig:
+        """Return what the device adds; look at the host, but touch nothing.
 
         Volatile keys of an earlier call are in the context when the device is given back after a failed change.
 
         Raises:
             BadRequest: what it needs of the host is missing.
         """
-        del context
+        del context, host
         return RunConfig()
 
     def attach(self, context: Context, run: RunConfig, host: HostTools) -> None:
@@ -126,6 +143,9 @@ class DeviceDriver:
 
     def started(self, context: Context, run: RunConfig, host: HostTools) -> None:
         """Do what needs the container's file system; arguments and errors as `attach` has them."""
+
+    def resume(self, context: Context, host: HostTools) -> None:
+        """Take up again what the daemon itself does for a device of a container that has run on without it."""
 
     def update(self, before: Context, after: Context, host: HostTools) -> None:
         """Change keys of `live` while the container runs; errors as `attach` has them, with all as it was."""

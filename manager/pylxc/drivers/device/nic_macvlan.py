@@ -1,57 +1,49 @@
-"""NICs that are an address of their own on an interface of the host."""
+"""NICs that are an address of their own on an interface of the host, or on a VLAN of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from pylxc.drivers.device import nic
-from pylxc.drivers.device.driver import Context, DeviceDriver, HostTools, Nic, RunConfig
-from pylxc.errors import BadRequest, NotSupported
+from pylxc.drivers.device.driver import Context, DeviceDriver, HostTools, RunConfig
+from pylxc.revert import Reverter
 
 
 class MacvlanDriver(DeviceDriver):
-    """See `DeviceDriver`. The interface is made inside; nothing of it is on the host."""
+    """See `DeviceDriver`. The interface is made inside; of it nothing is on the host but the interface of the VLAN."""
 
     def validate(self, name: str, device: Mapping[str, str], *, in_profile: bool) -> None:
         """See `DeviceDriver`."""
         del in_profile
-        if device.get("network"):
-            raise NotSupported("Networks of type macvlan are not supported", hint="use parent=INTERFACE")
-        if not device.get("parent"):
-            raise BadRequest(f"Device {name!r} needs a parent")
+        nic.require_parent(name, device)
+        nic.check_vlan(device)
 
-    def start(self, context: Context) -> RunConfig:
+    def start(self, context: Context, host: HostTools) -> RunConfig:
         """See `DeviceDriver`."""
-        device = context.device
-        found = Nic(
-            device=context.name,
-            nictype="macvlan",
-            name=device.get("name") or context.volatile("name"),
-            hwaddr=(device.get("hwaddr") or context.volatile("hwaddr")).lower(),
-            mtu=nic.mtu(context),
-            parent=device["parent"],
-        )
-        return RunConfig(nics=(found,))
+        return RunConfig(nics=(nic.of(context),), volatile=nic.kept_of_vlan(context, host))
 
     def attach(self, context: Context, run: RunConfig, host: HostTools) -> None:
         """See `DeviceDriver`."""
         (made,) = run.nics
-        lower = nic.parent(made.parent, host.netlink)
-        try:
-            host.netlink.add(
-                made.name,
-                "macvlan",
-                link=lower.index,
-                macvlan_mode="bridge",
-                net_ns_pid=context.pid,
-                address=made.hwaddr,
-                mtu=made.mtu or lower.mtu,
-            )
-            host.netlink.set_up_inside(context.pid, made.name)
-        except OSError as error:
-            raise nic.failure(made.device, error) from error
+        with Reverter() as revert:
+            lower = nic.lower(context, host, revert)
+            try:
+                host.netlink.add(
+                    made.name,
+                    "macvlan",
+                    link=lower.index,
+                    macvlan_mode="bridge",
+                    net_ns_pid=context.pid,
+                    address=made.hwaddr,
+                    mtu=made.mtu or lower.mtu,
+                )
+                host.netlink.set_up_inside(context.pid, made.name)
+            except OSError as error:
+                raise nic.failure(context.name, error, needs="CONFIG_MACVLAN") from error
+            revert.success()
 
     def detach(self, context: Context, host: HostTools) -> None:
         """See `DeviceDriver`: it goes with its namespace."""
         if context.pid:
             nic.delete_inside(context, host.netlink)
+        nic.drop_vlan(context, host)

@@ -12,9 +12,12 @@ from pylxc.errors import NotSupported
 
 _DRIVERS = {
     "disk": "pylxc.drivers.device.disk:DiskDriver",
-    "nic-bridged": "pylxc.drivers.device.nic_veth:VethDriver",
+    "nic-bridged": "pylxc.drivers.device.nic_bridged:BridgedDriver",
+    "nic-ipvlan": "pylxc.drivers.device.nic_ipvlan:IpvlanDriver",
     "nic-macvlan": "pylxc.drivers.device.nic_macvlan:MacvlanDriver",
-    "nic-p2p": "pylxc.drivers.device.nic_veth:VethDriver",
+    "nic-p2p": "pylxc.drivers.device.nic_p2p:P2pDriver",
+    "nic-physical": "pylxc.drivers.device.nic_physical:PhysicalDriver",
+    "nic-routed": "pylxc.drivers.device.nic_routed:RoutedDriver",
     "none": "pylxc.drivers.device.none:NoneDriver",
 }
 

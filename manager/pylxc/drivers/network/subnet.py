@@ -6,9 +6,10 @@ import ipaddress
 import os
 import random
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from pylxc.errors import Unavailable
+from pylxc.config.network import BRIDGE
+from pylxc.errors import BadRequest, Unavailable
 from pylxc.kernel import netinfo
 from pylxc.kernel.netlink import Netlink
 
@@ -79,6 +80,41 @@ def free_ipv6() -> str:
     """Return an address in CIDR notation, the first of a random unique local /64. See: RFC 4193."""
     words = [secrets.randbelow(0x10000) for _ in range(3)]
     return f"fd42:{words[0]:x}:{words[1]:x}:{words[2]:x}::1/64"
+
+
+def free_address(config: Mapping[str, str], family: str, taken: Collection[str]) -> str:
+    """Return an address of a bridge's network that DHCP may hand out, and that is none of `taken`.
+
+    Args:
+        config: of the network.
+        family: ipv4 or ipv6.
+        taken: addresses.
+
+    Returns:
+        Empty where the network hands out none.
+
+    Raises:
+        BadRequest: all of them are taken.
+    """
+    own = BRIDGE.value(config, f"{family}.address")
+    handed_out = "dhcp" if family == "ipv4" else "dhcp.stateful"
+    if own in ("", "none") or not all(BRIDGE.is_true(config, f"{family}.{key}") for key in ("dhcp", handed_out)):
+        return ""
+    bridge = ipaddress.ip_interface(own)
+    ranges = config.get(f"{family}.dhcp.ranges", "")
+    spans = [text.strip().split("-") for text in ranges.split(",")] if ranges else [_all_of(bridge.network)]
+    used = {ipaddress.ip_address(address) for address in taken if address} | {bridge.ip}
+    for first, last in spans:
+        low, high = int(ipaddress.ip_address(first)), int(ipaddress.ip_address(last))
+        for number in range(low, high + 1):
+            address = type(bridge.ip)(number)
+            if address not in used:
+                return str(address)
+    raise BadRequest(f"All {family} addresses of the network are taken", hint=f"see {family}.dhcp.ranges")
+
+
+def _all_of(network: Network) -> list[str]:
+    return [str(network.network_address + 1), str(network.broadcast_address - 1)]
 
 
 def _networks(texts: Iterable[str]) -> Iterator[Network]:

@@ -21,7 +21,7 @@ from pylxc.paths import storage_name
 from pylxc.revert import Reverter
 from pylxc.services.events import EventBus
 from pylxc.services.images.service import Images
-from pylxc.services.instances import checks, idmap, names
+from pylxc.services.instances import checks, duplicates, idmap, names
 from pylxc.services.instances.copy import Copier, CopySource
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.instances.expand import INSTANCE_ID, Record, choose_idmap, expand_devices, record, root_disk, url
@@ -292,6 +292,7 @@ class Creator:
         found = record(row)
         root_disk(found.expanded_devices)
         checks.config(found.expanded_config)
+        duplicates.refuse(session, found)
         row.config = {
             **found.config,
             **self._devices.volatile(found.name, found.expanded_devices, found.expanded_config),

@@ -9,12 +9,16 @@ from dataclasses import replace
 
 from pylxc import validate
 from pylxc.config import device as tables
+from pylxc.config.device import NIC_BRIDGED
+from pylxc.db import instances
+from pylxc.db.engine import Database
 from pylxc.drivers.device import registry
 from pylxc.drivers.device.driver import Context, HostTools, Nic, RunConfig
 from pylxc.drivers.network.driver import Host
 from pylxc.errors import BadRequest, NotFound, PylxcError
 from pylxc.kernel.netlink import random_hwaddr
-from pylxc.paths import storage_name
+from pylxc.paths import Paths, storage_name
+from pylxc.revert import Reverter
 from pylxc.runtime.spec import DeviceNode, Mount
 from pylxc.services.networks.service import Networks
 from pylxc.services.storage.service import StoragePools
@@ -22,6 +26,10 @@ from pylxc.services.storage.service import StoragePools
 log = logging.getLogger(__name__)
 
 Devices = Mapping[str, Mapping[str, str]]
+
+_WITH_PARENTS_ADDRESS = ("ipvlan", "physical")
+_KEEP_ADDRESS = ("ipv4.address", "ipv6.address", "security.ipv4_filtering", "security.ipv6_filtering")
+"""NICs that have one of these have the same address at the next start."""
 
 
 class Prepared:
@@ -84,10 +92,16 @@ class Prepared:
 class DeviceManager:
     """Knows the drivers of devices and what of networks and storage they need; thread-safe."""
 
-    def __init__(self, networks: Networks, storage: StoragePools) -> None:
+    def __init__(self, db: Database, paths: Paths, networks: Networks, storage: StoragePools) -> None:
+        self._db = db
         self._networks = networks
         self._storage = storage
-        self._host = HostTools(netlink=networks.netlink)
+        self._host = HostTools(
+            netlink=networks.netlink,
+            firewall=networks.firewall,
+            run_dir=f"{paths.run}/devices",
+            has_others=self._has_others,
+        )
 
     def validate(self, devices: Devices, *, in_profile: bool) -> None:
         """Check devices' names, keys and values, and that the pools and networks that they name are there.
@@ -142,7 +156,8 @@ class DeviceManager:
         taken = {keys["name"] for keys in nics.values() if keys.get("name")}
         taken |= {value for device in nics if (value := config.get(f"volatile.{device}.name"))}
         for device, keys in nics.items():
-            if not keys.get("hwaddr") and not config.get(f"volatile.{device}.hwaddr"):
+            has_own = keys.get("nictype") not in _WITH_PARENTS_ADDRESS
+            if has_own and not keys.get("hwaddr") and not config.get(f"volatile.{device}.hwaddr"):
                 found[f"volatile.{device}.hwaddr"] = random_hwaddr()
             if not keys.get("name") and not config.get(f"volatile.{device}.name"):
                 free = next(f"eth{n}" for n in range(len(taken) + 1) if f"eth{n}" not in taken)
@@ -177,10 +192,27 @@ class DeviceManager:
         for device, keys in devices.items():
             if only is None or device in only:
                 context = Context(
-                    name=device, device=keys, config=whole, instance=found.instance, network=self._network_of(keys)
+                    name=device,
+                    device=keys,
+                    config=whole,
+                    instance=found.instance,
+                    network=self._network_of(keys),
+                    addresses=self._addresses(project, name, device, keys),
                 )
-                found.add(context, registry.find(keys).start(context))
+                found.add(context, registry.find(keys).start(context, self._host))
         return found
+
+    def _addresses(self, project: str, name: str, device: str, keys: Mapping[str, str]) -> dict[str, str]:
+        """Return the addresses that a NIC is held to and has not been configured with."""
+        if keys.get("type") != "nic" or not keys.get("network"):
+            return {}
+        wanted = [
+            family
+            for family in ("ipv4", "ipv6")
+            if NIC_BRIDGED.is_true(keys, f"security.{family}_filtering") and not keys.get(f"{family}.address")
+        ]
+        nic = (project, name, device)
+        return {family: self._networks.reserve_address(keys["network"], nic, family) for family in wanted}
 
     def _network_of(self, device: Mapping[str, str]) -> Mapping[str, str] | None:
         if device.get("type") != "nic" or not device.get("network"):
@@ -191,23 +223,38 @@ class DeviceManager:
             raise BadRequest(error.message) from error
 
     def attach(self, prepared: Prepared, pid: int) -> None:
-        """Make what devices need on the host, NICs among it, for a container whose init does not run yet.
+        """Make what devices need on the host, NICs among it, for a container whose init does not run yet; all or none.
 
         Args:
             prepared: from `start`.
             pid: of its PID 1, in whose network namespace NICs are made.
 
         Raises:
-            PylxcError: one cannot be had; `stop` removes the others.
+            PylxcError: one cannot be had.
         """
-        for context, run in prepared.devices():
-            self._make_known(prepared, run)
-            registry.find(context.device).attach(replace(context, pid=pid), run, self._host)
+        with Reverter() as revert:
+            for context, run in prepared.devices():
+                live = replace(context, pid=pid)
+                revert.add(self._forget, prepared.project, prepared.name, live)
+                self._make_known(prepared.project, prepared.name, live)
+                driver = registry.find(context.device)
+                driver.attach(live, run, self._host)
+                revert.add(driver.detach, live, self._host)
+            revert.success()
 
     def started(self, prepared: Prepared, pid: int) -> None:
         """Make what devices need of a container that runs; arguments and errors as `attach` has them."""
         for context, run in prepared.devices():
             registry.find(context.device).started(replace(context, pid=pid), run, self._host)
+
+    def resume(self, project: str, name: str, context: Context) -> None:
+        """Take up again what the daemon itself does for a device of a container that has run on without it.
+
+        Raises:
+            PylxcError: it cannot be.
+        """
+        whole = self._whole(project, name, context)
+        registry.find(context.device).resume(whole, self._host)
 
     def update(self, project: str, name: str, before: Context, after: Context) -> None:
         """Change a device of a running container in place.
@@ -215,7 +262,16 @@ class DeviceManager:
         Raises:
             PylxcError: it cannot be; all is as it was.
         """
-        registry.find(after.device).update(before, after, self._host)
+        old, new = self._whole(project, name, before), self._whole(project, name, after)
+        with Reverter() as revert:
+            revert.add(self._make_known, project, name, old)
+            self._make_known(project, name, new)
+            registry.find(after.device).update(old, new, self._host)
+            revert.success()
+
+    def _whole(self, project: str, name: str, context: Context) -> Context:
+        addresses = self._addresses(project, name, context.name, context.device)
+        return replace(context, network=self._network_of(context.device), addresses=addresses)
 
     def detach(self, project: str, name: str, context: Context) -> None:
         """Take from the host what a device of a container had there that runs on without it.
@@ -224,14 +280,19 @@ class DeviceManager:
             PylxcError: the kernel refuses.
         """
         registry.find(context.device).detach(context, self._host)
-        self._forget(project, name, context.name, context.device, context.config)
+        self._forget(project, name, context)
 
-    def _make_known(self, prepared: Prepared, run: RunConfig) -> None:
-        for nic in run.nics:
-            if nic.network:
-                # An instance of another project is PROJECT_NAME in DNS: no other instance can be called so.
-                host = Host(hwaddr=nic.hwaddr, name=prepared.instance, ipv4=nic.ipv4, ipv6=nic.ipv6)
-                self._networks.set_host(nic.network, (prepared.project, prepared.name, nic.device), host)
+    def _make_known(self, project: str, name: str, context: Context) -> None:
+        device = context.device
+        if device.get("type") == "nic" and device.get("network"):
+            # An instance of another project is PROJECT_NAME in DNS: no other instance can be called so.
+            host = Host(
+                hwaddr=(device.get("hwaddr") or context.volatile("hwaddr")).lower(),
+                name=storage_name(project, name),
+                ipv4=context.address("ipv4"),
+                ipv6=context.address("ipv6"),
+            )
+            self._networks.set_host(device["network"], (project, name, context.name), host)
 
     def stop(self, project: str, name: str, devices: Devices, volatile: Mapping[str, str]) -> None:
         """Take from the host what the devices of a container had there. Never raises: what fails is logged.
@@ -249,8 +310,8 @@ class DeviceManager:
             try:
                 context = Context(name=device, device=keys, config=volatile, instance=instance)
                 registry.find(keys).detach(context, self._host)
-                if not any(keys.get(f"{family}.address") for family in ("ipv4", "ipv6")):
-                    self._forget(project, name, device, keys, volatile)
+                if not any(keys.get(key) for key in _KEEP_ADDRESS):
+                    self._forget(project, name, context)
             except (PylxcError, OSError) as error:
                 log.warning("Failed removing device %s of instance %s: %s", device, name, error)
 
@@ -258,16 +319,33 @@ class DeviceManager:
         """Forget devices for good: the instance is deleted or renamed, or they are. Arguments as `stop` has them."""
         for device, keys in devices.items():
             try:
-                self._forget(project, name, device, keys, volatile)
+                self._forget(project, name, Context(name=device, device=keys, config=volatile))
             except (PylxcError, OSError) as error:
                 log.warning("Failed removing device %s of instance %s: %s", device, name, error)
 
-    def _forget(
-        self, project: str, name: str, device: str, keys: Mapping[str, str], volatile: Mapping[str, str]
-    ) -> None:
-        if keys.get("type") == "nic" and keys.get("network"):
-            hwaddr = keys.get("hwaddr") or volatile.get(f"volatile.{device}.hwaddr", "")
-            self._networks.forget_host(keys["network"], (project, name, device), hwaddr.lower())
+    def _forget(self, project: str, name: str, context: Context) -> None:
+        device = context.device
+        if device.get("type") == "nic" and device.get("network"):
+            hwaddr = device.get("hwaddr") or context.volatile("hwaddr")
+            self._networks.forget_host(device["network"], (project, name, context.name), hwaddr.lower())
+
+    def sweep(self, running: Mapping[str, Devices]) -> None:
+        """Remove rules of NICs that are gone; `running` are the devices of containers that run, by instance key.
+
+        Raises:
+            Unavailable: the firewall cannot be reached.
+        """
+        self._networks.firewall.sweep("nic", {f"{key}.{name}" for key, devices in running.items() for name in devices})
+
+    def _has_others(self, context: Context) -> bool:
+        with self._db.reading() as session:
+            rows = instances.with_devices(session)
+        return any(
+            (storage_name(row.project.name, row.name), name) != (context.instance, context.name)
+            and all(each["device"].get(key) == context.device.get(key) for key in ("parent", "vlan"))
+            for row in rows
+            for name, each in row.attached.items()
+        )
 
 
 def _refuse_same_names(devices: Devices, config: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ from pylxc.db import instances
 from pylxc.db.engine import Database
 from pylxc.drivers.device import registry
 from pylxc.drivers.device.driver import Context
+from pylxc.errors import PylxcError
 from pylxc.paths import Paths
 from pylxc.revert import Reverter
 from pylxc.runtime import hotplug
@@ -17,6 +19,8 @@ from pylxc.services.instances import attached as had
 from pylxc.services.instances.attached import Attached
 from pylxc.services.instances.devices import DeviceManager, Prepared
 from pylxc.services.instances.expand import Record, is_of_run
+
+log = logging.getLogger(__name__)
 
 Devices = Mapping[str, Mapping[str, str]]
 
@@ -53,6 +57,20 @@ class Hotplug:
         changes = compare(has, wanted.expanded_devices)
         if changes.taken or changes.given or changes.updated:
             _Change(self._db, self._paths, self._runtime, self._devices, wanted, running, has).make(changes)
+
+    def resume(self, found: Record) -> None:
+        """Take up again what the daemon itself does for the devices of a container that has run on without it."""
+        running = self._runtime.get(found.key)
+        with self._db.reading() as session:
+            has = had.from_json(instances.get(session, found.project, found.name).attached)
+        for name, each in has.items():
+            config = {**found.expanded_config, **each.volatile}
+            pid = running.pid if running else 0
+            context = Context(name=name, device=each.device, config=config, instance=found.key, pid=pid)
+            try:
+                self._devices.resume(found.project, found.name, context)
+            except PylxcError as error:
+                log.error("Failed taking up device %s of instance %s: %s", name, found.key, error)
 
 
 def compare(has: had.Attachments, wanted: Devices) -> Changes:
@@ -113,8 +131,8 @@ class _Change:
                 self._take(name)
             self._doubt((), new)
             for name in changes.given:
-                revert.add(self._take, name)
                 self._give(prepared.only(name), new[name])
+                revert.add(self._take, name)
             for name in changes.updated:
                 before = self._has[name]
                 revert.add(self._update, name, before.device)
@@ -143,11 +161,16 @@ class _Change:
 
     def _give(self, prepared: Prepared, each: Attached) -> None:
         (name,) = prepared.names
-        self._allow(self._has | {name: each})
-        self._devices.attach(prepared, self._pid)
-        if prepared.mounts or prepared.nodes:
-            hotplug.plug(self._runtime.spawn, self._run_dir, prepared.mounts, prepared.nodes)
-        self._devices.started(prepared, self._pid)
+        with Reverter() as revert:
+            revert.add(self._allow, dict(self._has))
+            self._allow(self._has | {name: each})
+            self._devices.attach(prepared, self._pid)
+            revert.add(self._devices.detach, self._project, self._name, self._context(name, each))
+            if each.targets:
+                hotplug.plug(self._runtime.spawn, self._run_dir, prepared.mounts, prepared.nodes)
+                revert.add(hotplug.unplug, self._runtime.spawn, self._run_dir, each.targets)
+            self._devices.started(prepared, self._pid)
+            revert.success()
 
     def _give_back(self, name: str, each: Attached) -> None:
         if name not in self._has:

@@ -280,11 +280,16 @@ class Lifecycle:
             self._reach(found)
             try:
                 self._hotplug.apply(found)
+                self._hotplug.resume(found)
             except PylxcError as error:
                 log.error("Failed bringing the devices of instance %s in line: %s", key, error)
         over = {key for key, _ in self._early or ()}
         with self._db.reading() as session:
             left = [record(row) for row in instances.with_devices(session)]
+        try:
+            self._devices.sweep({found.key: found.expanded_devices for found in left if found.key in running})
+        except PylxcError as error:
+            log.warning("Failed removing rules of network devices that are gone: %s", error)
         for found in left:
             if found.key not in running and found.key not in over:
                 self._forget_start(found)
@@ -342,12 +347,16 @@ class Lifecycle:
             container = spec.build(found, self._paths, f"{volume}/rootfs", idmap, cpus, parts)
             self._record_start(found, idmap, parts)
             revert.add(self._record_stop, project, name)
-            revert.add(self._stop_devices, found, attached.of(parts))
             run = _Run(cpus)
             with self._guard:
                 self._runs[key] = run
             revert.add(self._forget, key)
-            pid = self._runtime.start(container, lambda pid: self._devices.attach(parts, pid))
+
+            def attach(pid: int) -> None:
+                self._devices.attach(parts, pid)
+                revert.add(self._stop_devices, found, attached.of(parts))
+
+            pid = self._runtime.start(container, attach)
             revert.add(self._stop_at_once, key, run)
             self._devices.started(parts, pid)
             revert.success()

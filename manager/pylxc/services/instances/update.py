@@ -17,7 +17,7 @@ from pylxc.paths import storage_name
 from pylxc.revert import Reverter
 from pylxc.services import etag
 from pylxc.services.events import EventBus
-from pylxc.services.instances import checks, cloud_init, idmap
+from pylxc.services.instances import checks, cloud_init, duplicates, idmap
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.instances.expand import (
     INSTANCE_ID,
@@ -123,7 +123,7 @@ class Updater:
         after = []
         for old, row in zip(before, rows, strict=True):
             try:
-                self._check_root(old, record(row))
+                self._check_root(session, old, record(row))
             except BadRequest as error:
                 raise BadRequest(f"Instance {old.name!r}: {error.message}", hint=error.hint) from error
             row.config = self._with_volatile(session, old, record(row))
@@ -147,7 +147,7 @@ class Updater:
                     scope = projects.scope(row.project, "profiles")
                     instances.set_profiles(session, row, profiles.named(session, scope, wanted.profiles))
                 after = record(row)
-                self._check_root(before, after)
+                self._check_root(session, before, after)
                 row.config = self._with_volatile(session, before, after)
                 after = record(row)
             with Reverter() as revert:
@@ -188,8 +188,10 @@ class Updater:
             scope = projects.scope_name(session, before.project, "profiles")
             profiles.named(session, scope, wanted.profiles)
 
-    def _check_root(self, before: Record, after: Record) -> None:
+    def _check_root(self, session: Session, before: Record, after: Record) -> None:
         self._check_expanded(after)
+        if after.expanded_devices != before.expanded_devices:
+            duplicates.refuse(session, after)
         pool = after.pool
         if pool != before.pool:
             raise BadRequest(f'Cannot update root disk device pool name to "{pool}"')

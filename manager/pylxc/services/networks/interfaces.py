@@ -19,8 +19,9 @@ class Interfaces:
         self._netlink = netlink
 
     def unmanaged(self) -> list[tuple[str, str]]:
-        """Return (name, type) of every interface that may be a network: all but instances' veths."""
-        return [(link.name, _kind(link)) for link in self._netlink.links() if not link.name.startswith("veth")]
+        """Return (name, type) of every interface that may be a network: all but instances' veths and their limits."""
+        links = [link for link in self._netlink.links() if not link.name.startswith("veth") and link.kind != "ifb"]
+        return [(link.name, _kind(link)) for link in links]
 
     def delete_orphans(self, bridge: str, used: set[str]) -> None:
         """Delete from a bridge the veths of containers that are gone: those of our naming that are not in `used`."""

@@ -57,6 +57,7 @@ class Networks:
         self._broken: dict[str, str] = {}
         self._changing = threading.RLock()
         self.forwards = Forwards(db, self.redirects, events, self._changing)
+        self._promised: dict[tuple[str, str], dict[str, str]] = {}
         self._keeper: Keeper | None = None
         self._guard: Guard | None = None
 
@@ -399,12 +400,43 @@ class Networks:
         """Make an instance's NIC known to a network's DHCP and DNS; `nic` is (project, instance, device)."""
         self._driver_of(network).set_host(_host_key(*nic), host)
 
+    def reserve_address(self, network: str, nic: tuple[str, str, str], family: str) -> str:
+        """Return an address that an instance's NIC can have for good: the one that it had, or a free one.
+
+        Args:
+            network: a managed network.
+            nic: (project, instance, device).
+            family: ipv4 or ipv6.
+
+        Returns:
+            Empty where the network hands out no addresses of the family by DHCP.
+
+        Raises:
+            BadRequest: all addresses are taken.
+        """
+        key = _host_key(*nic)
+        with self._db.reading() as session:
+            row = networks.get(session, network)
+        driver = self._driver(row)
+        with self._changing:
+            had = driver.hosts().get(key)
+            if had is not None and getattr(had, family):
+                return str(getattr(had, family))
+            taken = {getattr(host, family) for host in driver.hosts().values()}
+            taken |= {lease.address for lease in driver.leases() if not had or lease.hwaddr != had.hwaddr}
+            promised = self._promised.setdefault((network, family), {})
+            if key not in promised:
+                promised[key] = subnet.free_address(row.config, family, taken | set(promised.values()))
+            return promised[key]
+
     def forget_host(self, network: str, nic: tuple[str, str, str], hwaddr: str) -> None:
         """Forget an instance's NIC and end its leases; one that is not known, or no such network, is no error."""
         try:
             driver = self._driver_of(network)
         except NotFound:
             return
+        for family in ("ipv4", "ipv6"):
+            self._promised.get((network, family), {}).pop(_host_key(*nic), None)
         driver.forget_host(_host_key(*nic))
         if hwaddr:
             driver.release(hwaddr)
