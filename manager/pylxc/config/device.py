@@ -144,19 +144,20 @@ NIC_PHYSICAL = Table(
     (*_COMMON, _NICTYPE, _NETWORK, _PARENT, _NAME, _HWADDR, _MTU, _VLAN, _GVRP, *_MAAS, _boot_priority()),
 )  # fmt: skip
 
-_ROUTED_ADDRESSES = (
-    _address("ipv4", v.list_of(v.ipv4), "Addresses of the interface, with commas."),
-    _address("ipv6", v.list_of(v.ipv6), "Addresses of the interface, with commas."),
-    *(Key(name=f"{family}.gateway", type="string", default="auto", help="Whether a default gateway is set: auto, none.")
-      for family in ("ipv4", "ipv6")),
-    *(Key(name=f"{family}.host_table", type="integer", check=v.integer(0),
-          help="More routing tables of the host to put the routes in.") for family in ("ipv4", "ipv6")),
+_TABLES = tuple(
+    Key(name=f"{family}.host_table", type="integer", check=v.integer(0),
+        help="More routing tables of the host to put the routes in.") for family in ("ipv4", "ipv6")
 )  # fmt: skip
 
 NIC_ROUTED = Table(
     "device", "Device nic, routed",
     (
-        *_COMMON, _NICTYPE, _PARENT, _NAME, _HWADDR, _HOST_NAME, _MTU, _VLAN, _GVRP, *_ROUTED_ADDRESSES, *_ROUTES,
+        *_COMMON, _NICTYPE, _PARENT, _NAME, _HWADDR, _HOST_NAME, _MTU, _VLAN, _GVRP, *_ROUTES,
+        _address("ipv4", v.list_of(v.ipv4), "Addresses of the interface, with commas."),
+        _address("ipv6", v.list_of(v.ipv6), "Addresses of the interface, with commas."),
+        *(Key(name=f"{family}.gateway", type="string", check=v.one_of("auto", "none"), default="auto",
+              help="Whether a default gateway is set.") for family in ("ipv4", "ipv6")),
+        *_TABLES,
         Key(name="ipv4.host_address", type="address", check=v.ipv4, default="169.254.0.1", help="The host's address."),
         Key(name="ipv6.host_address", type="address", check=v.ipv6, default="fe80::1", help="The host's address."),
         *(Key(name=f"{family}.neighbor_probe", type="bool", check=v.boolean, default="true",
@@ -169,7 +170,13 @@ NIC_ROUTED = Table(
 NIC_IPVLAN = Table(
     "device", "Device nic, ipvlan",
     (
-        *_COMMON, _NICTYPE, _PARENT, _NAME, _MTU, _VLAN, _GVRP, *_ROUTED_ADDRESSES,
+        *_COMMON, _NICTYPE, _PARENT, _NAME, _MTU, _VLAN, _GVRP,
+        _address("ipv4", v.list_of(v.either(v.ipv4, v.ipv4_cidr)), "Addresses of the interface, with commas."),
+        _address("ipv6", v.list_of(v.either(v.ipv6, v.ipv6_cidr)), "Addresses of the interface, with commas."),
+        *(Key(name=f"{family}.gateway", type="string", check=v.either(v.one_of("auto", "none"), check),
+              unset="auto with mode l3s", help="auto or none; with mode l2 the address of the gateway.")
+          for family, check in (("ipv4", v.ipv4), ("ipv6", v.ipv6))),
+        *_TABLES,
         Key(name="mode", type="string", check=v.one_of("l2", "l3s"), default="l3s", help="Mode of the interface."),
     ),
 )  # fmt: skip

@@ -12,6 +12,7 @@ from pylxc.kernel.netlink import Link
 from pylxc.revert import Reverter
 
 _MODES = {"l2": 0, "l3s": 2}
+_L2_PREFIXES = {"ipv4": 24, "ipv6": 64}
 _FAMILIES = (("ipv4", 32, "0.0.0.0/0"), ("ipv6", 128, "::/0"))
 
 
@@ -29,6 +30,8 @@ class IpvlanDriver(DeviceDriver):
                 raise BadRequest(f"With mode=l3s {family}.gateway is auto or none")
             if not _is_l3(device) and gateway == "auto":
                 raise BadRequest(f"With mode=l2 {family}.gateway is an address")
+            if _is_l3(device) and "/" in device.get(f"{family}.address", ""):
+                raise BadRequest(f"With mode=l3s {family}.address has no prefix length")
 
     def start(self, context: Context, host: HostTools) -> RunConfig:
         """See `DeviceDriver`."""
@@ -97,4 +100,10 @@ def _is_l3(device: Mapping[str, str]) -> bool:
 
 
 def _addresses(device: Mapping[str, str]) -> list[tuple[str, int]]:
-    return [(address, bits) for family, bits, _ in _FAMILIES for address in nic.listed(device, f"{family}.address")]
+    """Return addresses with the lengths of their prefixes: in mode l2 they are of a subnet."""
+    found = []
+    for family, bits, _ in _FAMILIES:
+        for entry in nic.listed(device, f"{family}.address"):
+            address, _, prefix = entry.partition("/")
+            found.append((address, bits if _is_l3(device) else int(prefix or _L2_PREFIXES[family])))
+    return found
