@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pylxc.config.device import NIC_IPVLAN
 from pylxc.drivers.device import nic
@@ -62,7 +63,8 @@ class IpvlanDriver(DeviceDriver):
         loopback = host.netlink.get("lo").index
         for address, bits in _addresses(context.device):
             host.netlink.add_proxy(lower.index, address)
-            host.netlink.add_route(loopback, f"{address}/{bits}")
+            for table in _tables(context.device, address):
+                host.netlink.add_route(loopback, f"{address}/{bits}", **table)
 
     def _configure_inside(self, context: Context, name: str, host: HostTools) -> None:
         with host.netlink.inside(context.pid) as inside:
@@ -92,11 +94,18 @@ class IpvlanDriver(DeviceDriver):
             loopback = host.netlink.get("lo").index
             for address, bits in _addresses(context.device):
                 host.netlink.delete_proxy(lower.index, address)
-                host.netlink.delete_route(loopback, f"{address}/{bits}")
+                for table in _tables(context.device, address):
+                    host.netlink.delete_route(loopback, f"{address}/{bits}", **table)
 
 
 def _is_l3(device: Mapping[str, str]) -> bool:
     return NIC_IPVLAN.value(device, "mode") == "l3s"
+
+
+def _tables(device: Mapping[str, str], address: str) -> list[dict[str, Any]]:
+    """Return the routing tables that lead to an address, as `Netlink.add_route` takes them: the main one first."""
+    more = device.get("ipv6.host_table" if ":" in address else "ipv4.host_table")
+    return [{}, {"table": int(more)}] if more else [{}]
 
 
 def _addresses(device: Mapping[str, str]) -> list[tuple[str, int]]:
