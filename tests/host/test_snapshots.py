@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.daemon import ApiError, Daemon, unique
+from tests.support.clock import Clock
+from tests.support.daemon import POOL_ONLY, ApiError, Daemon, unique
+from tests.support.wait import until
 
 NEVER = "0001-01-01T00:00:00Z"
 
@@ -149,3 +152,31 @@ def test_the_daemon_dies_in_the_middle(host: Daemon, guest: str) -> None:
     host.start()
     assert snapshots(host, guest) == ["s0"]
     assert host.command("file", "pull", f"{guest}/root/note", "-").stdout == "before\n"
+
+
+def test_on_schedule(make_daemon: Callable[..., Daemon], busybox_files: list[str]) -> None:
+    """The real daemon takes and removes snapshots by a clock that the test sets."""
+    daemon = make_daemon()
+    clock = Clock(daemon)
+    daemon.start()
+    daemon.command("admin", "init", "--preseed", input=json.dumps(POOL_ONLY))
+    daemon.import_image("busybox", busybox_files)
+    hourly = "snapshots.schedule=@hourly"
+    daemon.command("launch", "busybox", "runs", "-c", hourly, "-c", "snapshots.expiry=90M")
+    daemon.command("init", "busybox", "stopped", "-c", hourly)
+    daemon.command("init", "busybox", "both", "-c", hourly, "-c", "snapshots.schedule.stopped=true")
+    daemon.command("init", "busybox", "starts", "-c", "snapshots.schedule=@startup, @never")
+    clock.advance(minutes=61)
+    until(lambda: snapshots(daemon, "runs") and snapshots(daemon, "both"), "snapshots are taken")
+    assert (snapshots(daemon, "runs"), snapshots(daemon, "both")) == (["snap0"], ["snap0"])
+    daemon.command("start", "starts")
+    assert snapshots(daemon, "starts") == ["snap0"]
+    daemon.stop()
+    daemon.start()
+    clock.advance(minutes=60)
+    until(lambda: len(snapshots(daemon, "both")) > 1, "one more is taken after a restart")
+    until(lambda: "snap1" in snapshots(daemon, "runs"), "here as well")
+    clock.advance(minutes=31)
+    until(lambda: "snap0" not in snapshots(daemon, "runs"), "the first one expires")
+    assert snapshots(daemon, "stopped") == []
+    assert snapshots(daemon, "starts") == ["snap0"]

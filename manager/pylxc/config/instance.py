@@ -130,9 +130,9 @@ _SECURITY = (
 )  # fmt: skip
 
 _SNAPSHOTS = (
-    Key(name="snapshots.schedule", type="schedule", check=v.schedule, acts=False, live=True,
+    Key(name="snapshots.schedule", type="schedule", check=v.schedule, live=True,
         help="When to take snapshots: cron fields, or @hourly, @daily, ... with commas."),
-    Key(name="snapshots.schedule.stopped", type="bool", check=v.boolean, acts=False, default="false", live=True,
+    Key(name="snapshots.schedule.stopped", type="bool", check=v.boolean, default="false", live=True,
         help="Whether a stopped instance is snapshotted on schedule too."),
     Key(name="snapshots.pattern", type="template", default="snap%d", live=True,
         help="Name of snapshots that were given none."),

@@ -26,6 +26,7 @@ from pylxc.services.instances.exec import InstanceExec
 from pylxc.services.instances.files import InstanceFiles
 from pylxc.services.instances.metadata import InstanceMetadataFiles
 from pylxc.services.instances.service import Instances
+from pylxc.services.instances.snapshot_schedule import TAKE as SNAPSHOTS_TAKE
 from pylxc.services.networks.service import Networks
 from pylxc.services.operations import Operations
 from pylxc.services.profiles import Profiles
@@ -74,6 +75,7 @@ class Assembly:
             events=events,
             guests=guests,
             server=server,
+            clock=clock,
             first_use=self._first_use,
         )
         profiles = Profiles(self._database, devices, events, instances.updater)
@@ -139,6 +141,9 @@ class Assembly:
         upkeep = self.services.images.upkeep
         for project, interval in upkeep.intervals().items():
             yield Job(name=f"images-update/{project}", interval=interval, run=partial(upkeep.update, project))
+        minute, schedule = dt.timedelta(minutes=1), self.services.instances.schedule
+        yield Job(name=SNAPSHOTS_TAKE, interval=minute, run=schedule.take)
+        yield Job(name="snapshots-expire", interval=minute, run=schedule.expire)
         yield Job(name="images-expire", interval=dt.timedelta(hours=1), run=upkeep.expire)
 
     def close(self) -> None:

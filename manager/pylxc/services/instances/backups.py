@@ -161,7 +161,7 @@ class Backups:
                 )
                 session.add(row)
             with Reverter() as revert:
-                revert.add(self._drop, row.id)
+                revert.add(self.drop, row.id)
                 self._write_file(found, options, self._path(row.id), operation)
                 with self._db.transaction() as session:
                     rows.get(session, project, name, backup, state="creating").state = "created"
@@ -282,12 +282,13 @@ class Backups:
         def run(_operation: Operation) -> None:
             with self._db.reading() as session:
                 row = rows.get(session, project, name, backup)
-            self._drop(row.id)
+            self.drop(row.id)
             self._tell("deleted", project, name, backup)
 
         return self._start("Deleting backup", project, name, backup, run)
 
-    def _drop(self, row_id: int) -> None:
+    def drop(self, row_id: int) -> None:
+        """Remove a backup's file and row, by the row's id; none is no error."""
         with suppress(FileNotFoundError):
             os.unlink(self._path(row_id))
         with self._db.transaction() as session:

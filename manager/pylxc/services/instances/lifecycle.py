@@ -70,6 +70,9 @@ class Lifecycle:
 
     Args:
         remove: deletes an ephemeral instance that has stopped.
+
+    Attributes:
+        on_start: called with an instance that somebody has started.
     """
 
     def __init__(  # noqa: PLR0913 - one collaborator each
@@ -102,6 +105,7 @@ class Lifecycle:
         self._early: list[tuple[str, ContainerExit]] | None = []
         self._guard = threading.Lock()
         self._keepers: dict[str, int] = {}
+        self.on_start: Callable[[Record], None] = lambda _found: None
 
     def status(self, key: str) -> str:
         """Return Running, Frozen or Stopped."""
@@ -119,8 +123,9 @@ class Lifecycle:
         key = storage_name(project, name)
         self.settle(key)
         with self._locks.hold(key, "start"):
-            self._start(project, name)
+            found = self._start(project, name)
         self._tell("started", project, name)
+        self.on_start(found)
 
     def stop(self, project: str, name: str, *, force: bool, timeout: float | None) -> None:
         """Stop an instance; returns when all of it is cleared away, an ephemeral one deleted.
@@ -146,8 +151,9 @@ class Lifecycle:
         key = storage_name(project, name)
         with self._locks.hold(key, "restart"):
             self._stop(key, force=force, timeout=timeout)
-            self._start(project, name)
+            found = self._start(project, name)
         self._tell("restarted", project, name)
+        self.on_start(found)
 
     def freeze(self, project: str, name: str) -> None:
         """Pause every process of an instance.
@@ -323,7 +329,7 @@ class Lifecycle:
                 return
         self._clear_away(key, ended)
 
-    def _start(self, project: str, name: str) -> None:
+    def _start(self, project: str, name: str) -> Record:
         key = storage_name(project, name)
         if self._runtime.get(key) is not None:
             raise BadRequest("The instance is already running")
@@ -360,6 +366,7 @@ class Lifecycle:
             revert.add(self._stop_at_once, key, run)
             self._devices.started(parts, pid)
             revert.success()
+        return found
 
     def _stop_at_once(self, key: str, run: _Run) -> None:
         run.stopping = True

@@ -10,6 +10,7 @@ from typing import Any
 from pylxc.config.instance import INSTANCE
 from pylxc.db import instances
 from pylxc.db.engine import Database
+from pylxc.db.models import Clock
 from pylxc.errors import BadRequest, NotSupported, PylxcError
 from pylxc.paths import Paths, storage_name
 from pylxc.revert import Reverter
@@ -34,6 +35,7 @@ from pylxc.services.instances.move import Mover
 from pylxc.services.instances.publish import Publisher
 from pylxc.services.instances.remove import Remover, check_free
 from pylxc.services.instances.render import etag_fields, full, render
+from pylxc.services.instances.snapshot_schedule import SnapshotSchedule
 from pylxc.services.instances.snapshots import Snapshots
 from pylxc.services.instances.state import States
 from pylxc.services.instances.templates import Templates
@@ -72,6 +74,7 @@ class Instances:
         events: EventBus,
         guests: Guests,
         server: Server,
+        clock: Clock,
         first_use: Callable[[], None],
     ) -> None:
         """`first_use` sets up storage and network on a server that has no pool; called before its first instance."""
@@ -150,6 +153,8 @@ class Instances:
             snapshots=self.snapshots,
             creator=self._creator,
         )
+        self.schedule = SnapshotSchedule(db, self.snapshots, self.backups, self._lifecycle, clock)
+        self._lifecycle.on_start = self.schedule.started
 
     # Reading
 
