@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pylxc.client import codec
 from pylxc.client.http import quote, with_query
-from pylxc.errors import Cancelled, Internal, PylxcError, for_status
+from pylxc.errors import Cancelled, Internal, PylxcError, Unavailable, for_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Operation:
 
         Raises:
             Cancelled: somebody cancelled it.
+            Unavailable: the server stops before that.
             PylxcError: it failed; the text is the server's.
         """
         if not self.done:
@@ -70,6 +71,8 @@ class Operation:
             if response.status >= 400:
                 raise for_status(response.status, str(envelope.get("error", "")))
             self.data = envelope["metadata"]
+            if not self.done:
+                raise Unavailable("The server is stopping, and does not wait for the operation any more")
         return self.check()
 
     def check(self) -> Operation:
