@@ -39,6 +39,7 @@ class Operation:
     Attributes:
         id: a UUID.
         project: the project it belongs to, "" for none.
+        passive: see `Operations.start`.
         cancelled: set when its user has asked for the end; long work calls `check_cancelled` now and then.
     """
 
@@ -50,6 +51,7 @@ class Operation:
         resources: Mapping[str, Sequence[str]],
         class_: str,
         may_cancel: bool,
+        passive: bool,
         metadata: Mapping[str, Any],
         sockets: Sequence[str],
         connect: Connect | None,
@@ -62,6 +64,7 @@ class Operation:
         self.cancelled = threading.Event()
         self.finished_at: float | None = None
         self.may_cancel = may_cancel
+        self.passive = passive
         self._resources = {kind: list(urls) for kind, urls in resources.items()}
         self._metadata = dict(metadata)
         self._created_at = self._updated_at = now()
@@ -237,6 +240,7 @@ class Operations:
         class_: str = "task",
         on_cancel: Callable[[], None] | None = None,
         cancellable: bool = False,
+        passive: bool = False,
         metadata: Mapping[str, Any] | None = None,
         sockets: Sequence[str] = (),
         connect: Connect | None = None,
@@ -252,6 +256,7 @@ class Operations:
             class_: task, websocket or token.
             on_cancel: called when the user cancels, from the canceller's thread; makes it cancellable.
             cancellable: `run` looks at `check_cancelled` and needs no `on_cancel`.
+            passive: `run` changes nothing: the server does not wait for it when it stops.
             metadata: JSON-ready, there from the start.
             sockets: names of the websockets it takes ("0", "control"); their secrets go to metadata.fds.
             connect: gets each websocket, see `Connect`.
@@ -265,6 +270,7 @@ class Operations:
             resources=resources,
             class_=class_,
             may_cancel=cancellable or on_cancel is not None or class_ == "token",
+            passive=passive,
             metadata=metadata or {},
             sockets=sockets,
             connect=connect,
@@ -336,7 +342,7 @@ class Operations:
         """
         with self._lock:
             self._closing = True
-            running = [op for op in self._operations.values() if op.class_ == "task"]
+            running = [op for op in self._operations.values() if op.class_ == "task" and not op.passive]
         deadline = time.monotonic() + timeout
         return sum(not operation.wait(max(0.0, deadline - time.monotonic())) for operation in running)
 
