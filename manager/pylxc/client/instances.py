@@ -103,6 +103,19 @@ class Instances:
         """Stop an instance; see `set_state`."""
         return self.set_state(name, "stop", timeout=timeout, force=force)
 
+    def wait(self, name: str, condition: str, *, timeout: int = 60) -> Operation:
+        """Wait until an instance is ready (extension pylxc_wait).
+
+        Args:
+            name: the instance.
+            condition: "running", "stopped", "network", "ip", "ipv4", "ipv6", "port:22", "port:53/udp", "exec", "boot".
+            timeout: seconds, -1 for ever.
+
+        Returns:
+            The operation; when the time was up, it fails with `timed_out` in its metadata.
+        """
+        return self._client.start("POST", self.url(name, "wait"), {"condition": condition, "timeout": timeout})
+
     def exec(
         self,
         name: str,

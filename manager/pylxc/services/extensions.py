@@ -39,6 +39,7 @@ PYLXC = (
     "pylxc_recipes",
     "pylxc_remote_images",
     "pylxc_version",
+    "pylxc_wait",
 )
 
 NAMES: tuple[str, ...] = (*LXD.split(), *PYLXC)

@@ -97,6 +97,13 @@ class InstanceStatePut(TypedDict, total=False):
     stateful: bool
 
 
+class InstanceWaitPost(TypedDict, total=False):
+    """Body of POST /1.0/instances/NAME/wait (pylxc_wait). `timeout` in seconds, -1 waits for ever."""
+
+    condition: str
+    timeout: int
+
+
 class InstancesPut(TypedDict, total=False):
     """Body of PUT /1.0/instances: a state change of all of them."""
 

@@ -40,6 +40,7 @@ from pylxc.services.instances.snapshots import Snapshots
 from pylxc.services.instances.state import States
 from pylxc.services.instances.templates import Templates
 from pylxc.services.instances.update import Updater, changed_keys
+from pylxc.services.instances.wait import Wait
 from pylxc.services.operations import Operation, Operations
 from pylxc.services.rendering.renderer import Renderer
 from pylxc.services.server import Server
@@ -112,6 +113,15 @@ class Instances:
             locks=self._locks,
             lifecycle=self._lifecycle,
             renderer=self._renderer,
+        )
+        self.wait = Wait(
+            db=db,
+            paths=paths,
+            runtime=runtime,
+            lifecycle=self._lifecycle,
+            operations=operations,
+            events=events,
+            locks=self._locks,
         )
         self._mover = Mover(db, storage)
         self.publisher = Publisher(
