@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 from collections.abc import Callable
 
 from tests.support.daemon import ROOT, Daemon
@@ -48,3 +49,23 @@ def test_on_your_lan(make_daemon: Callable[..., Daemon], busybox_files: list[str
         assert (lan.addresses("eth0"), lan.routes("eth0")) == before
     finally:
         lan.close()
+
+
+def test_waiting(make_daemon: Callable[..., Daemon], busybox_files: list[str]) -> None:
+    daemon = make_daemon()
+    daemon.start()
+    image = daemon.import_image("busybox", busybox_files)
+    daemon.command("admin", "init", "--auto")
+    daemon.command("network", "create", "br1", "ipv4.address=10.213.7.1/24", "ipv6.address=none")
+    background = []
+    for words in commands("Waiting until it is ready"):
+        known = [image if word.startswith("recipe:") else word for word in words]
+        if known[-1] == "&":
+            background.append(subprocess.Popen(daemon.command_line(*known[:-1]), env=daemon.env))
+        else:
+            daemon.command(*known)
+    addresses = daemon.request("GET", "/1.0/instances/c02/state")["network"]["eth0"]["addresses"]
+    assert "10.213.7.30" in [address["address"] for address in addresses]
+    for process in background:
+        process.terminate()
+        process.wait(20)

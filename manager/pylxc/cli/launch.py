@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pylxc.cli.edit import assignments, stdin_text
 from pylxc.cli.grammar import Args, Command, Option, UsageError
+from pylxc.cli.wait import CONDITIONS, SECONDS, wait
 from pylxc.client.http import quote
 from pylxc.errors import BadRequest, NotFound
 
@@ -39,24 +40,17 @@ def _source(session: Session, image: str) -> dict[str, Any]:
 
 def _add_devices(session: Session, args: Args, body: dict[str, Any], command: Command) -> None:
     devices: dict[str, dict[str, str]] = dict(body.get("devices") or {})
-    if args.lan:
-        bridge = _lan_bridge(session)
-        body["profiles"] = [*(body.get("profiles") or ([] if args.no_profiles else ["default"])), LAN]
-        if bridge != BRIDGE:
-            devices["eth0"] = {"type": "nic", "name": "eth0", "nictype": "bridged", "parent": bridge}
     if args.lan and args.network:
         raise UsageError("--lan and --network say different things", command)
+    if args.lan:
+        _put_on_lan(session, args, body, devices)
     if args.network:
-        network = session.client.networks.get(args.network)
-        if network["managed"]:
-            nic = {"type": "nic", "name": "eth0", "network": args.network}
-        else:
-            nictype = "bridged" if network["type"] == "bridge" else "macvlan"
-            nic = {"type": "nic", "name": "eth0", "nictype": nictype, "parent": args.network}
-        devices["eth0"] = nic
+        devices["eth0"] = _nic_on(session, args.network)
     if args.storage:
         session.client.storage_pools.get(args.storage)
         devices["root"] = devices.get("root", {}) | {"type": "disk", "path": "/", "pool": args.storage}
+    if args.ip:
+        _add_address(session, devices, body.get("profiles"), args.ip)
     for entry in args.device:
         name, comma, setting = entry.partition(",")
         if not comma:
@@ -66,6 +60,36 @@ def _add_devices(session: Session, args: Args, body: dict[str, Any], command: Co
         devices[name] = devices[name] | assignments([setting])
     if devices:
         body["devices"] = devices
+
+
+def _put_on_lan(session: Session, args: Args, body: dict[str, Any], devices: dict[str, dict[str, str]]) -> None:
+    bridge = _lan_bridge(session)
+    body["profiles"] = [*(body.get("profiles") or ([] if args.no_profiles else ["default"])), LAN]
+    if bridge != BRIDGE:
+        devices["eth0"] = {"type": "nic", "name": "eth0", "nictype": "bridged", "parent": bridge}
+
+
+def _nic_on(session: Session, name: str) -> dict[str, str]:
+    """Return a device on a network or on an interface of the host."""
+    network = session.client.networks.get(name)
+    if network["managed"]:
+        return {"type": "nic", "name": "eth0", "network": name}
+    nictype = "bridged" if network["type"] == "bridge" else "macvlan"
+    return {"type": "nic", "name": "eth0", "nictype": nictype, "parent": name}
+
+
+def _add_address(
+    session: Session, devices: dict[str, dict[str, str]], profiles: list[str] | None, address: str
+) -> None:
+    """Give the first NIC of an instance that is to be made an address of its own."""
+    every: dict[str, dict[str, str]] = {}
+    for profile in ["default"] if profiles is None else profiles:
+        every |= session.client.profiles.get(profile)["devices"]
+    every |= devices
+    found = sorted(name for name, device in every.items() if device.get("type") == "nic")
+    if not found:
+        raise BadRequest("There is no network interface that could have this address", hint="add one by --network")
+    devices[found[0]] = every[found[0]] | {"ipv6.address" if ":" in address else "ipv4.address": address}
 
 
 def _lan_bridge(session: Session) -> str:
@@ -159,6 +183,8 @@ def _launch(session: Session, args: Args) -> None:
     if not session.quiet:
         print(f"Starting {name}", flush=True)
     session.wait(session.client.instances.start(name), f"Starting {name}")
+    for condition in args.wait:
+        wait(session, name, condition, args.wait_timeout)
     if args.console:
         from pylxc.cli.console import attach
 
@@ -170,6 +196,7 @@ _OPTIONS = (
     Option("-d", "--device", help="New key/value to apply to a specific device", kind="list"),
     Option("--empty", help="Create an empty instance"),
     Option("-e", "--ephemeral", help="Ephemeral instance"),
+    Option("--ip", help="Address that its (first) network interface always gets", kind="value"),
     Option("--lan", help="Put it on the host's own network, by the bridge br0 (profile lan)"),
     Option("-n", "--network", help="Network name", kind="value", complete="network"),
     Option("--no-profiles", help="Create the instance with no profiles applied"),
@@ -211,12 +238,18 @@ COMMANDS = (
                 implied="console",
                 choices=("console", "vga"),
             ),
+            Option("--wait", help=f"Wait until it is ready: {CONDITIONS}", kind="list"),
+            Option("--wait-timeout", help="Seconds to wait for each, -1 for ever", kind="int", default=SECONDS),
         ),
         details=_DETAILS,
         examples=(
             ("launch recipe:debian/12 c01", "Create and start an instance; the image is built on first use."),
             ("launch recipe:debian/12 c01 < config.yaml", "The same, configured by config.yaml."),
             ("launch recipe:debian/12 c01 --lan", "The same, as a machine of the host's own network."),
+            (
+                "launch recipe:debian/12 c01 -P 8080:80 --wait boot",
+                "With a port of the host; wait for it.",
+            ),
             ("launch recipe:debian/12 c01 -c limits.memory=1GiB -d root,size=10GiB", "The same, with limits."),
         ),
         complete=("image", ""),

@@ -54,6 +54,7 @@ TABLE: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "stop": ("state", "Stop instances", ()),
     "storage": ("storage", "Manage storage pools", ()),
     "version": ("version", "Show the versions of client and server", ()),
+    "wait": ("wait", "Wait until an instance is ready", ()),
 }
 HIDDEN = {"_complete": "completion"}
 
