@@ -14,7 +14,7 @@ from pylxc.db import images as rows
 from pylxc.db import projects
 from pylxc.db.engine import Database
 from pylxc.db.models import Clock, Image
-from pylxc.errors import BadRequest, Internal, PylxcError
+from pylxc.errors import BadRequest, Internal, NotFound, PylxcError
 from pylxc.services.events import EventBus
 from pylxc.services.images.pull import Puller
 from pylxc.services.images.remove import Remover
@@ -84,7 +84,7 @@ class Upkeep:
         An image that cannot be updated stays as it is and keeps no other from being updated.
 
         Raises:
-            Internal: some could not be updated; which and why is in the log.
+            Internal: some could not be updated, and should be tried again soon; which and why is in the log.
         """
         with self._db.reading() as session:
             images = [image for image in rows.of_project(session, project) if image.auto_update and _has_source(image)]
@@ -102,7 +102,9 @@ class Upkeep:
             except PylxcError as error:
                 operation.check_cancelled()
                 log.warning("Cannot update image %s, which stays as it is: %s", fingerprint[:12], error)
-                failed += 1
+                failed += not isinstance(
+                    error, NotFound
+                )  # what a place does not have any more it need not be asked soon
         if failed:
             raise Internal(f"{failed} of {len(images)} images could not be updated")
 
@@ -176,10 +178,11 @@ class Upkeep:
         if new == image.fingerprint:
             return new
         self._make_volumes(image.fingerprint, new)
-        if self._remover.remove(project, image.fingerprint, partial(_hand_over, new=new)):
-            self._events.lifecycle("image-refreshed", f"/1.0/images/{new}", project=project)
-        else:  # it was deleted meanwhile, and nobody wants another in its place
+        if not self._remover.remove(project, image.fingerprint, partial(_hand_over, new=new)):
+            # One of both was deleted meanwhile. Who deletes an image wants no other in its place.
             self._remover.remove(project, new, _is_left_over)
+            return image.fingerprint
+        self._events.lifecycle("image-refreshed", f"/1.0/images/{new}", project=project)
         return new
 
     def _make_volumes(self, old: str, new: str) -> None:
