@@ -78,6 +78,28 @@ def test_numbers_sort_by_value() -> None:
     assert sort_rows([["c10"], ["c9"]]) == [["c9"], ["c10"]]
 
 
+def test_long_lists_sort_as_short_ones() -> None:
+    texts = {
+        f"{prefix}{number * 7919 % 1009:x}{suffix}"
+        for number in range(300)
+        for prefix, suffix in ("ab", "1é", ("", ""))
+    }
+    assert len(texts) > 500
+    assert [text for (text,) in sort_rows([[text] for text in texts])] == sorted(texts, key=natural)
+
+
+def test_columns_are_as_wide_as_they_look(capsys: pytest.CaptureFixture[str]) -> None:
+    show("compact", ("A", "B"), [["x", "1"], ["日本", "2"], ["long\né", "3"]], None)
+    assert capsys.readouterr().out.split("\n") == [
+        "   A    B  ",
+        "  x     1  ",
+        "  日本  2  ",
+        "  long  3  ",
+        "  é        ",
+        "",
+    ]
+
+
 def test_times_and_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
