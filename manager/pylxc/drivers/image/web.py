@@ -6,6 +6,7 @@ import hashlib
 import logging
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -137,8 +138,12 @@ class Web:
         except BaseException:
             response.close()
             raise
-        response.drain_conn()
-        response.release_conn()
+        if method == "HEAD" or response.status == 304:
+            response.drain_conn()  # of nothing
+        if response.closed:
+            response.release_conn()
+        else:
+            response.close()  # what nobody has asked for may have no end
 
     def _follow(self, method: str, url: str, headers: Mapping[str, str]) -> Response:
         asked = url
@@ -147,8 +152,7 @@ class Web:
             if response.status not in _REDIRECTS:
                 _check_status(response, url)
                 return response
-            response.drain_conn()
-            response.release_conn()
+            response.close()
             asked = urljoin(asked, response.headers.get("Location", ""))
         raise Internal(f"{_host(url)} redirects more than {MAX_REDIRECTS} times for {_name(url)!r}")
 
@@ -251,10 +255,9 @@ class Tries:
         if self._left <= 0:
             raise error
         log.debug("Trying again in %.1f s: %s", self._seconds, error)
-        waited = threading.Event()
         for _ in range(round(self._seconds / _WATCH_SECONDS) + 1):
             self._check_cancelled()
-            waited.wait(_WATCH_SECONDS)
+            time.sleep(_WATCH_SECONDS)
         self._seconds *= 2
 
     def came(self, count: int) -> None:
