@@ -336,9 +336,20 @@ def test_a_taken_port_is_refused_in_one_line_and_leaves_nothing(proxied: Proxied
     with listening(sock, (LOCAL, 8081)), pytest.raises(BadRequest, match=taken):
         proxied.add(tcp(8080, 8081), tcp(80), bind=bind)
     assert not os.path.exists(f"{proxied.host.paths.run}/proxies/c1")
-    with pytest.raises(BadRequest, match="Cannot assign requested address"):
-        proxied.add(tcp(8080, address="192.0.2.1"), tcp(80), bind=bind)
     proxied.add(tcp(8080, 8081), tcp(80), bind=bind)
+
+
+def test_the_host_has_to_have_the_address_and_the_guest_may_take_it_later(proxied: Proxied) -> None:
+    with pytest.raises(BadRequest, match=r"tcp:192\.0\.2\.1:8080: Cannot assign requested address"):
+        proxied.add(tcp(8080, address="192.0.2.1"), tcp(80))
+    with serving(listening(socket.socket(), (LOCAL, 8000)), echo_all):
+        proxied.add(tcp(80, address="192.0.2.1"), tcp(8000), bind="instance")
+        run_inside(proxied.pid, "ip", "address", "add", "192.0.2.1/32", "dev", "lo")
+        with inside(proxied.pid) as client:
+            client.connect(("192.0.2.1", 80))
+            client.sendall(b"late")
+            client.shutdown(socket.SHUT_WR)
+            assert read_all(client) == b"late"
 
 
 def test_a_file_that_is_there_is_kept_and_a_dead_socket_is_replaced(proxied: Proxied, tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ def _live_inside(spec: dict[str, Any], init_fd: int, peer: socket.socket, parent
         if os.getppid() == parent:
             if spec["listen"]["kind"] == "unix" and not path.startswith("@"):
                 _hold_file(spec, path, peer)
-            made = sockets.listen(spec["listen"], spec)
+            made = sockets.listen(spec["listen"], spec, early=True)
             protocol.send(peer, {"sockets": len(made)})
             for first in range(0, len(made), descriptors.MAX_FDS):
                 descriptors.send(peer, b"+", [sock.fileno() for sock in made[first : first + descriptors.MAX_FDS]])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Endpoint = dict[str, Any]
 
 _BACKLOG = 4096
+_IP_FREEBIND, _IPV6_FREEBIND = 15, 78
 _IDLE_SECONDS = 60
 """After so long a silence the kernel asks whether the other side of a TCP connection is still there."""
 
@@ -67,12 +68,13 @@ def targets(connect: Endpoint, listeners: int) -> list[Target]:
     return found * listeners if len(found) == 1 else found
 
 
-def listen(endpoint: Endpoint, owner: dict[str, Any]) -> list[socket.socket]:
+def listen(endpoint: Endpoint, owner: dict[str, Any], *, early: bool = False) -> list[socket.socket]:
     """Return a socket for every port of an endpoint, listening.
 
     Args:
         endpoint: where.
         owner: `uid`, `gid` and `mode` of a unix socket's file.
+        early: listen on an address that is not there yet: a guest takes its own as it boots.
 
     Raises:
         BadRequest: it cannot be had; the message says which and why.
@@ -80,7 +82,7 @@ def listen(endpoint: Endpoint, owner: dict[str, Any]) -> list[socket.socket]:
     found: list[socket.socket] = []
     for port in endpoint["ports"] or [0]:
         try:
-            found.append(_listen(endpoint, port, owner))
+            found.append(_listen(endpoint, port, owner, early=early))
         except OSError as error:
             for sock in found:
                 sock.close()
@@ -88,15 +90,29 @@ def listen(endpoint: Endpoint, owner: dict[str, Any]) -> list[socket.socket]:
     return found
 
 
-def _listen(endpoint: Endpoint, port: int, owner: dict[str, Any]) -> socket.socket:
+def _listen(endpoint: Endpoint, port: int, owner: dict[str, Any], *, early: bool) -> socket.socket:
     kind, address = endpoint["kind"], endpoint["address"]
     if kind == "unix":
         return _listen_unix(address, owner)
+    if address == "::":
+        try:
+            return _listen_ip(kind, address, port, early=early)
+        except OSError as error:
+            if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise
+            address = "0.0.0.0"  # noqa: S104 - this side has IPv6 switched off
+    return _listen_ip(kind, address, port, early=early)
+
+
+def _listen_ip(kind: str, address: str, port: int, *, early: bool) -> socket.socket:
     family = _family(address)
     sock = socket.socket(family, (socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) | socket.SOCK_NONBLOCK)
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, early)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, early)
         if kind == "tcp":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((address, port))

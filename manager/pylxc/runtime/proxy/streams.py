@@ -21,6 +21,7 @@ _ACCEPTS = 64
 _IN = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _OUT = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 _ALL = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+_ACCEPT_SECONDS = 0.1
 _PIPE_SECONDS = 0.05
 """How soon to look again for a pipe when all descriptors are taken."""
 _BACKLOG_SECONDS = 0.02
@@ -46,12 +47,14 @@ class Streams:
         self.header = header
         self._most = most
         self._count = 0
+        self._accepting = True
         self._listeners: dict[socket.socket, Target] = {}
 
     def add(self, listener: socket.socket, target: Target) -> None:
         """Accept on `listener` and connect to `target`."""
         self._listeners[listener] = target
-        self._watch(listener)
+        if self._accepting:
+            self._watch(listener)
 
     def replace(self, listener: socket.socket, target: Target) -> None:
         """Accept on `listener` alone."""
@@ -64,27 +67,40 @@ class Streams:
     def ended(self) -> None:
         """Note that a connection has ended."""
         self._count -= 1
-        if self._count == self._most - 1:
-            for listener in self._listeners:
-                self._watch(listener)
+        self._accept_again()
 
     def _watch(self, listener: socket.socket) -> None:
         target = self._listeners[listener]
         self.loop.watch(listener.fileno(), select.EPOLLIN, lambda _: self._accept(listener, target))
 
     def _accept(self, listener: socket.socket, target: Target) -> None:
-        try:
-            for _ in range(_ACCEPTS):
+        for _ in range(_ACCEPTS):
+            try:
                 client, _ = listener.accept()
-                client.setblocking(False)
-                self._count += 1
-                Connection(self, client, target)
-                if self._count == self._most:
-                    for other in self._listeners:
-                        self.loop.forget(other.fileno())
-                    return
-        except OSError:  # none is waiting any more, or the one that was has gone
-            return
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no descriptor or no memory is left: looking on would only burn the processor
+                self.log.failed("taking a connection", error)
+                self._pause()
+                self.loop.after(_ACCEPT_SECONDS, self._accept_again)
+                return
+            client.setblocking(False)
+            self._count += 1
+            Connection(self, client, target)
+            if self._count >= self._most:
+                self._pause()
+                return
+
+    def _pause(self) -> None:
+        self._accepting = False
+        for listener in self._listeners:
+            self.loop.forget(listener.fileno())
+
+    def _accept_again(self) -> None:
+        if not self._accepting and self._count < self._most:
+            self._accepting = True
+            for listener in self._listeners:
+                self._watch(listener)
 
 
 class Connection:
