@@ -11,6 +11,8 @@ from pathlib import Path
 from pylxc.db.migrate import open_database
 from pylxc.kernel import namespaces
 from pylxc.paths import Paths
+from pylxc.runtime.handle import Runtime
+from pylxc.runtime.proxies import Proxies
 from pylxc.services.events import EventBus
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.networks.service import Networks
@@ -112,7 +114,8 @@ class NetworkHost:
         self.networks = Networks(self.db, self.paths, EventBus())
         self.networks.start()
         storage = StoragePools(self.db, self.paths, EventBus())
-        self.devices = DeviceManager(self.db, self.paths, self.networks, storage)
+        proxies = Proxies(self.paths, Runtime(self.paths, lambda *_: None))  # asked for nothing, never opened
+        self.devices = DeviceManager(self.db, self.paths, self.networks, storage, proxies)
 
     def create(self, name: str = "br0", **config: str) -> None:
         """Make a network; `ipv4_address` is the key ipv4.address."""

@@ -196,10 +196,11 @@ PROXY = Table(
         Key(name="uid", type="integer", check=v.integer(0), default="0", help="Owner of a listening unix socket."),
         Key(name="gid", type="integer", check=v.integer(0), default="0", help="Group of a listening unix socket."),
         Key(name="mode", type="mode", check=v.octal_mode, default="0644", help="Mode of a listening unix socket."),
-        Key(name="security.uid", type="integer", check=v.integer(0), default="0", help="User of the process."),
-        Key(name="security.gid", type="integer", check=v.integer(0), default="0", help="Group of the process."),
+        Key(name="security.uid", type="integer", check=v.integer(0), unset="0 for unix sockets, else nobody",
+            help="User that it connects as, on the side that it connects on."),
+        Key(name="security.gid", type="integer", check=v.integer(0), unset="0 for unix sockets, else nobody",
+            help="Group that it connects as."),
     ),
-    refused=True,
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from pylxc.db.migrate import open_database
 from pylxc.db.models import Clock
 from pylxc.paths import Paths
 from pylxc.runtime.handle import Runtime
+from pylxc.runtime.proxies import Proxies
 from pylxc.runtime.spec import ContainerExit
 from pylxc.services.certificate import ServerCertificate
 from pylxc.services.events import EventBus, LogEvents
@@ -61,7 +62,8 @@ class Assembly:
         networks = Networks(self._database, paths, events)
         server = Server(self._database, ServerCertificate(paths), storage, events, shutdown)
         images = Images(self._database, paths, self._runtime, storage, operations, events, server.value, clock)
-        devices = DeviceManager(self._database, paths, networks, storage)
+        self._proxies = Proxies(paths, self._runtime)
+        devices = DeviceManager(self._database, paths, networks, storage, self._proxies)
         projects = Projects(self._database, operations, events)
         guests = Guests(self._database, images, paths)
         instances = Instances(
@@ -115,6 +117,7 @@ class Assembly:
             ("profiles", services.initialise.start),
             ("images", services.images.start),
             ("runtime", self._runtime.open),
+            ("proxies", self._proxies.open),
             ("instances", services.instances.reconcile),
         ):
             begin = time.monotonic()
@@ -150,6 +153,7 @@ class Assembly:
         """Let go of everything; containers and networks stay."""
         logging.getLogger("pylxc").removeHandler(self._log_events)
         self.services.instances.close()
+        self._proxies.close()
         self._runtime.close()
         self.services.networks.close()
         self._database.close()

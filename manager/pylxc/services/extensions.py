@@ -11,9 +11,11 @@ LXD = """
     container_cpu_time network profile_usedby container_exec_recording container_exec_signal_handling
     container_image_properties id_map storage file_delete file_append network_vlan image_create_aliases
     entity_description image_force_refresh file_symlinks network_vlan_physical container_edit_metadata resources
-    kernel_limits console restrict_devlxd devlxd_events file_get_symlink network_leases operation_description
-    event_lifecycle devlxd_images container_local_cross_pool_handling network_state container_backup
-    container_protection_delete snapshot_expiry container_backup_override_pool snapshot_expiry_creation
+    kernel_limits console restrict_devlxd devlxd_events proxy file_get_symlink network_leases operation_description
+    event_lifecycle devlxd_images container_local_cross_pool_handling proxy_unix proxy_udp
+    proxy_tcp_udp_multi_port_handling network_state container_backup proxy_unix_dac_properties unix_priv_drop
+    proxy_haproxy_protocol proxy_nat container_protection_delete snapshot_expiry container_backup_override_pool
+    snapshot_expiry_creation
     container_full container_incremental_copy projects kernel_features event_location container_nic_routes
     lxc_features container_nic_ipvlan container_nic_ipfilter image_compression_algorithm
     backup_compression_algorithm resources_v2 container_exec_user_group_cwd instances image_types images_expiry

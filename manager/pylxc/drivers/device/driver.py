@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pylxc.drivers.redirect import Redirect
 from pylxc.kernel.netlink import Netlink
 from pylxc.kernel.nftables import Chain
-from pylxc.runtime.spec import DeviceNode, Mount
+from pylxc.runtime.spec import DeviceNode, Mount, ProxySpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +49,9 @@ class Context:
         config: the instance's expanded configuration, with its volatile keys.
         instance: the instance's key on disk.
         pid: of PID 1 when the container runs or is being started, else 0.
-        network: configuration of the managed network that it is on, None for none.
+        network: configuration of the managed network that it, or what it leads to, is on; None for none.
         addresses: those that the network has given it for good, by family, where none is configured.
+        siblings: all devices of the instance, itself among them.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Context:
     pid: int = 0
     network: Mapping[str, str] | None = None
     addresses: Mapping[str, str] = field(default_factory=dict)
+    siblings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def address(self, family: str) -> str:
         """Return the address that a NIC always gets, empty for any; `family` is ipv4 or ipv6."""
@@ -80,6 +83,26 @@ class Firewall(Protocol):
         """Remove an owner's rules, if there are any; raises Unavailable."""
 
 
+class Proxies(Protocol):
+    """The processes of proxy devices: `runtime.proxies.Proxies`."""
+
+    def start(self, key: str, device: str, spec: ProxySpec, pid: int) -> None:
+        """Start one for a container's PID 1; raises BadRequest when it cannot listen."""
+
+    def stop(self, key: str, device: str) -> None:
+        """End one, if it is there."""
+
+
+class Redirects(Protocol):
+    """Redirected ports of the host: `services.networks.redirects.Redirects`."""
+
+    def put(self, kind: str, name: str, label: str, redirects: Sequence[Redirect], local: str) -> None:
+        """Make an owner's redirects these; raises Conflict and Unavailable."""
+
+    def remove(self, kind: str, name: str) -> None:
+        """Remove an owner's redirects, if there are any; raises Unavailable."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostTools:
     """What drivers reach the host with.
@@ -87,12 +110,16 @@ class HostTools:
     Attributes:
         netlink: the host's interfaces.
         firewall: the packet filter; an owner of rules for a NIC is `nic`, `INSTANCE.DEVICE`.
+        proxies: processes that lead from one side to the other.
+        redirects: ports of the host that lead to instances; an owner for a device is `proxy`, `INSTANCE.DEVICE`.
         run_dir: directory for what has to be found again after a crash, gone after the host has started anew.
         has_others: whether another device of any container hangs on the same parent and VLAN as this one.
     """
 
     netlink: Netlink
     firewall: Firewall
+    proxies: Proxies
+    redirects: Redirects
     run_dir: str
     has_others: Callable[[Context], bool]
 
@@ -108,6 +135,11 @@ class DeviceDriver:
 
     live: frozenset[str] = frozenset()
     """Keys that `update` changes in place; a change of any other takes the device away and gives it anew."""
+
+    def follows(self, device: Mapping[str, str], siblings: Mapping[str, Mapping[str, str]]) -> object:
+        """Return what a device takes from the instance's other ones; when that changes, it is given anew."""
+        del device, siblings
+        return None
 
     def validate(self, name: str, device: Mapping[str, str], *, in_profile: bool) -> None:
         """Check what the table of keys cannot: how values fit together.

@@ -19,6 +19,7 @@ _DRIVERS = {
     "nic-physical": "pylxc.drivers.device.nic_physical:PhysicalDriver",
     "nic-routed": "pylxc.drivers.device.nic_routed:RoutedDriver",
     "none": "pylxc.drivers.device.none:NoneDriver",
+    "proxy": "pylxc.drivers.device.proxy:ProxyDriver",
 }
 
 

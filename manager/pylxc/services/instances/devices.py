@@ -12,13 +12,14 @@ from pylxc.config import device as tables
 from pylxc.config.device import NIC_BRIDGED
 from pylxc.db import instances
 from pylxc.db.engine import Database
-from pylxc.drivers.device import registry
+from pylxc.drivers.device import proxy, registry
 from pylxc.drivers.device.driver import Context, HostTools, Nic, RunConfig
 from pylxc.drivers.network.driver import Host
 from pylxc.errors import BadRequest, NotFound, PylxcError
 from pylxc.kernel.netlink import random_hwaddr
 from pylxc.paths import Paths, storage_name
 from pylxc.revert import Reverter
+from pylxc.runtime.proxies import Proxies
 from pylxc.runtime.spec import DeviceNode, Mount
 from pylxc.services.networks.service import Networks
 from pylxc.services.storage.service import StoragePools
@@ -92,13 +93,15 @@ class Prepared:
 class DeviceManager:
     """Knows the drivers of devices and what of networks and storage they need; thread-safe."""
 
-    def __init__(self, db: Database, paths: Paths, networks: Networks, storage: StoragePools) -> None:
+    def __init__(self, db: Database, paths: Paths, networks: Networks, storage: StoragePools, proxies: Proxies) -> None:
         self._db = db
         self._networks = networks
         self._storage = storage
         self._host = HostTools(
             netlink=networks.netlink,
             firewall=networks.firewall,
+            proxies=proxies,
+            redirects=networks.redirects,
             run_dir=f"{paths.run}/devices",
             has_others=self._has_others,
         )
@@ -196,8 +199,9 @@ class DeviceManager:
                     device=keys,
                     config=whole,
                     instance=found.instance,
-                    network=self._network_of(keys),
+                    network=self._network_of(keys, devices),
                     addresses=self._addresses(project, name, device, keys),
+                    siblings=devices,
                 )
                 found.add(context, registry.find(keys).start(context, self._host))
         return found
@@ -214,7 +218,9 @@ class DeviceManager:
         nic = (project, name, device)
         return {family: self._networks.reserve_address(keys["network"], nic, family) for family in wanted}
 
-    def _network_of(self, device: Mapping[str, str]) -> Mapping[str, str] | None:
+    def _network_of(self, device: Mapping[str, str], siblings: Devices) -> Mapping[str, str] | None:
+        if device.get("type") == "proxy" and proxy.is_nat(device):
+            device = siblings[proxy.target_nic(device, siblings)]
         if device.get("type") != "nic" or not device.get("network"):
             return None
         try:
@@ -271,7 +277,11 @@ class DeviceManager:
 
     def _whole(self, project: str, name: str, context: Context) -> Context:
         addresses = self._addresses(project, name, context.name, context.device)
-        return replace(context, network=self._network_of(context.device), addresses=addresses)
+        with self._db.reading() as session:
+            row = instances.get(session, project, name)
+        siblings = {other: each["device"] for other, each in row.attached.items()}
+        network = self._network_of(context.device, siblings)
+        return replace(context, network=network, addresses=addresses, siblings=siblings)
 
     def detach(self, project: str, name: str, context: Context) -> None:
         """Take from the host what a device of a container had there that runs on without it.
@@ -335,6 +345,9 @@ class DeviceManager:
         Raises:
             Unavailable: the firewall cannot be reached.
         """
+        self._networks.redirects.sweep(
+            "proxy", {f"{key}.{name}" for key, devices in running.items() for name in devices}
+        )
         self._networks.firewall.sweep("nic", {f"{key}.{name}" for key, devices in running.items() for name in devices})
 
     def _has_others(self, context: Context) -> bool:

@@ -76,9 +76,12 @@ class Hotplug:
 def compare(has: had.Attachments, wanted: Devices) -> Changes:
     """Return what brings a container from the devices that it has to those that are wanted."""
     taken, given, updated = [], [], []
+    before = {name: each.device for name, each in has.items()}
     for name, each in has.items():
+        driver = registry.find(each.device)
         changed = _changed(each.device, wanted.get(name, {}))
-        if name not in wanted or not each.settled or not changed <= registry.find(each.device).live:
+        follows = driver.follows(each.device, before) == driver.follows(each.device, wanted)
+        if name not in wanted or not each.settled or not changed <= driver.live or not follows:
             taken.append(name)
         elif changed:
             updated.append(name)
