@@ -69,3 +69,17 @@ def test_waiting(make_daemon: Callable[..., Daemon], busybox_files: list[str]) -
     for process in background:
         process.terminate()
         process.wait(20)
+
+
+def test_reaching_an_instance(make_daemon: Callable[..., Daemon], busybox_files: list[str]) -> None:
+    daemon = make_daemon()
+    daemon.start()
+    image = daemon.import_image("busybox", busybox_files)
+    daemon.command("admin", "init", "--auto")
+    daemon.command("network", "create", "br1", "ipv4.address=10.213.7.1/24", "ipv6.address=none")
+    shown = {}
+    for words in commands("Reaching an instance through the host: ports, proxies, forwards"):
+        known = [image if word.startswith("recipe:") else word.replace("/run/", f"{daemon.dir}/") for word in words]
+        shown[" ".join(words)] = daemon.command(*known).stdout
+    assert "tcp:[::]:8080" in shown["port list"]
+    assert "target_port: 6000-6009" in shown["network forward show br1 198.51.100.20"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pylxc.cli.edit import assignments, stdin_text
 from pylxc.cli.grammar import Args, Command, Option, UsageError
+from pylxc.cli.port import FORM
+from pylxc.cli.port import devices as ports
 from pylxc.cli.wait import CONDITIONS, SECONDS, wait
 from pylxc.client.http import quote
 from pylxc.errors import BadRequest, NotFound
@@ -51,6 +53,7 @@ def _add_devices(session: Session, args: Args, body: dict[str, Any], command: Co
         devices["root"] = devices.get("root", {}) | {"type": "disk", "path": "/", "pool": args.storage}
     if args.ip:
         _add_address(session, devices, body.get("profiles"), args.ip)
+    devices |= ports(args.port)
     for entry in args.device:
         name, comma, setting = entry.partition(",")
         if not comma:
@@ -200,6 +203,7 @@ _OPTIONS = (
     Option("--lan", help="Put it on the host's own network, by the bridge br0 (profile lan)"),
     Option("-n", "--network", help="Network name", kind="value", complete="network"),
     Option("--no-profiles", help="Create the instance with no profiles applied"),
+    Option("-P", "--port", help=f"Port of the host that leads into it: {FORM}", kind="list"),
     Option("-p", "--profile", help="Profile to apply to the new instance", kind="list", complete="profile"),
     Option("-s", "--storage", help="Storage pool name", kind="value", complete="pool"),
     Option("-t", "--type", help="Instance type", kind="value"),

@@ -40,6 +40,7 @@ TABLE: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "network": ("network", "Manage networks", ()),
     "operation": ("operation", "List, show and delete background operations", ()),
     "pause": ("state", "Pause instances", ()),
+    "port": ("port", "Lead ports of the host into instances", ()),
     "profile": ("profile", "Manage profiles", ()),
     "project": ("project", "Manage projects", ()),
     "publish": ("publish", "Publish instances as images", ()),
