@@ -9,22 +9,17 @@ import contextlib
 import errno
 import os
 import stat
-from typing import Any
 
 import yaml
 
 from pylxc.errors import BadRequest, Conflict, NotFound, PylxcError
 from pylxc.kernel.openat2 import openat2
-from pylxc.wire.instances import InstanceMetadata, InstanceTemplate
+from pylxc.services.metadata_yaml import MAX_BYTES, parse
+from pylxc.wire.instances import InstanceMetadata
 
-MAX_BYTES = 1 << 20
-"""Of metadata.yaml and of a template, at most."""
-
-_MAX_ITEMS = 100_000
 _METADATA = "metadata.yaml"
 _TEMPLATES = "templates"
 _NEW = ".new"
-_Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # every scalar is text: 22.10 is no number
 
 
 class VolumeMetadata:
@@ -148,66 +143,6 @@ class VolumeMetadata:
             os.rename(_NEW, name, src_dir_fd=self._fd, dst_dir_fd=directory)
         except OSError as error:
             raise _explain(error, name) from None
-
-
-def parse(content: bytes) -> InstanceMetadata:
-    """Return what a metadata.yaml says; unlike an image's it may lack anything.
-
-    Raises:
-        BadRequest: it is malformed.
-    """
-    try:
-        data = yaml.load(content, Loader=_Loader)  # noqa: S506 - it makes nothing but texts, lists and maps
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise BadRequest(f"Invalid metadata.yaml: {str(error).splitlines()[0][:200]}") from None
-    data = _map(data or {}, "it")
-    templates = {path: _map(item, path) for path, item in _map(data.get("templates") or {}, "templates").items()}
-    # With YAML's aliases a small file can say the same thing without end.
-    if sum(len(item.get(key) or ()) for item in templates.values() for key in ("when", "properties")) > _MAX_ITEMS:
-        raise BadRequest("Invalid metadata.yaml: it is too large")
-    return {
-        "architecture": _text(data.get("architecture", ""), "architecture"),
-        "creation_date": _moment(data, "creation_date"),
-        "expiry_date": _moment(data, "expiry_date"),
-        "properties": _texts(data.get("properties") or {}, "properties"),
-        "templates": {path: _template(path, item) for path, item in templates.items()},
-    }
-
-
-def _template(path: str, item: dict[str, Any]) -> InstanceTemplate:
-    when = item.get("when") or []
-    if not isinstance(when, list):
-        raise BadRequest(f"Invalid metadata.yaml: 'when' of {path!r} is no list")
-    return {
-        "when": [_text(word, f"'when' of {path!r}") for word in when],
-        "create_only": str(item.get("create_only", "")).lower() in ("true", "yes", "on", "y"),
-        "template": _text(item.get("template", ""), f"'template' of {path!r}"),
-        "properties": _texts(item.get("properties") or {}, f"'properties' of {path!r}"),
-    }
-
-
-def _map(value: object, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise BadRequest(f"Invalid metadata.yaml: {what} is no map")
-    return value
-
-
-def _texts(value: object, what: str) -> dict[str, str]:
-    return {key: _text(item, what) for key, item in _map(value, what).items()}
-
-
-def _text(value: object, what: str) -> str:
-    if not isinstance(value, str):
-        raise BadRequest(f"Invalid metadata.yaml: {what} has something other than text")
-    return value
-
-
-def _moment(data: dict[str, Any], key: str) -> int:
-    text = data.get(key) or "0"
-    try:
-        return int(float(text))
-    except (TypeError, ValueError, OverflowError):
-        raise BadRequest(f"Invalid metadata.yaml: {key} is no Unix time") from None
 
 
 def _read(directory: int, name: str) -> bytes:

@@ -25,6 +25,32 @@ def test_json_and_yaml() -> None:
     assert metadata.parse(f"architecture: {OWN}\ncreation_date: 1\n".encode()).properties == {}
 
 
+def test_properties_are_texts_as_they_are_written() -> None:
+    text = f"""\
+architecture: {OWN}
+creation_date: 1_700_000_000
+properties:
+  release: 22.10
+  serial: 20240101_07:42
+  since: 2024-01-01
+  minor: 010
+  answer: yes
+  none: ~
+  word: "null"
+  empty:
+"""
+    assert metadata.parse(text.encode()).properties == {
+        "release": "22.10",
+        "serial": "20240101_07:42",
+        "since": "2024-01-01",
+        "minor": "010",
+        "answer": "yes",
+        "none": "",
+        "word": "null",
+        "empty": "",
+    }
+
+
 def test_other_names_of_an_architecture() -> None:
     assert architecture_name("amd64") == "x86_64"
     assert architecture_name("arm64") == "aarch64"
@@ -43,15 +69,16 @@ def test_expiry() -> None:
     ("fields", "text"),
     [
         ({"architecture": ""}, "unknown architecture"),
-        ({"architecture": ["x86_64"]}, "unknown architecture"),
+        ({"architecture": ["x86_64"]}, "architecture has something other than text"),
         ({"architecture": "s390x" if OWN != "s390x" else "x86_64"}, "this host runs"),
         ({"creation_date": 0}, "creation_date"),
         ({"creation_date": True}, "creation_date"),
         ({"creation_date": "soon"}, "creation_date"),
-        ({"creation_date": 1e300}, "creation_date"),
+        ({"creation_date": 1e300}, "too far away"),
         ({"properties": ["a"]}, "properties"),
         ({"properties": {"a": ["nested"]}}, "properties"),
-        ({"templates": {"/etc/hosts": "text"}}, "templates"),
+        ({"templates": {"/etc/hosts": "text"}}, "/etc/hosts is no map"),
+        ({"templates": {"/etc/hosts": {"when": "create"}}}, "'when' of '/etc/hosts' is no list"),
     ],
 )
 def test_refused(fields: dict[str, object], text: str) -> None:
