@@ -36,9 +36,9 @@ def server(tmp_path: Path, daemon: Daemon, authority: Authority) -> Iterator[Sim
     server.close()
 
 
-def begin(daemon: Daemon, source: dict[str, str]) -> str:
+def begin(daemon: Daemon, source: dict[str, str], project: str = "default") -> str:
     """Begin a pull and return its operation's URL."""
-    operation: str = daemon._exchange("POST", "/1.0/images", {"source": source}, 30)["operation"]
+    operation: str = daemon._exchange("POST", f"/1.0/images?project={project}", {"source": source}, 30)["operation"]
     return operation
 
 
@@ -229,6 +229,22 @@ def test_two_want_one(daemon: Daemon, server: Simplestreams, busybox_files: list
     assert sum("range" not in r.headers for r in server.requests if r.path.endswith(".squashfs")) == 1
     assert {daemon.instances()[f"{name}-{number}"] for number in range(2)} == {"Running"}
     daemon.delete_all()
+
+
+def test_two_projects_want_one(daemon: Daemon, server: Simplestreams, busybox_files: list[str]) -> None:
+    """Those that have their images in common have one download of it as well."""
+    fingerprint = published(server, busybox_files)
+    fault = server.fault("*.squashfs", hang=100_000)
+    other = unique("p")
+    daemon.request("POST", "/1.0/projects", {"name": other, "config": {"features.images": "false"}})
+    begun = [begin(daemon, source(server), project) for project in ("default", other)]
+    until(lambda: squashfs_requests(server), "the download has begun")
+    server._faults.clear()
+    fault.released.set()
+    ended = [daemon.request("GET", f"{operation}/wait") for operation in begun]
+    assert [(one["err"], one["metadata"]["fingerprint"]) for one in ended] == [("", fingerprint)] * 2
+    assert sum("range" not in r.headers for r in server.requests if r.path.endswith(".squashfs")) == 1
+    daemon.request("DELETE", f"/1.0/projects/{other}")
 
 
 def test_pools(daemon: Daemon, server: Simplestreams, busybox_files: list[str], name: str) -> None:

@@ -98,6 +98,8 @@ class Puller:
         Raises:
             PylxcError: what the driver raises, or Cancelled.
         """
+        with self._db.reading() as session:
+            project = projects.scope_name(session, project, "images")  # two that share their images share fetches
         while True:
             if (offer.fingerprint or not fresh) and (present := self._present(project, offer)):
                 return present
@@ -117,11 +119,10 @@ class Puller:
 
     def _present(self, project: str, offer: Offer) -> str | None:
         with self._db.reading() as session:
-            scope = projects.scope_name(session, project, "images")
             if offer.fingerprint:
-                images = [image] if (image := rows.find(session, scope, offer.fingerprint)) else []
+                images = [image] if (image := rows.find(session, project, offer.fingerprint)) else []
             else:
-                images = rows.by_source(session, scope, **offer.source)
+                images = rows.by_source(session, project, **offer.source)
             for image in images:
                 if self._store.has(image.fingerprint):
                     return image.fingerprint
