@@ -261,6 +261,29 @@ def test_refresh_by_hand(host: Host) -> None:
     assert refused.stderr.strip() == "Error: The image has no source to be refreshed from"
 
 
+def test_here_by_its_fingerprint(host: Host) -> None:
+    """It stays what it is, until it is wanted by an alias, or is the next version of one that is."""
+
+    def kept() -> list[tuple[str, bool, str]]:
+        return sorted(
+            (image["properties"]["serial"], image["auto_update"], image.get("update_source", {}).get("alias", ""))
+            for image in host.images()
+        )
+
+    def by_fingerprint(fingerprint: str) -> dict[str, str]:
+        return {**{key: value for key, value in host.source.items() if key != "alias"}, "fingerprint": fingerprint}
+
+    host.create(by_fingerprint(host.publish("20240101")))
+    assert kept() == [("20240101", False, "")]
+    host.request("POST", "/1.0/images", {"source": host.source, "auto_update": True})
+    assert kept() == [("20240101", True, "22.04")]
+    host.create(by_fingerprint(host.publish("20240202")))
+    assert kept() == [("20240101", True, "22.04"), ("20240202", False, "")]
+    host.advance(hours=7)
+    assert until(lambda: host.versions() == ["20240202"], "it is replaced by the one that is here already")
+    assert kept() == [("20240202", True, "22.04")]
+
+
 def test_deleted_while_it_is_being_replaced(host: Host) -> None:
     """Who deletes an image does not get another one in its place."""
     old = host.publish("20240101")

@@ -119,11 +119,11 @@ class Importer:
         with self._db.reading() as session:
             scope = projects.scope_name(session, project, "images")
             present = rows.find(session, scope, fingerprint)
-            update = cached and is_true(self._settings.value(session, scope, "images.auto_update_cached"))
+            wanted = is_true(self._settings.value(session, scope, "images.auto_update_cached"))
         if present is None:
             options = ImportOptions(
                 cached=cached,
-                auto_update=update,
+                auto_update=cached and wanted and bool(offer.source.get("alias")),  # a fingerprint stays what it is
                 filename=offer.image["filename"],
                 source=offer.source,
                 described=offer.image if offer.described else None,

@@ -239,6 +239,8 @@ class Images:
                 scope = projects.scope_name(session, project, "images")
                 image = rows.get(session, scope, fingerprint)
                 image.cached = False
+                if found.source.get("alias") or not image.source:  # it may have been here by another name, or by none
+                    image.source = found.source
                 image.public, image.auto_update = body.get("public", False), body.get("auto_update", False)
                 image.filename = body.get("filename") or image.filename
                 image.expires_at = expires_at or image.expires_at

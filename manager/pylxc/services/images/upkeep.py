@@ -178,7 +178,7 @@ class Upkeep:
         if new == image.fingerprint:
             return new
         self._make_volumes(image.fingerprint, new)
-        if not self._remover.remove(project, image.fingerprint, partial(_hand_over, new=new)):
+        if not self._remover.remove(project, image.fingerprint, partial(_hand_over, new=new, source=offer.source)):
             # One of both was deleted meanwhile. Who deletes an image wants no other in its place.
             self._remover.remove(project, new, _is_left_over)
             return image.fingerprint
@@ -199,8 +199,11 @@ def _has_source(image: Image) -> bool:
     return bool(image.source.get("protocol") and image.source.get("alias"))
 
 
-def _hand_over(session: Session, former: Image, *, new: str) -> bool:
-    """Give the image `new` all that users have made of the former one; return False when it is not there any more."""
+def _hand_over(session: Session, former: Image, *, new: str, source: dict[str, str]) -> bool:
+    """Give the image `new` all that users have made of the former one; return False when it is not there any more.
+
+    It may have been here before, by its fingerprint: from now on `source` is where its next version is.
+    """
     image = rows.find(session, former.project.name, new)
     if image is None:
         return False
@@ -214,6 +217,7 @@ def _hand_over(session: Session, former: Image, *, new: str) -> bool:
     image.cached = image.cached and former.cached
     image.auto_update = former.auto_update
     image.profiles = list(former.profiles)
+    image.source = source
     image.last_used_at = max(filter(None, (former.last_used_at, image.last_used_at)), default=None)
     return True
 
