@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import sources
+from bench import nics, sources
 from bench.server import Samples, Server, pss_bytes
 from tests.support.sockets import inside, listening, serving
 
@@ -29,11 +29,15 @@ BUDGETS = {
     "4 GiB through a proxy": 0.67,
     "memory per running container": 0.15,
     "first launch, loopback server": 0.5,
+    "attach a NIC": 0.5,
+    "detach a NIC": 0.5,
 }
-# The most that pylxc may take whatever LXD takes: seconds, or MiB of memory.
+# The most that pylxc may take whatever LXD takes: seconds, MiB of memory, or a multiple of what bare veth pairs take.
 ABSOLUTE = {
     "image list, 2,000 products": 0.2,
     "memory while importing 2 GiB": 150.0,
+    "traffic between guests, of bare veths'": 1 / 0.95,
+    "traffic host to guest, of bare veths'": 1 / 0.95,
 }
 
 _PROXIED = 4 << 30
@@ -219,6 +223,8 @@ SCENARIOS = (
     Scenario("memory", 3, memory, _ten, _no_ten),
     Scenario("list", 10, list_many, _hundred, _no_hundred),
     Scenario("list-running", 10, list_running, _hundred_running, _no_hundred),
+    Scenario("nic", 10, nics.attach, nics.guests, nics.no_guests),
+    Scenario("traffic", 5, nics.traffic, nics.guests, nics.no_guests),
     Scenario("sources", 5, sources.first_launch),
     Scenario("images", 10, sources.list_large, sources.look_once),
     Scenario("import", 2, sources.import_memory),

@@ -16,7 +16,7 @@ def table(samples: dict[str, dict[str, list[float]]]) -> list[tuple[str, ...]]:
     for operation, by_server in samples.items():
         ours, theirs = median(by_server["pylxc"]), median(by_server["lxd"])
         ratio = ours / theirs
-        unit = _mib if operation.startswith("memory") else _milliseconds
+        unit = next((unit for word, unit in _UNITS.items() if operation.startswith(word)), _milliseconds)
         if operation in ABSOLUTE:
             met, budget = ours <= ABSOLUTE[operation], unit(ABSOLUTE[operation])
         else:
@@ -32,6 +32,13 @@ def _milliseconds(seconds: float) -> str:
 def _mib(value: float) -> str:
     return f"{value:.1f} MiB"
 
+
+def _multiple(value: float) -> str:
+    return f"{value:.2f}"
+
+
+_UNITS = {"memory": _mib, "traffic": _multiple}
+"""By the first word of an operation; others take time."""
 
 HEADINGS = ("operation", "pylxc", "LXD 5.0.2", "ratio", "budget", "")
 

@@ -29,14 +29,19 @@ class Database:
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     @contextmanager
-    def transaction(self) -> Iterator[Session]:
+    def transaction(self, *, outlives_host: bool = True) -> Iterator[Session]:
         """Yield a session: commit when the block ends, roll back when it raises. Keep it short, do no I/O in it.
+
+        Args:
+            outlives_host: be on the disk at the end; without it, the next such transaction takes care of that. The end
+                of the daemon loses nothing either way, but what is void after the end of the host need not wait.
 
         Raises:
             Internal: the database cannot be written: the disk is full, or somebody else holds it.
         """
         try:
             with self._sessions.begin() as session:
+                session.connection(execution_options={"pylxc_relaxed": not outlives_host})
                 yield session
         except OperationalError as error:
             raise Internal(f"The database failed: {error.orig}") from error
@@ -61,5 +66,8 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
 
 def _begin_immediate(connection: Any) -> None:
     # A deferred transaction that turns from reading to writing fails with SQLITE_BUSY at once when another wrote.
-    reading = connection.get_execution_options().get("pylxc_read_only")
+    options = connection.get_execution_options()
+    reading = options.get("pylxc_read_only")
+    if not reading:
+        connection.exec_driver_sql(f"PRAGMA synchronous={'NORMAL' if options.get('pylxc_relaxed') else 'FULL'}")
     connection.exec_driver_sql("BEGIN DEFERRED" if reading else "BEGIN IMMEDIATE")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from pylxc.db.models import Config, Devices, Instance, InstanceProfile, Profile, Project
@@ -121,6 +122,19 @@ def with_profile(session: Session, profile_id: int) -> list[Instance]:
     """Return the created instances that have a profile."""
     having = select(InstanceProfile.instance_id).where(InstanceProfile.profile_id == profile_id)
     return list(session.scalars(select(Instance).where(Instance.state == "created", Instance.id.in_(having))))
+
+
+def run_facts(session: Session, instance_id: int) -> tuple[Config, dict[str, Any]]:
+    """Return an instance's own configuration and the devices that it has; raises NotFound."""
+    row = session.execute(select(Instance.config, Instance.attached).where(Instance.id == instance_id)).first()
+    if row is None:
+        raise NotFound("Instance not found")
+    return row.config, row.attached
+
+
+def set_run_facts(session: Session, instance_id: int, config: Config, attached: dict[str, Any]) -> None:
+    """Change what `run_facts` returns."""
+    session.execute(update(Instance).where(Instance.id == instance_id).values(config=config, attached=attached))
 
 
 def with_devices(session: Session) -> list[Instance]:

@@ -14,6 +14,7 @@ import re
 import secrets
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -37,6 +38,7 @@ _NLMSG_ERROR = 2
 _IFLA_IFNAME = 3
 _ARPHRD_LOOPBACK = 772
 _RTPROT_STATIC = 4
+_LOOK_SECONDS = 0.001
 _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
 
 
@@ -173,6 +175,20 @@ class Netlink:
     def delete_soon(self, name: str) -> None:
         """Delete an interface, if it exists, without waiting: the kernel takes 20 ms and more for it."""
         self._remover.submit(self._delete_now, name)
+
+    def delete_from_view(self, name: str) -> None:
+        """Delete an interface, if it exists, and return when nobody sees it: half of the time that `delete` takes.
+
+        Raises:
+            OSError: EBUSY when it cannot be deleted; the log says why.
+        """
+        deleted = self._remover.submit(self._delete_now, name)
+        while not deleted.done():
+            if self.find(name) is None:
+                return
+            time.sleep(_LOOK_SECONDS)
+        if self.find(name) is not None:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
 
     def _delete_now(self, name: str) -> None:
         if self._remover_ipr is None:

@@ -21,12 +21,14 @@ class Nic:
         hwaddr: inside; empty where it has that of its parent.
         mtu: 0 for the parent's.
         host_name: of the host's end, empty where there is none.
+        master: index of the bridge that the host's end is a port of, 0 for none.
     """
 
     name: str
     hwaddr: str
     mtu: int = 0
     host_name: str = ""
+    master: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 from pylxc.config.device import NIC_BRIDGED
 from pylxc.drivers.device import nic
-from pylxc.drivers.device.driver import Context, HostTools, Nic, RunConfig
+from pylxc.drivers.device.driver import Context, HostTools, RunConfig
 from pylxc.drivers.device.nic_veth import VethDriver, delete_routes
 from pylxc.errors import BadRequest, NotSupported
 from pylxc.kernel import sysctl
@@ -55,14 +55,13 @@ class BridgedDriver(VethDriver):
         bridge = nic.parent(_bridge_name(context), host.netlink)
         if bridge.kind not in ("bridge", "openvswitch"):
             raise BadRequest(f"Parent interface {bridge.name!r} is no bridge", hint="use nictype=macvlan")
-        return super().start(context, host)
+        run = super().start(context, host)
+        return replace(run, nics=tuple(replace(n, master=bridge.index, mtu=n.mtu or bridge.mtu) for n in run.nics))
 
-    def prepare(self, context: Context, made: Nic, host: HostTools) -> tuple[dict[str, Any], bool]:
+    def is_delayed(self, context: Context) -> bool:
         """See `VethDriver`."""
-        bridge = nic.parent(_bridge_name(context), host.netlink)
-        device = context.device
-        needs_port = bool(NIC_BRIDGED.is_true(device, "security.port_isolation") or _vlans(device))
-        return {"master": bridge.index, "mtu": made.mtu or bridge.mtu}, not (needs_port or self.is_held(context))
+        is_isolated = NIC_BRIDGED.is_true(context.device, "security.port_isolation")
+        return is_isolated or _vlans(context.device) or super().is_delayed(context)
 
     def connect(self, context: Context, end: Link, host: HostTools, revert: Reverter) -> None:
         """See `VethDriver`."""

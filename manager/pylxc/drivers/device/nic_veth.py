@@ -31,15 +31,15 @@ class VethDriver(DeviceDriver):
         (made,) = run.nics
         try:
             with Reverter() as revert:
-                pair, is_open = self.prepare(context, made, host)
-                _make(made, context.pid, host, pair, up=is_open)
+                is_delayed = self.is_delayed(context)
+                _make(made, context.pid, host, up=not is_delayed)
                 revert.add(host.netlink.delete, made.host_name)
                 end = host.netlink.get(made.host_name)
                 if self.is_held(context):
                     revert.add(self.let_go, context, host)
                     self.hold(context, end, host)
                 self.connect(context, end, host, revert)
-                if not is_open:
+                if is_delayed:
                     host.netlink.set(end.index, state="up")
                 host.netlink.set_up_inside(context.pid, made.name)
                 self.configure_inside(context, made, host)
@@ -47,15 +47,9 @@ class VethDriver(DeviceDriver):
         except OSError as error:
             raise nic.failure(context.name, error) from error
 
-    def prepare(self, context: Context, made: Nic, host: HostTools) -> tuple[dict[str, Any], bool]:
-        """Return pyroute2's attributes of the host's end, and whether it may be up before `hold` and `connect`.
-
-        Raises:
-            BadRequest: what it needs of the host is missing.
-        """
-        del host
-        mtu = {"mtu": made.mtu} if made.mtu else {}
-        return mtu, not self.is_held(context)
+    def is_delayed(self, context: Context) -> bool:
+        """Return whether the host's end must not be up before `hold` and `connect`."""
+        return self.is_held(context)
 
     def connect(self, context: Context, end: Link, host: HostTools, revert: Reverter) -> None:
         """Make the host's end, which may be down still, part of what it belongs to.
@@ -121,8 +115,10 @@ class VethDriver(DeviceDriver):
         """See `DeviceDriver`."""
         host_name = context.volatile("host_name")
         if host_name:
-            if context.pid or context.device.get("host_name"):
-                host.netlink.delete(host_name)  # somebody watches, or the next start wants the same name
+            if context.device.get("host_name"):
+                host.netlink.delete(host_name)  # the next start wants the same name
+            elif context.pid:
+                host.netlink.delete_from_view(host_name)
             else:
                 host.netlink.delete_soon(host_name)
         self.let_go(context, host)
@@ -188,13 +184,13 @@ def delete_routes(index: int, subnets: Iterable[str], host: HostTools) -> None:
         host.netlink.delete_route(index, subnet)
 
 
-def _make(made: Nic, pid: int, host: HostTools, attributes: dict[str, Any], *, up: bool) -> None:
+def _make(made: Nic, pid: int, host: HostTools, *, up: bool) -> None:
     """Make the pair with one message, one end in the container's namespace under its name there."""
-    peer: dict[str, Any] = {"ifname": made.name, "net_ns_pid": pid, "address": made.hwaddr}
-    if "mtu" in attributes:
-        peer["mtu"] = attributes["mtu"]
+    both = {"mtu": made.mtu} if made.mtu else {}
+    peer = {"ifname": made.name, "net_ns_pid": pid, "address": made.hwaddr, **both}
+    attributes: dict[str, Any] = {**both, **({"master": made.master} if made.master else {})}
     if up:
-        attributes = {**attributes, "state": "up"}
+        attributes["state"] = "up"
     try:
         host.netlink.add(made.host_name, "veth", peer=peer, **attributes)
     except FileExistsError as error:

@@ -53,7 +53,7 @@ class Hotplug:
         if running is None:
             return
         with self._db.reading() as session:
-            has = had.from_json(instances.get(session, wanted.project, wanted.name).attached)
+            has = had.from_json(instances.run_facts(session, wanted.id)[1])
         changes = compare(has, wanted.expanded_devices)
         if changes.taken or changes.given or changes.updated:
             _Change(self._db, self._paths, self._runtime, self._devices, wanted, running, has).make(changes)
@@ -62,7 +62,7 @@ class Hotplug:
         """Take up again what the daemon itself does for the devices of a container that has run on without it."""
         running = self._runtime.get(found.key)
         with self._db.reading() as session:
-            has = had.from_json(instances.get(session, found.project, found.name).attached)
+            has = had.from_json(instances.run_facts(session, found.id)[1])
         for name, each in has.items():
             config = {**found.expanded_config, **each.volatile}
             pid = running.pid if running else 0
@@ -197,8 +197,8 @@ class _Change:
             self._runtime.allow_devices(self._wanted.key, old, new)
 
     def _write(self, has: had.Attachments) -> None:
-        with self._db.transaction() as session:
-            row = instances.get(session, self._project, self._name)
-            row.attached = had.to_json(has)
+        with self._db.transaction(outlives_host=False) as session:
+            config, _ = instances.run_facts(session, self._wanted.id)
             facts = {key: value for key, value in had.volatile(has.values()).items() if is_of_run(key)}
-            row.config = {key: value for key, value in row.config.items() if not is_of_run(key)} | facts
+            others = {key: value for key, value in config.items() if not is_of_run(key)}
+            instances.set_run_facts(session, self._wanted.id, others | facts, had.to_json(has))

@@ -461,7 +461,8 @@ class Instances:
             if any(key.startswith("limits.") for key in changed):
                 revert.add(self._set_limits, before)
                 self._set_limits(after)
-            self._hotplug.apply(after)
+            if before.expanded_devices != after.expanded_devices:
+                self._hotplug.apply(after)
             revert.success()
         self._guests.changed(before, after, running.idmap)
         return True
