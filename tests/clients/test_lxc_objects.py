@@ -87,6 +87,21 @@ def _memory_limit(pid: int) -> int:
     return min(limits)
 
 
+def test_devices_of_a_running_instance(lxc: Lxc, guest: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("from the host")
+    tmp_path.chmod(0o755)
+    lxc("config", "device", "add", guest, "data", "disk", f"source={tmp_path}", "path=/mnt/data")
+    assert lxc("exec", guest, "--", "cat", "/mnt/data/file").stdout == "from the host"
+    lxc("config", "device", "set", guest, "data", "path=/mnt/other")
+    assert lxc("exec", guest, "--", "cat", "/mnt/data/file", check=False).returncode == 1
+    assert lxc("exec", guest, "--", "cat", "/mnt/other/file").stdout == "from the host"
+    lxc("config", "device", "add", guest, "more", "nic", "nictype=p2p", "name=more0")
+    assert "more0" in json.loads(lxc("query", f"/1.0/instances/{guest}/state").stdout)["network"]
+    lxc("config", "device", "remove", guest, "more", "data")
+    assert "more0" not in json.loads(lxc("query", f"/1.0/instances/{guest}/state").stdout)["network"]
+    assert lxc("exec", guest, "--", "cat", "/mnt/other/file", check=False).returncode == 1
+
+
 def test_devices(lxc: Lxc, stopped: str, tmp_path: Path) -> None:
     (tmp_path / "shared").write_text("from the host")
     tmp_path.chmod(0o755)

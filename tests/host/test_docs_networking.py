@@ -83,3 +83,19 @@ def test_reaching_an_instance(make_daemon: Callable[..., Daemon], busybox_files:
         shown[" ".join(words)] = daemon.command(*known).stdout
     assert "tcp:[::]:8080" in shown["port list"]
     assert "target_port: 6000-6009" in shown["network forward show br1 198.51.100.20"]
+
+
+def test_network_devices(make_daemon: Callable[..., Daemon], busybox_files: list[str]) -> None:
+    daemon = make_daemon()
+    assert daemon.netns
+    subprocess.run(["ip", "-n", daemon.netns.name, "link", "add", "eth1", "type", "veth"], check=True)
+    daemon.start()
+    image = daemon.import_image("busybox", busybox_files)
+    for words in commands("Network devices"):
+        daemon.command(*(image if word.startswith("recipe:") else word for word in words))
+        if words[-1] == "name=wan0":
+            assert "eth1" not in daemon.netns.links()
+    assert "eth1" in daemon.netns.links()
+    assert "security.ipv4_filtering" in daemon.command("config", "device", "show", "c01").stdout
+    daemon.delete_all()
+    subprocess.run(["ip", "-n", daemon.netns.name, "link", "delete", "eth1"], check=True)

@@ -229,7 +229,7 @@ def test_daemon_killed_at_random_moments(daemon: Daemon, guest: Guest, source: P
     moments = random.Random(seed)
     variants: list[dict[str, dict[str, str]]] = [
         {"d": disk(source, "/one"), "n": {"type": "nic", "nictype": "p2p", "name": "net0"}},
-        {"d": disk(source, "/two"), "n": {"type": "nic", "nictype": "p2p", "name": "net1"}},
+        {"d": disk(source, "/two"), "n": {"type": "nic", "nictype": "p2p", "name": "net1", "limits.max": "9Mbit"}},
         {},
     ]
     for _ in range(5):
@@ -251,5 +251,7 @@ def test_daemon_killed_at_random_moments(daemon: Daemon, guest: Guest, source: P
         assert links(daemon, guest) == {device["name"] for device in wanted.values() if device["type"] == "nic"}
         assert daemon.netns is not None
         host_ends = {link for link in daemon.netns.links() if link.startswith("veth")}
+        limited = [device for device in wanted.values() if "limits.max" in device]
+        assert len([link for link in daemon.netns.links() if link.startswith("ifb")]) == len(limited)
         assert host_ends == {v for k, v in get(daemon, guest)["config"].items() if k.endswith(".host_name")}
     until(lambda: daemon.instances()[guest] == "Running", "the guest still runs")
