@@ -52,6 +52,13 @@ def _show(session: Session, args: Args) -> None:
     if not name:
         sys.stdout.write(yamltext.dump({"config": session.client.server["config"]}))
         return
+    instance, _, snapshot = name.partition("/")
+    if snapshot:
+        found = session.client.instances.snapshots.read(instance, snapshot).metadata
+        last = ("stateful", "size")  # in lxc's order
+        order = ["expires_at", *sorted(found.keys() - {"expires_at", *last}), *last]
+        sys.stdout.write(yamltext.dump({key: found[key] for key in order}))
+        return
     reply = session.client.instances.read(name)
     fields = INSTANCE.changeable(reply)
     if args.expanded:
@@ -102,6 +109,10 @@ def _unset(session: Session, args: Args) -> None:
 
 def _edit(session: Session, args: Args) -> None:
     name = session.name(args.words[0] if args.words else "")
+    instance, _, snapshot = name.partition("/")
+    if snapshot:
+        _edit_snapshot(session, instance, snapshot)
+        return
     if name:
         INSTANCE.edit(session, args)
         return
@@ -111,6 +122,16 @@ def _edit(session: Session, args: Args) -> None:
         session.client.request("PUT", SERVER, {"config": fields.get("config") or {}}, if_match=reply.etag)
 
     edit("server configuration", {"config": reply.metadata["config"]}, apply)
+
+
+def _edit_snapshot(session: Session, name: str, snapshot: str) -> None:
+    snapshots = session.client.instances.snapshots
+    reply = snapshots.read(name, snapshot)
+
+    def apply(fields: dict[str, Any]) -> None:
+        session.wait(snapshots.update(name, snapshot, fields, if_match=reply.etag))
+
+    edit("snapshot", {"expires_at": reply.metadata["expires_at"]}, apply)
 
 
 def _command(name: str) -> Command:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from pylxc.cli.grammar import Args, Command, Option
-from pylxc.cli.output import binary_size, format_time
+from pylxc.cli.output import binary_size, format_time, table, yes
 from pylxc.units import format_bytes
 
 TYPE_CHECKING = False
@@ -54,8 +54,11 @@ def _instance_lines(instance: dict[str, Any]) -> list[str]:
     if state.get("pid"):
         lines += ["", "Resources:", *_resource_lines(state)]
     if snapshots := instance.get("snapshots"):
-        lines += ["", "Snapshots:"]
-        lines += [f"  {snapshot['name']} (taken at {format_time(snapshot['created_at'])})" for snapshot in snapshots]
+        rows = [
+            [s["name"], format_time(s["created_at"]), format_time(s["expires_at"]), yes(s["stateful"])]
+            for s in snapshots
+        ]
+        lines += ["", "Snapshots:", *table(("NAME", "TAKEN AT", "EXPIRES AT", "STATEFUL"), rows)]
     return lines
 
 

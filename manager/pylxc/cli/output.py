@@ -33,7 +33,7 @@ def show(form: str, header: Sequence[str], rows: Iterable[Sequence[str]], data: 
 
         sys.stdout.write(yamltext.dump(data))
     else:
-        lines = {"table": _table, "compact": _compact, "csv": _csv}[form](header, [list(row) for row in rows])
+        lines = {"table": table, "compact": _compact, "csv": _csv}[form](header, [list(row) for row in rows])
         sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
@@ -71,7 +71,8 @@ def _centre(text: str, width: int) -> str:
     return " " * (gap // 2) + text + " " * (gap - gap // 2)
 
 
-def _table(header: Sequence[str], rows: list[list[str]]) -> Iterable[str]:
+def table(header: Sequence[str], rows: list[list[str]]) -> Iterable[str]:
+    """Return the lines of a table with a frame."""
     cells = [[cell.split("\n") for cell in row] for row in rows]
     widths = _widths(header, cells)
     if sys.stdout.isatty():
