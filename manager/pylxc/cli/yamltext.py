@@ -57,9 +57,13 @@ def _construct(loader: Any) -> Any:
 
 
 def _keep_texts(node: Any, *, inside: bool) -> None:
-    """Make the numbers and booleans in maps of texts the texts that they were written as: `limits.cpu: 2`."""
-    if inside and isinstance(node, yaml.ScalarNode) and node.tag != "tag:yaml.org,2002:null":
-        node.tag = "tag:yaml.org,2002:str"
+    """Make the numbers and booleans in maps of texts the texts that they were written as: `limits.cpu: 2`.
+
+    Times are texts on the wire everywhere.
+    """
+    if isinstance(node, yaml.ScalarNode):
+        if node.tag == "tag:yaml.org,2002:timestamp" or (inside and node.tag != "tag:yaml.org,2002:null"):
+            node.tag = "tag:yaml.org,2002:str"
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
             _keep_texts(item, inside=inside)
