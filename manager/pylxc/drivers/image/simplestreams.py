@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -39,10 +39,14 @@ _HEX = frozenset("0123456789abcdef")
 
 @dataclass(frozen=True, slots=True)
 class _Catalogue:
-    """What a server has: JSON of `list[wire.Image]`, and of the files of each by fingerprint."""
+    """What a server has: JSON of `list[wire.Image]`, and of the files of each by fingerprint.
+
+    `trouble` is why it could not be asked whether it still has that.
+    """
 
     images: bytes
     files: bytes
+    trouble: Broken | None = None
 
 
 class SimplestreamsDriver:
@@ -64,7 +68,7 @@ class SimplestreamsDriver:
         alias = wanted if image else ""
         image = image or _by_fingerprint(images, wanted)
         if image is None:
-            raise NotFound(f"{place.name} has no image {wanted[:100]!r}")
+            raise found.trouble or NotFound(f"{place.name} has no image {wanted[:100]!r}")
         refuse_foreign(image, wanted)
         kept = {"protocol": "simplestreams", "server": place.server, "certificate": place.certificate, "alias": alias}
         files = json.loads(found.files)[image["fingerprint"]]
@@ -136,7 +140,7 @@ class _Place:
                 log.warning("Using what is known of the images of %s: %s", self.name, error)
                 if max_age:
                     self._documents.touch(_CATALOGUE)  # who looks again need not wait for the network again
-                return kept[1]
+                return replace(kept[1], trouble=error)
             identity = [__version__, host_architectures()[0], *(document.identity for _, document in documents)]
             if kept and kept[0] == identity:
                 self._documents.touch(_CATALOGUE)
