@@ -233,6 +233,30 @@ def test_two_want_one(daemon: Daemon, server: Simplestreams, busybox_files: list
     daemon.delete_all()
 
 
+def test_who_wanted_to_keep_it_gives_up(
+    daemon: Daemon, server: Simplestreams, busybox_files: list[str], name: str
+) -> None:
+    """Then it is an image like any that a launch has fetched: it goes when nobody uses it."""
+    fingerprint = published(server, busybox_files)
+    fault = server.fault("*.squashfs", hang=100_000)
+    copy = begin(daemon, source(server))
+    until(lambda: squashfs_requests(server), "the download has begun")
+    launching = threading.Thread(target=launch, args=(daemon, name, source(server)))
+    launching.start()
+    until(
+        lambda: [one for one in operations(daemon) if one["description"] == "Creating instance" and one["metadata"]],
+        "the launch is told of the download's progress",
+    )
+    daemon.request("DELETE", copy)
+    assert daemon.request("GET", f"{copy}/wait")["status"] == "Cancelled"
+    server._faults.clear()
+    fault.released.set()
+    launching.join()
+    assert daemon.instances()[name] == "Running"
+    assert daemon.request("GET", f"/1.0/images/{fingerprint}")["cached"] is True
+    daemon.delete_all()
+
+
 def test_two_projects_want_one(daemon: Daemon, server: Simplestreams, busybox_files: list[str]) -> None:
     """Those that have their images in common have one download of it as well."""
     fingerprint = published(server, busybox_files)

@@ -104,8 +104,8 @@ class Importer:
         self._events.lifecycle("image-created", url, project=project, context={"type": "container"})
         return {"fingerprint": fingerprint, "size": str(staging.size)}
 
-    def take_pulled(self, project: str, staging: Staging, offer: Offer, *, cached: bool) -> str:
-        """Make an image of what a driver has fetched, unless it is one already; return the fingerprint.
+    def take_pulled(self, project: str, staging: Staging, offer: Offer) -> str:
+        """Make a cached image of what a driver has fetched, unless it is one already; return the fingerprint.
 
         Raises like `take`, and:
             Internal: it is not what was offered.
@@ -122,8 +122,8 @@ class Importer:
             wanted = is_true(self._settings.value(session, scope, "images.auto_update_cached"))
         if present is None:
             options = ImportOptions(
-                cached=cached,
-                auto_update=cached and wanted and bool(offer.source.get("alias")),  # a fingerprint stays what it is
+                cached=True,
+                auto_update=wanted and bool(offer.source.get("alias")),  # a fingerprint stays what it is
                 filename=offer.image["filename"],
                 source=offer.source,
                 described=offer.image if offer.described else None,

@@ -23,8 +23,8 @@ _WATCH_SECONDS = 0.25
 class Import(Protocol):
     """Puts what was fetched into the store, with a row; returns the fingerprint."""
 
-    def __call__(self, project: str, staging: Staging, offer: Offer, *, cached: bool) -> str:
-        """Import `staging`, which should be what `offer` is, into `project`."""
+    def __call__(self, project: str, staging: Staging, offer: Offer) -> str:
+        """Import `staging`, which should be what `offer` is, into `project`, as cached."""
 
 
 class Puller:
@@ -83,16 +83,16 @@ class Puller:
         """Return what a place has, as JSON; see `ImageDriver.listing`."""
         return self._drivers.get(_protocol(source)).listing(source)
 
-    def pull(self, project: str, offer: Offer, operation: Operation, *, cached: bool, fresh: bool = False) -> str:
+    def pull(self, project: str, offer: Offer, operation: Operation, *, fresh: bool = False) -> str:
         """Return the fingerprint of the image that `offer` is, fetched unless the store has it.
 
-        Whoever asks for what is being fetched already waits for that; it goes on until the last one has cancelled.
+        Whoever asks for what is being fetched already waits for that; it goes on until the last one has cancelled. What
+        was not here is cached: whoever wants to keep it says so when he has it.
 
         Args:
             project: whose image it becomes.
             offer: from `find`.
             operation: gets the progress; its cancel ends the wait.
-            cached: mark a newly fetched one as fetched on behalf of an instance.
             fresh: make it anew even when the store has this version of it, if only making it tells what it will be.
 
         Raises:
@@ -108,7 +108,7 @@ class Puller:
                 fetch = self._fetches.get(key)
                 if fetch is None:
                     fetch = self._fetches[key] = _Fetch(
-                        lambda f: self._fetch(project, offer, f, cached=cached), partial(self._fetches.pop, key, None)
+                        partial(self._fetch, project, offer), partial(self._fetches.pop, key, None)
                     )
                     fetch.join(operation)
                     fetch.start()
@@ -128,12 +128,12 @@ class Puller:
                     return image.fingerprint
         return None
 
-    def _fetch(self, project: str, offer: Offer, fetch: _Fetch, *, cached: bool) -> str:
+    def _fetch(self, project: str, offer: Offer, fetch: _Fetch) -> str:
         driver = self._drivers.get(offer.source["protocol"])
         self._store.need_room(offer.image["size"])
         with self._store.stage() as staging:
             driver.fetch(offer, staging, fetch.progress, fetch.check_cancelled)
-            return self._import(project, staging, offer, cached=cached)
+            return self._import(project, staging, offer)
 
 
 def _protocol(source: Mapping[str, str]) -> str:

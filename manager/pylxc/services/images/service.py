@@ -234,7 +234,7 @@ class Images:
 
         def run(operation: Operation) -> dict[str, Any]:
             found = self._puller.find(source, operation)
-            fingerprint = self._puller.pull(project, found, operation, cached=False)
+            fingerprint = self._puller.pull(project, found, operation)
             with self._db.transaction() as session:
                 scope = projects.scope_name(session, project, "images")
                 image = rows.get(session, scope, fingerprint)
@@ -320,7 +320,7 @@ class Images:
             is_kept_fresh = self._settings.number(session, scope, "images.auto_update_interval") > 0
         if is_kept_fresh and (kept := self._puller.kept(project, source)):
             return kept
-        return self._puller.pull(project, self._puller.find(source, operation), operation, cached=True)
+        return self._puller.pull(project, self._puller.find(source, operation), operation)
 
     @contextmanager
     def using(self, project: str, source: dict[str, Any], operation: Operation) -> Iterator[str]:

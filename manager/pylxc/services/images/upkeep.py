@@ -174,7 +174,7 @@ class Upkeep:
         if not offer.fingerprint and not anew and offer.version == image.source.get("version"):
             return image.fingerprint
         # Cached until it is in the old one's place: what a crash leaves here is either taken next time, or goes.
-        new = self._puller.pull(project, offer, operation, cached=True, fresh=anew)
+        new = self._puller.pull(project, offer, operation, fresh=anew)
         if new == image.fingerprint:
             return new
         self._make_volumes(image.fingerprint, new)
