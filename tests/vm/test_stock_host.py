@@ -72,6 +72,48 @@ def test_daemon_restarts_beneath_running_guests(host: StockHost) -> None:
     host.check("pylxc", "delete", "--force", "b2")
 
 
+# QEMU's own network: its DHCP server and gateway are 10.0.2.2, the first client gets 10.0.2.15.
+NETWORKD = """\
+[Match]
+Name=en* eth*
+
+[Network]
+DHCP=ipv4
+"""
+
+
+@pytest.mark.timeout(1200)
+def test_bridge_on_the_own_network_of_the_host(host: StockHost) -> None:
+    script = (
+        f"cat > /etc/systemd/network/20-lan.network <<'EOF'\n{NETWORKD}EOF\nsystemctl enable --now systemd-networkd"
+    )
+    host.check("sh", "-c", script)
+    wait = "until ip -4 -br address | grep -q 10.0.2.15; do sleep 0.2; done; ip -4 -br address"
+    (interface,) = (line.split()[0] for line in host.check("sh", "-c", wait).splitlines() if "10.0.2.15" in line)
+    host.check("busybox", "ping", "-c1", "-W5", "10.0.2.2")
+    try:
+        host.check("pylxc", "network", "create", "br0", "--lan", interface, "--persist")
+        host.check("pylxc", "launch", "busybox", "l1", "--lan", "-c", "boot.autostart=true")
+        _is_on_the_network(host, "l1")
+        host.reboot()
+        _is_on_the_network(host, "l1")
+        assert "Bridge=br0" in host.check("cat", "/etc/systemd/network/05-pylxc-br0-port.network")
+        leased = host.check("journalctl", "-b", "-u", "systemd-networkd", "--grep", "br0: DHCPv4 address 10.0.2.15")
+        assert leased, "systemd-networkd has brought the bridge up, not pylxc"
+    finally:
+        host.run("pylxc", "delete", "--force", "l1")
+        host.check("pylxc", "network", "delete", "br0")
+    assert host.check("ls", "/etc/systemd/network").split() == ["20-lan.network"]
+    assert f"{interface} " in host.check("sh", "-c", wait)
+    assert "br0 " not in host.check("ip", "-br", "link")
+
+
+def _is_on_the_network(host: StockHost, name: str) -> None:
+    """Check that the host's address is on br0, and that an instance there has leased one as well."""
+    host.check("sh", "-c", "until ip -4 address show br0 | grep -q 10.0.2.15; do sleep 0.2; done")
+    host.check("sh", "-c", f"until pylxc list {name} -f csv -c 4 | grep -q 10.0.2.; do sleep 0.5; done")
+
+
 @pytest.mark.timeout(600)
 def test_nothing_is_left_behind(host: StockHost, leftovers: Callable[[StockHost], list[str]]) -> None:
     assert leftovers(host) == []

@@ -44,6 +44,12 @@ def _create(session: Session, args: Args) -> None:
     fields["config"] = {**(fields.get("config") or {}), **_lan_keys(args), **assignments(args.words[1:])}
     if args.type:
         fields["type"] = args.type
+    if args.lan and not args.yes and not session.quiet:
+        print(
+            f"{name} takes over {args.lan}; without an answer of the gateway, or `pylxc network confirm {name}`, "
+            "all is undone",
+            flush=True,
+        )
     session.client.networks.create(name, **{key: value for key, value in fields.items() if key != "name"})
     if not session.quiet:
         print(f"Network {name} created")

@@ -11,7 +11,7 @@ import re
 import signal
 from dataclasses import dataclass
 
-from pylxc.kernel import command, pidfd
+from pylxc.kernel import command, pidfd, procfs
 
 _KNOWN = ("dhclient", "udhcpc", "dhcpcd")
 _END_SECONDS = 5.0
@@ -44,21 +44,27 @@ def in_this_namespace(comm: str) -> list[int]:
 
 
 def find(interface: str) -> list[Client]:
-    """Return the DHCP clients that run on an interface."""
+    """Return the DHCP clients that run on an interface: root's, as they are to be started again by root."""
     mentioned = names_interface(interface)
-    found = []
+    found: dict[tuple[str, ...], Client] = {}
     for program in (*_KNOWN, "busybox"):
         for pid in in_this_namespace(program):
             with contextlib.suppress(OSError):
-                argv = tuple(word for word in _read(f"/proc/{pid}/cmdline").split("\0") if word)
-                name = next((os.path.basename(w) for w in argv[:2] if os.path.basename(w) in _KNOWN), "")
-                if program == "dhcpcd" and mentioned.search(" ".join(argv)):
-                    # It writes over its command line; the one that runs for an interface is asked for by its name.
-                    return [Client(program="dhcpcd", argv=("dhcpcd", interface), pid=pid)]
-                if name and any(mentioned.search(word) for word in argv[1:]):
-                    argv = (os.readlink(f"/proc/{pid}/exe"), *argv[1:])
-                    found.append(Client(program=name, argv=argv, pid=pid))
-    return found
+                client = _client(program, pid, mentioned, interface)
+                if client is not None:
+                    found.setdefault(client.argv, client)
+    return list(found.values())
+
+
+def _client(program: str, pid: int, mentioned: re.Pattern[str], interface: str) -> Client | None:
+    argv = tuple(word for word in _read(f"/proc/{pid}/cmdline").split("\0") if word)
+    if set(procfs.status(pid)["Uid"].split()) != {"0"} or not any(mentioned.search(word) for word in argv):
+        return None
+    if program == "dhcpcd":  # it writes over its command line; the one of an interface is asked for by its name
+        return Client(program=program, argv=("dhcpcd", interface), pid=pid)
+    name = next((os.path.basename(word) for word in argv[:2] if os.path.basename(word) in _KNOWN), "")
+    executable = os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")  # it has been upgraded since
+    return Client(program=name, argv=(executable, *argv[1:]), pid=pid) if name else None
 
 
 def moved(client: Client, old: str, new: str) -> Client:

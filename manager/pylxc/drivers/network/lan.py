@@ -7,7 +7,6 @@ look whether the gateway answers, the host's own configuration, and only then th
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -33,8 +32,10 @@ log = logging.getLogger(__name__)
 PARENT, PERSIST, CHECK, TIMEOUT = "lan.interface", "lan.persist", "lan.check", "lan.timeout"
 _FAMILIES = ("ipv4", "ipv6")
 _FIXED = {"ipv4.address": "none", "ipv6.address": "none"}
-_GRACE_SECONDS = 15.0
+_GRACE_SECONDS = 30.0
 """How much longer the watchdog waits than the daemon, which undoes a failed trial itself."""
+_SECOND_SECONDS = 10.0
+"""How long at least there may be no answer once the host's own programs have been told."""
 _ADDRESS_SECONDS = 10.0
 
 
@@ -187,6 +188,7 @@ class LanDriver:
             host_clients.start(host_clients.moved(client, parent.name, self.name))
         lan_state.clear(parent.index, parent.name)  # what a client did there meanwhile
         if peers is not None:
+            trial.deadline = max(trial.deadline, time.monotonic() + _SECOND_SECONDS)
             lan_check.wait(peers, bridge.index, trial)
 
     def stop(self) -> None:
@@ -230,11 +232,9 @@ class LanDriver:
 
     def _read_record(self) -> dict[str, Any]:
         try:
-            with open(self._record, encoding="utf-8") as file:
-                record: dict[str, Any] = json.load(file)
+            return lan_journal.load(self._record)
         except FileNotFoundError:
             return {}
-        return record
 
     def _write_record(self, journal: Journal, *, persist: bool) -> None:
         record = {
@@ -245,11 +245,7 @@ class LanDriver:
             "addresses": [address.address for address in journal.state.readable() if not address.link_local],
             "persist": persist,
         }
-        with open(f"{self._record}.new", "w", encoding="utf-8") as file:
-            json.dump(record, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(f"{self._record}.new", self._record)
+        lan_journal.save(self._record, record)
 
     # Hosts and leases: the network's own DHCP server knows them
 

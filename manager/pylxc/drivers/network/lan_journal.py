@@ -13,13 +13,13 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 from pylxc.drivers.network import host_clients, host_files, lan_link, lan_state
 from pylxc.drivers.network.host_clients import Client
 from pylxc.drivers.network.lan_state import State
-from pylxc.errors import PylxcError
-from pylxc.kernel import command
+from pylxc.errors import PylxcError, Unavailable
+from pylxc.kernel import command, procfs
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,13 @@ def write(path: str, journal: Journal) -> None:
         "written": journal.written,
         "reload": journal.reload,
         "clients": [[client.program, *client.argv] for client in journal.clients],
-        "boot": _boot(),
+        "boot": procfs.boot_id(),
     }
+    save(path, data)
+
+
+def save(path: str, data: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all; it is on disk when this returns."""
     with open(f"{path}.new", "w", encoding="utf-8") as file:
         json.dump(data, file)
         file.flush()
@@ -71,11 +76,25 @@ def write(path: str, journal: Journal) -> None:
     _sync(os.path.dirname(path))
 
 
+def load(path: str) -> dict[str, Any]:
+    """Return what `save` wrote.
+
+    Raises:
+        FileNotFoundError: there is none.
+        Unavailable: the file is damaged.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            data: dict[str, Any] = json.load(file)
+    except ValueError as error:
+        raise Unavailable(f"{path} is damaged") from error
+    return data
+
+
 def read(path: str) -> Journal | None:
     """Return the journal at `path`, None when there is none."""
     try:
-        with open(path, encoding="utf-8") as file:
-            data = json.load(file)
+        data = load(path)
     except FileNotFoundError:
         return None
     return Journal(
@@ -112,7 +131,7 @@ def undo(path: str) -> bool:
         journal = read(path)
         if journal is None:
             return False
-        is_now = journal.boot == _boot()
+        is_now = journal.boot == procfs.boot_id()
         if is_now:
             for client in host_clients.find(journal.bridge):
                 _attempt(f"ending {client.program}", host_clients.end, client, journal.bridge)
@@ -153,9 +172,9 @@ def _give_back(journal: Journal) -> None:
 
 
 def _restart(interface: str, clients: Sequence[Client]) -> None:
-    running = {client.program for client in host_clients.find(interface)}
+    running = {client.argv for client in host_clients.find(interface)}
     for client in clients:
-        if client.program not in running:
+        if client.argv not in running:
             _attempt(f"starting {client.program}", host_clients.start, client)
 
 
@@ -174,11 +193,6 @@ def _locked(path: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _boot() -> str:
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
 
 
 def _sync(directory: str) -> None:

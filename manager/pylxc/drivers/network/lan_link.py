@@ -22,7 +22,7 @@ _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _IFLA_BR_FORWARD_DELAY, _IFLA_BR_STP_STATE = 1, 5
 _IFF_UP, _IFF_LOOPBACK, _IFF_POINTOPOINT, _IFF_NOARP = 0x1, 0x8, 0x10, 0x80
 _ARPHRD_ETHER = 1
-_BRIDGEABLE = {"", "veth", "vlan", "bond", "team", "dummy"}
+_BRIDGEABLE = {"", "veth", "vlan", "bond", "team"}
 _NOT_COPIED = {"stable_secret", "mtu"}
 
 
@@ -76,8 +76,8 @@ def check_parent(name: str) -> Facts:
             f"Interface {name!r} is wireless: its access point takes no frames of others, so it cannot be bridged",
             hint="use a managed network, and forwards to reach its instances",
         )
-    other = link.type != _ARPHRD_ETHER or link.flags & (_IFF_POINTOPOINT | _IFF_NOARP) or len(link.hwaddr) != 6
-    if link.kind not in _BRIDGEABLE or (other and link.kind != "dummy"):
+    is_ethernet = link.type == _ARPHRD_ETHER and not link.flags & (_IFF_POINTOPOINT | _IFF_NOARP)
+    if link.kind not in _BRIDGEABLE or not is_ethernet:
         raise BadRequest(f"Interface {name!r} ({link.kind or 'no Ethernet'}) cannot be put into a bridge")
     return link
 
