@@ -170,7 +170,7 @@ def test_a_container_is_a_machine_of_the_lan(
     daemon.lxc("network", "create", "br0", "lan.interface=eth0")
     # The host's DHCP client has gone along: it renews the same lease on the bridge.
     until(lambda: lan.addresses("br0") == [address], "the lease is renewed")
-    assert [line.count("-i br0") for line in lan.dhcp_clients()] == [1]
+    until(lambda: [line.count("-i br0") for line in lan.dhcp_clients()] == [1], "its client runs on the bridge")
     assert any('"gateway": "fe80:' in route and '"protocol": "ra"' in route for route in lan.routes("br0"))
     daemon.command("launch", image, "c01", "--lan")
     _serve(daemon, "c01")
@@ -205,7 +205,7 @@ def test_a_container_is_a_machine_of_the_lan(
     with contextlib.suppress(AssertionError):
         until(lambda: lan.facts() == before, "everything is as before")
     assert lan.facts().splitlines() == before.splitlines()
-    assert [line.count("-i eth0") for line in lan.dhcp_clients()] == [1]
+    until(lambda: [line.count("-i eth0") for line in lan.dhcp_clients()] == [1], "its client runs on eth0")
 
 
 def _serve(daemon: Daemon, name: str) -> None:

@@ -38,6 +38,8 @@ class Lan:
         self.directory = tempfile.mkdtemp(prefix="lan-", dir=daemon.dir)
         self.router = NetworkNamespace(f"{self.host.name}-r")
         self.outside = NetworkNamespace(f"{self.host.name}-w")
+        # Who does not forward is no router, whatever it advertises: hosts drop it when it next answers them.
+        _run(*self.router.command("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"))
         ip = ("ip", "-n", self.router.name)
         _run(*ip, "link", "add", "switch", "type", "bridge", "forward_delay", "0")
         _run(*ip, "link", "set", "switch", "up")
@@ -112,18 +114,14 @@ class Lan:
         return [a["local"] for link in shown if link["ifname"] == interface for a in link["addr_info"]]
 
     def facts(self) -> str:
-        """Return everything that the host has on its network, without the seconds of lifetimes, which run.
-
-        What is there twice counts once: the kernel does not know a route that was put back when the router tells of it
-        again, and adds its own; the other one ends with its lifetime.
-        """
+        """Return everything that the host has on its network, without the seconds of lifetimes, which run."""
         ip = ("ip", "-n", self.host.name, "-j", "-d")
         shown = [_run(*ip, "address")]
         shown += [_run(*ip, family, "route", "show", "table", "all") for family in ("-4", "-6")]
         shown.append(_run("ip", "-n", self.host.name, "-j", "neighbour", "show", "nud", "permanent"))
         entries = [json.dumps(entry, indent=1) for one in shown for entry in json.loads(one or "[]")]
         lifetimes = re.compile(r'("(?:valid_life_time|preferred_life_time|expires)": )(?!4294967295)\d+')
-        return "\n".join(dict.fromkeys(lifetimes.sub(r"\1some", entry) for entry in entries))
+        return "\n".join(lifetimes.sub(r"\1some", entry) for entry in entries)
 
     def routes(self, interface: str) -> list[str]:
         """Return the host's routes by an interface, sorted, without how long they last; table local is the kernel's."""

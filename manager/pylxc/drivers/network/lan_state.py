@@ -129,8 +129,6 @@ def capture(index: int, name: str) -> State:
     # The kernel puts a new IPv6 address before the others of its scope, and an IPv4 address behind them.
     ordered = [a for a in addresses if a[0] == socket.AF_INET]
     ordered += [a for a in reversed(addresses) if a[0] == socket.AF_INET6]
-    # The kernel does not know again an advertised route that was put back, and adds its own beside it.
-    routes = list({_without_lifetime(payload): payload for payload in routes}.values())
     routes.sort(key=_needs_another)
     return State(
         index=index,
@@ -271,11 +269,6 @@ def _is_ours(payload: bytes, index: int) -> bool:
     if _RTA_OIF in found and struct.unpack("=I", found[_RTA_OIF])[0] == index:
         return True
     return any(hop[3] == index for hop, _ in _multipath(found.get(_RTA_MULTIPATH)))
-
-
-def _without_lifetime(payload: bytes) -> bytes:
-    found = attributes(payload[_RTMSG.size :])
-    return payload[: _RTMSG.size] + pack((kind, value) for kind, value in found.items() if kind != _RTA_CACHEINFO)
 
 
 def _needs_another(payload: bytes) -> bool:
