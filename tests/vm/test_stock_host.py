@@ -105,7 +105,7 @@ def test_bridge_on_the_own_network_of_the_host(host: StockHost) -> None:
         host.check("pylxc", "network", "delete", "br0")
     assert host.check("ls", "/etc/systemd/network").split() == ["20-lan.network"]
     assert f"{interface} " in host.check("sh", "-c", wait)
-    assert "br0 " not in host.check("ip", "-br", "link")
+    assert "br0" not in [line.split()[0] for line in host.check("ip", "-br", "link").splitlines()]
 
 
 def _is_on_the_network(host: StockHost, name: str) -> None:
