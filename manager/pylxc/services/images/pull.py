@@ -110,12 +110,13 @@ class Puller:
                     fetch = self._fetches[key] = _Fetch(
                         partial(self._fetch, project, offer), partial(self._fetches.pop, key, None)
                     )
-                    fetch.join(operation)
+                    joined = fetch.join(operation)
                     fetch.start()
-                elif not fetch.join(operation):
-                    fetch = None  # it is being given up at this moment
-            if fetch is not None:
+                else:
+                    joined = fetch.join(operation)
+            if joined:
                 return fetch.wait(operation)
+            fetch.wait_end()  # it has ended, or is being given up at this moment
 
     def _present(self, project: str, offer: Offer) -> str | None:
         with self._db.reading() as session:
@@ -167,6 +168,9 @@ class _Fetch:
         if last:
             operation.progress(last[0], last[1], **last[2])
         return True
+
+    def wait_end(self) -> None:
+        self._done.wait()
 
     def wait(self, operation: Operation) -> str:
         while not self._done.wait(_WATCH_SECONDS):
