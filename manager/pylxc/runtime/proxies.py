@@ -106,7 +106,12 @@ class Proxies:
             running = self._runtime.get(key)
             if running is None or not os.path.isdir(self._paths.proxy_run(key, device)):
                 return None
-            fd = self._spawn(key, device, running.pid)
+            try:
+                fd = self._spawn(key, device, running.pid)
+            except (PylxcError, OSError):
+                if not os.path.exists(f"/proc/{running.pid}"):  # the container ends just now
+                    return None
+                raise
         log.warning("Proxy %s of instance %s had died and was started again", device, key)
         return fd
 
