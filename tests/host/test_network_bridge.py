@@ -235,6 +235,7 @@ def test_devices_are_validated(host: NetworkHost) -> None:
     bad: list[tuple[dict[str, str], str]] = [
         ({"type": "nic", "network": "br7"}, "Network 'br7' not found"),
         ({"type": "nic", "network": "br0", "ipv4.address": "10.1.1.1"}, "not within the ipv4 subnet"),
+        ({"type": "nic", "network": "br0", "ipv4.address": "10.199.7.1"}, "is that of network 'br0' itself"),
         ({"type": "nic", "network": "br0", "parent": "br0"}, "in conjunction"),
         ({"type": "nic"}, "needs a network"),
         ({"type": "nic", "network": "br0", "hwadr": "x"}, "did you mean hwaddr"),
@@ -250,7 +251,7 @@ def test_devices_are_validated(host: NetworkHost) -> None:
     for device, complaint in bad:
         with pytest.raises(PylxcError, match=complaint):
             validate({"d": device})
-    for kind in ({"type": "proxy", "listen": "tcp:0.0.0.0:80"}, {"type": "nic", "nictype": "sriov", "parent": "lo"}):
+    for kind in ({"type": "usb", "vendorid": "1d6b"}, {"type": "nic", "nictype": "sriov", "parent": "lo"}):
         with pytest.raises(NotSupported, match="not supported"):
             validate({"d": kind})
 
