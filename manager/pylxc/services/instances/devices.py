@@ -144,6 +144,8 @@ class DeviceManager:
             subnet = network.get(f"{family}.address", "none")
             if subnet == "none" or ipaddress.ip_address(wanted) not in ipaddress.ip_interface(subnet).network:
                 raise BadRequest(f"Address {wanted} is not within the {family} subnet of network {device['network']!r}")
+            if ipaddress.ip_address(wanted) == ipaddress.ip_interface(subnet).ip:
+                raise BadRequest(f"Address {wanted} is that of network {device['network']!r} itself")
 
     def volatile(self, name: str, devices: Devices, config: Mapping[str, str]) -> dict[str, str]:
         """Return the volatile keys that an instance's devices need and that it does not have: MAC addresses and names.
@@ -203,8 +205,22 @@ class DeviceManager:
                     addresses=self._addresses(project, name, device, keys),
                     siblings=devices,
                 )
+                self._refuse_leased(context)
                 found.add(context, registry.find(keys).start(context, self._host))
         return found
+
+    def _refuse_leased(self, context: Context) -> None:
+        """Refuse a static address that DHCP has given to somebody else: its server would give another one."""
+        device = context.device
+        wanted = {device[key] for key in ("ipv4.address", "ipv6.address") if device.get(key, "none") != "none"}
+        if not wanted or device.get("type") != "nic" or not device.get("network"):
+            return
+        own = (device.get("hwaddr") or context.volatile("hwaddr")).lower()
+        for lease in self._networks.leases(device["network"]):
+            if lease["address"] in wanted and lease["hwaddr"] not in ("", own):
+                who = lease["hostname"] or lease["hwaddr"]
+                hint = f"stop it, or choose an address outside of {device['network']}'s DHCP ranges"
+                raise BadRequest(f"Address {lease['address']} of device {context.name!r} is leased to {who}", hint=hint)
 
     def _addresses(self, project: str, name: str, device: str, keys: Mapping[str, str]) -> dict[str, str]:
         """Return the addresses that a NIC is held to and has not been configured with."""
