@@ -179,19 +179,25 @@ def test_a_container_is_a_machine_of_the_lan(
     daemon.command("launch", image, "c02", "-n", "inside", "-d", "eth0,ipv4.address=10.140.7.9")
     daemon.command("network", "forward", "create", "inside", address)
     daemon.command("network", "forward", "port", "add", "inside", address, "tcp", "8080", "10.140.7.9", "80")
+    proxy = ("config", "device", "add", "c02")
+    daemon.command(*proxy, "plain", "proxy", f"listen=tcp:{address}:8081", "connect=tcp:127.0.0.1:80")
+    daemon.command(*proxy, "nat", "proxy", f"listen=tcp:{address}:8082", "connect=tcp:10.140.7.9:80", "nat=true")
     _serve(daemon, "c02")
     _reach_out(daemon, "c02")
-    _fetch(lan, f"{address}:8080", "c02")
+    for port in (8080, 8081, 8082):
+        _fetch(lan, f"{address}:{port}", "c02")
     daemon.signal(signal.SIGTERM)
     _reach(lan, "c01")
-    _fetch(lan, f"{address}:8080", "c02")
+    for port in (8080, 8081, 8082):
+        _fetch(lan, f"{address}:{port}", "c02")
     daemon.start()
     daemon.command("restart", "--force", "c01", "c02")
     for name in ("c01", "c02"):
         _serve(daemon, name)
     _reach(lan, "c01")
     _reach_out(daemon, "c02")
-    _fetch(lan, f"{address}:8080", "c02")
+    for port in (8080, 8081, 8082):
+        _fetch(lan, f"{address}:{port}", "c02")
     with pytest.raises(ApiError, match="currently in use"):
         daemon.request("DELETE", "/1.0/networks/br0")
     daemon.command("delete", "--force", "c01")
