@@ -41,10 +41,11 @@ def no_guests(server: Server) -> None:
 
 
 def attach(server: Server, _run: int) -> dict[str, float]:
-    """One more NIC on a bridge for a guest that runs, and away again."""
+    """One more NIC on a bridge for a guest that runs."""
     nic = ("nictype=bridged", f"parent={_BRIDGE}", "name=more0")
     taken = server.time("config", "device", "add", _NAMES[0], "more", "nic", *nic)
-    return {"attach a NIC": taken, "detach a NIC": server.time("config", "device", "remove", _NAMES[0], "more")}
+    server.run("config", "device", "remove", _NAMES[0], "more")
+    return {"attach a NIC": taken}
 
 
 def traffic(server: Server, _run: int) -> dict[str, float]:

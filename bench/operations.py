@@ -30,7 +30,6 @@ BUDGETS = {
     "memory per running container": 0.15,
     "first launch, loopback server": 0.5,
     "attach a NIC": 0.5,
-    "detach a NIC": 0.5,
 }
 # The most that pylxc may take whatever LXD takes: seconds, MiB of memory, or a multiple of what bare veth pairs take.
 ABSOLUTE = {

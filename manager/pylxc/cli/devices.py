@@ -37,8 +37,18 @@ class Devices:
         return dict(session.client.request("GET", self._entity.url(name)).metadata)
 
     def _change(self, session: Session, args: Args, change: Any) -> str:
+        """Let `change` work on the devices of the owner, which it is given as well, and write them back."""
         name = session.required(args.words[0], self._entity.what)
-        self._entity.change(session, name, lambda fields: change(fields["devices"]))
+        reply = session.client.request("GET", self._entity.url(name))
+        fields = self._entity.changeable(reply)
+        before, after = fields["devices"], dict(fields["devices"])
+        change(after, reply.metadata)
+        if before.keys() <= after.keys():
+            # This is done when it is answered; a PUT is an operation to be waited for.
+            method, fields = "PATCH", {"devices": {key: after[key] for key in after if after[key] != before.get(key)}}
+        else:
+            method, fields = "PUT", {**fields, "devices": after}
+        session.wait(session.client.start(method, self._entity.url(name), fields, if_match=reply.etag))
         return name
 
     def add(self, session: Session, args: Args) -> None:
@@ -46,7 +56,7 @@ class Devices:
         device, kind = args.words[1], args.words[2]
         values = assignments(args.words[3:])
 
-        def change(devices: dict[str, Any]) -> None:
+        def change(devices: dict[str, Any], _owner: dict[str, Any]) -> None:
             if device in devices:
                 raise Conflict("The device already exists")
             devices[device] = {"type": kind, **values}
@@ -58,11 +68,10 @@ class Devices:
     def remove(self, session: Session, args: Args) -> None:
         """Remove devices."""
         names = args.words[1:]
-        before = self._read(session, args)
 
-        def change(devices: dict[str, Any]) -> None:
+        def change(devices: dict[str, Any], owner: dict[str, Any]) -> None:
             for device in names:
-                _find(devices, device, before)
+                _find(devices, device, owner)
                 del devices[device]
 
         name = self._change(session, args, change)
@@ -95,10 +104,8 @@ class Devices:
         self._update(session, args, {args.words[2]: ""})
 
     def _update(self, session: Session, args: Args, values: dict[str, str]) -> None:
-        before = self._read(session, args)
-
-        def change(devices: dict[str, Any]) -> None:
-            device = _find(devices, args.words[1], before) | values
+        def change(devices: dict[str, Any], owner: dict[str, Any]) -> None:
+            device = _find(devices, args.words[1], owner) | values
             devices[args.words[1]] = {key: value for key, value in device.items() if value != ""}
 
         self._change(session, args, change)
@@ -106,14 +113,13 @@ class Devices:
     def override(self, session: Session, args: Args) -> None:
         """Copy a device from the profiles into the instance, with changes."""
         device, values = args.words[1], assignments(args.words[2:])
-        before = self._read(session, args)
-        if device in before["devices"]:
-            raise Conflict("The device already exists")
-        if device not in before.get("expanded_devices", {}):
-            raise NotFound("The profile device doesn't exist")
 
-        def change(devices: dict[str, Any]) -> None:
-            devices[device] = {**before["expanded_devices"][device], **values}
+        def change(devices: dict[str, Any], owner: dict[str, Any]) -> None:
+            if device in devices:
+                raise Conflict("The device already exists")
+            if device not in owner.get("expanded_devices", {}):
+                raise NotFound("The profile device doesn't exist")
+            devices[device] = {**owner["expanded_devices"][device], **values}
 
         name = self._change(session, args, change)
         if not session.quiet:
