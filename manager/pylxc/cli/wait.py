@@ -30,9 +30,21 @@ def wait(session: Session, name: str, condition: str, timeout: int) -> None:
     """
     if not session.client.has_extension("pylxc_wait"):
         raise NotSupported('The server is missing the required "pylxc_wait" API extension')
-    operation = session.client.instances.wait(name, condition, timeout=timeout)
+    import signal
+
+    # Ctrl-C comes either before the server waits or when it can be told to give up.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
+        operation = session.client.instances.wait(name, condition, timeout=timeout)
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         session.wait(operation, f"Waiting for {name} ({condition})")
+    except KeyboardInterrupt:
+        operation.cancel()
+        raise
     except PylxcError as error:
         if operation.metadata.get("timed_out"):
             error.exit_code = TIMED_OUT  # type: ignore[attr-defined]
