@@ -128,7 +128,7 @@ def _lock(directory: str) -> None:
 
 def _record(directory: str, spec: dict[str, Any], listeners: list[socket.socket]) -> None:
     """Write down who this is and which file of the host is its socket."""
-    state: dict[str, Any] = {"pid": os.getpid(), "start_time": procfs.start_time(os.getpid()), "spec": spec}
+    state: dict[str, Any] = {"pid": os.getpid(), "start_time": procfs.start_time(os.getpid())}
     path = spec["listen"]["address"]
     if listeners and spec["listen"]["kind"] == "unix" and not path.startswith("@"):
         status = os.lstat(path)
