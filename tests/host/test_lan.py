@@ -28,12 +28,14 @@ def daemon(make_daemon: Callable[[], Daemon], need: Callable[..., None]) -> Daem
 @pytest.fixture
 def lan(daemon: Daemon) -> Iterator[Lan]:
     lan = Lan(daemon)
-    daemon.start()
-    yield lan
-    daemon.delete_all()
-    for name in _networks(daemon):
-        daemon.request("DELETE", f"/1.0/networks/{name}")
-    lan.close()
+    try:
+        daemon.start()
+        yield lan
+        daemon.delete_all()
+        for name in _networks(daemon):
+            daemon.request("DELETE", f"/1.0/networks/{name}")
+    finally:
+        lan.close()
 
 
 def _networks(daemon: Daemon) -> list[str]:
