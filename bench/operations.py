@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import nics, sources
+from bench import nics, sources, volumes
 from bench.server import Samples, Server, pss_bytes
 from tests.support.sockets import inside, listening, serving
 
@@ -30,6 +30,12 @@ BUDGETS = {
     "memory per running container": 0.15,
     "first launch, loopback server": 0.5,
     "attach a NIC": 0.5,
+    "unpack an image, btrfs pool": 0.7,
+    "launch, btrfs pool": 0.25,
+    "snapshot, btrfs pool": 0.35,
+    "copy, btrfs pool": 0.35,
+    "restore, btrfs pool": 0.35,
+    "delete, btrfs pool": 0.5,
 }
 # The most that pylxc may take whatever LXD takes: seconds, MiB of memory, or a multiple of what bare veth pairs take.
 ABSOLUTE = {
@@ -216,6 +222,7 @@ def _guest_samples(server: Server, run: int) -> Samples:
 
 SCENARIOS = (
     Scenario("lifecycle", 5, lifecycle),
+    Scenario("btrfs", 5, volumes.life_on_btrfs),
     Scenario("exec", 20, _guest_samples, _guest, _no_guest),
     Scenario("gib", 5, exec_gib, _guest, _no_guest),
     Scenario("proxy", 5, proxy, _proxied, _no_proxied),
