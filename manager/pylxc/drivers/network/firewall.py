@@ -96,14 +96,15 @@ class Firewall:
         """Remove the rules of every owner of a kind but these."""
         keep = {self._table(kind, name) for name in names}
         with self._lock:
-            stale = [(f, t) for f, t in self._tables() if t.startswith(f"{self._prefix}.{kind}.") and t not in keep]
-            nftables.run([command for family, table in stale for command in _removal({family}, table)])
+            stale = [(f, t) for f, t in self._present() if t.startswith(f"{self._prefix}.{kind}.") and t not in keep]
+            if stale:
+                nftables.run([command for family, table in stale for command in _removal({family}, table)])
             self._open_ways()
 
     def restore(self) -> None:
         """Put again what another program has flushed, and open ways through firewalls that have come or reloaded."""
         with self._lock:
-            there = set(self._tables())
+            there = set(self._present())
             for table, wanted in self._wanted.items():
                 if not {(chain.family, table) for chain in wanted.chains} <= there:
                     log.info("Rules of %s are gone and put again", table)
@@ -114,8 +115,9 @@ class Firewall:
             self._open_ways()
 
     def _replace(self, table: str, chains: list[Chain]) -> None:
-        there = {family for family, other in self._tables() if other == table}
-        nftables.run(_removal(there, table) + _addition(chains, table))
+        there = {family for family, other in self._present() if other == table}
+        if there or chains:
+            nftables.run(_removal(there, table) + _addition(chains, table))
 
     def _open_ways(self) -> None:
         ways = {table: wanted.way for table, wanted in self._wanted.items() if wanted.way}
@@ -127,6 +129,13 @@ class Firewall:
     def _table(self, kind: str, name: str) -> str:
         escaped = _PLAIN.sub(lambda found: f"/{ord(found[0]):x}/", name)
         return f"{self._prefix}.{kind}.{escaped}"
+
+    def _present(self) -> list[tuple[str, str]]:
+        """Return the tables; none where the library is missing: what nobody could put there need not be removed."""
+        try:
+            return self._tables()
+        except Unavailable:
+            return []
 
     def _tables(self) -> list[tuple[str, str]]:
         listed = (item.get("table") for item in nftables.run([{"list": {"tables": None}}]))
