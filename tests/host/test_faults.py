@@ -183,7 +183,8 @@ def helpers(daemon: Daemon) -> list[str]:
 def test_clients_that_go_away(daemon: Daemon, busybox: str) -> None:
     name = unique("g")
     daemon.command("launch", busybox, name)
-    before = until(lambda: helpers(daemon), "processes")
+    monitor = f"pylxc-{name}"[:15]  # it is called so a moment after it has started
+    before = until(lambda: f"{monitor}\n" in (found := helpers(daemon)) and found, "the monitor") or []
     # A push that stops in the middle.
     head = f"POST /1.0/instances/{name}/files?path=/root/cut HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
     with socket.socket(socket.AF_UNIX) as connection:
