@@ -454,6 +454,9 @@ def test_routed(host: Host) -> None:
 
 def test_ipvlan(host: Host) -> None:
     nic = {"nictype": "ipvlan", "parent": "lower0", "ipv4.address": "192.0.2.70"}
+    host.run("sysctl", "-qw", "net.ipv4.conf.lower0.forwarding=0")
+    refused(400, "net/ipv4/conf/lower0/forwarding = 1", host.launch, nic)
+    host.run("sysctl", "-qw", "net.ipv4.conf.lower0.forwarding=1")
     if not has_kernel("CONFIG_IPVLAN"):
         refused(400, "needs a kernel with CONFIG_IPVLAN", host.launch, nic)
         return

@@ -20,7 +20,7 @@ def host(busybox_files: list[str], debian12_files: list[str], debian13_files: li
     disk, kernel = build_disk(CACHE / "vm-root.img", files=files)
     try:
         with StockHost(disk, kernel) as machine:
-            machine.check("pylxc", "admin", "units", "--install", timeout=60)
+            machine.check("pylxc", "admin", "units", "--install", timeout=300)
             for alias, each in images.items():
                 paths = [f"/images/{alias}/{Path(file).name}" for file in each]
                 machine.check("pylxc", "image", "import", *paths, "--alias", alias, timeout=300)
@@ -112,6 +112,66 @@ def _is_on_the_network(host: StockHost, name: str) -> None:
     """Check that the host's address is on br0, and that an instance there has leased one as well."""
     host.check("sh", "-c", "until ip -4 address show br0 | grep -q 10.0.2.15; do sleep 0.2; done")
     host.check("sh", "-c", f"until pylxc list {name} -f csv -c 4 | grep -q 10.0.2.; do sleep 0.5; done")
+
+
+@pytest.mark.timeout(900)
+def test_network_devices_that_need_modules(host: StockHost) -> None:
+    outside = """
+    ip netns add out
+    ip link add lower0 type veth peer name up0 netns out
+    ip link set lower0 up
+    ip address add 192.0.2.9/24 dev lower0
+    ip -n out link set up0 up
+    ip -n out address add 192.0.2.1/24 dev up0
+    ip -n out link add link up0 name up0.7 up type vlan id 7
+    ip -n out address add 10.7.0.1/24 dev up0.7
+    ip link add ub0 up type bridge vlan_filtering 1
+    bridge vlan add dev ub0 vid 5 self
+    ip link add link ub0 name ub0.5 up type vlan id 5
+    ip address add 10.5.0.1/24 dev ub0.5
+    """
+    host.check("sh", "-euc", outside)
+    host.check("pylxc", "launch", "busybox", "n1", timeout=120)
+
+    def add(device: str, *keys: str) -> None:
+        host.check("pylxc", "config", "device", "add", "n1", device, "nic", f"name={device}", *keys)
+
+    def remove(device: str) -> None:
+        host.check("pylxc", "config", "device", "remove", "n1", device)
+
+    def reaches(address: str, *setup: str) -> bool:
+        script = "\n".join([*setup, f"ping -c 3 -W 2 {address}"])
+        return host.run("pylxc", "exec", "n1", "--", "sh", "-c", script)[0] == 0
+
+    add("vlan0", "nictype=macvlan", "parent=lower0", "vlan=7", "gvrp=true")
+    assert reaches("10.7.0.1", "ip address add 10.7.0.5/24 dev vlan0")
+    remove("vlan0")
+    assert host.run("ip", "link", "show", "lower0.7")[0] != 0
+    host.check("sysctl", "-w", "net.ipv4.conf.lower0.forwarding=1")
+    for mode in ("l3s", "l2"):
+        add("ip0", "nictype=ipvlan", "parent=lower0", f"mode={mode}", "ipv4.address=192.0.2.70")
+        assert reaches("192.0.2.1")
+        remove("ip0")
+        assert "192.0.2.70" not in host.check("ip", "neighbour", "show", "proxy") + host.check("ip", "route")
+    add("port0", "nictype=bridged", "parent=ub0", "vlan=5", "vlan.tagged=10-11")
+    assert reaches("10.5.0.1", "ip address add 10.5.0.5/24 dev port0")
+    shown = host.check("bridge", "vlan", "show").partition("veth")[2]
+    assert "5 PVID Egress Untagged" in shown
+    assert " 11" in shown
+    remove("port0")
+    host.check("pylxc", "network", "create", "mb0", "ipv4.address=10.6.0.1/24", "ipv6.address=none", timeout=60)
+    add("man0", "network=mb0", "vlan=6")
+    assert host.check("cat", "/sys/class/net/mb0/bridge/vlan_filtering").strip() == "1"
+    remove("man0")
+    held = ("security.mac_filtering=true", "security.ipv4_filtering=true", "limits.max=20Mbit", "ipv4.address=10.6.0.5")
+    add("held0", "network=mb0", *held)
+    assert reaches("10.6.0.1", "ip address add 10.6.0.5/24 dev held0")
+    assert not reaches("10.6.0.1", "ip address add 10.6.0.6/24 dev held0", "ip address del 10.6.0.5/24 dev held0")
+    assert host.check("tc", "class", "show", "dev", "ub0") == ""
+    assert "rate 20Mbit" in host.check("sh", "-c", "for i in $(ls /sys/class/net); do tc class show dev $i; done")
+    host.check("pylxc", "delete", "--force", "n1", timeout=60)
+    host.check("pylxc", "network", "delete", "mb0", timeout=60)
+    host.check("sh", "-c", "ip link delete ub0.5; ip link delete ub0; ip link delete lower0; ip netns delete out")
 
 
 @pytest.mark.timeout(600)

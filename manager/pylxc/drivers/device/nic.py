@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pylxc import validate
 from pylxc.drivers.device.driver import Context, HostTools, Nic
 from pylxc.errors import BadRequest, Internal, NotSupported, PylxcError
+from pylxc.kernel import sysctl
 from pylxc.kernel.netlink import Link, Netlink
 from pylxc.revert import Reverter
 from pylxc.units import parse_bits
@@ -138,6 +139,33 @@ def drop_vlan(context: Context, host: HostTools) -> None:
     name = vlan_name(context.device)
     if name and validate.is_true(context.volatile("last_state.created")) and not host.has_others(context):
         host.netlink.delete(name)
+
+
+def require_forwarding(context: Context, host: HostTools) -> None:
+    """Refuse a parent that packets are not forwarded on, where the host is to answer for the addresses of a NIC.
+
+    Raises:
+        BadRequest: a setting of the kernel is in the way; it is named.
+    """
+    name = vlan_name(context.device) or context.device["parent"]
+    if host.netlink.find(name) is None:
+        return  # `lower` makes it, and `forward_vlan` sets it as it has to be
+    wanted = []
+    if context.device.get("ipv4.address"):
+        wanted = [f"net/ipv4/conf/{name}/forwarding"]
+    if context.device.get("ipv6.address"):
+        wanted += [f"net/ipv6/conf/{where}/{key}" for where in ("all", name) for key in ("forwarding", "proxy_ndp")]
+    for key in wanted:
+        if sysctl.read(key) != "1":
+            kind = context.device["nictype"]
+            raise BadRequest(f"nictype={kind} on a parent needs the setting {key} = 1", hint=f"sysctl -w {key}=1")
+
+
+def forward_vlan(context: Context, link: Link) -> None:
+    """Have packets forwarded on the interface of a VLAN, if `lower` has made it."""
+    if context.volatile("last_state.created") == "true":
+        for key in ("ipv4/conf/{}/forwarding", "ipv6/conf/{}/forwarding", "ipv6/conf/{}/proxy_ndp"):
+            sysctl.write(f"net/{key.format(link.name)}", "1", optional=True)
 
 
 # Inside

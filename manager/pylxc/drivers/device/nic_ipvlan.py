@@ -36,7 +36,10 @@ class IpvlanDriver(DeviceDriver):
 
     def start(self, context: Context, host: HostTools) -> RunConfig:
         """See `DeviceDriver`."""
-        return RunConfig(nics=(nic.of(context),), volatile=nic.kept_of_vlan(context, host))
+        kept = nic.kept_of_vlan(context, host)
+        if _is_l3(context.device):
+            nic.require_forwarding(context, host)
+        return RunConfig(nics=(nic.of(context),), volatile=kept)
 
     def attach(self, context: Context, run: RunConfig, host: HostTools) -> None:
         """See `DeviceDriver`."""
@@ -52,6 +55,7 @@ class IpvlanDriver(DeviceDriver):
                 revert.add(nic.delete_inside, context, host.netlink)
                 revert.add(self._forget, context, lower, host)
                 if _is_l3(context.device):
+                    nic.forward_vlan(context, lower)
                     self._answer_for(context, lower, host)
                 host.netlink.set_up_inside(context.pid, made.name)
                 self._configure_inside(context, made.name, host)

@@ -42,24 +42,10 @@ class RoutedDriver(VethDriver):
         run = super().start(context, host)
         if context.device.get("parent"):
             kept = nic.kept_of_vlan(context, host)
-            self._check_parent(context, host)
+            nic.require_forwarding(context, host)
             self._probe(context, host)
             run = RunConfig(nics=run.nics, volatile={**run.volatile, **kept})
         return run
-
-    def _check_parent(self, context: Context, host: HostTools) -> None:
-        """Refuse a parent that packets are not forwarded on: the host would answer for addresses in vain."""
-        name = nic.vlan_name(context.device) or context.device["parent"]
-        if host.netlink.find(name) is None:
-            return  # `connect` makes it, and sets it as it has to be
-        wanted = []
-        if nic.listed(context.device, "ipv4.address"):
-            wanted = [f"net/ipv4/conf/{name}/forwarding"]
-        if nic.listed(context.device, "ipv6.address"):
-            wanted += [f"net/ipv6/conf/{where}/{key}" for where in ("all", name) for key in ("forwarding", "proxy_ndp")]
-        for key in wanted:
-            if sysctl.read(key) != "1":
-                raise BadRequest(f"nictype=routed with a parent needs the setting {key} = 1", hint=f"sysctl -w {key}=1")
 
     def _probe(self, context: Context, host: HostTools) -> None:
         link = host.netlink.find(nic.vlan_name(context.device) or context.device["parent"])
@@ -78,7 +64,7 @@ class RoutedDriver(VethDriver):
         lower = None
         if device.get("parent"):
             lower = nic.lower(context, host, revert)
-            self._forward_vlan(context, lower)
+            nic.forward_vlan(context, lower)
         host.netlink.set(end.index, state="up")
         for family in _FAMILIES:
             addresses = nic.listed(device, f"{family}.address")
@@ -92,11 +78,6 @@ class RoutedDriver(VethDriver):
                     revert.add(host.netlink.delete_proxy, lower.index, address)
             for subnet in nic.listed(device, f"{family}.routes"):
                 self._lead(context, end.index, subnet, host, family, gateway=addresses[0])
-
-    def _forward_vlan(self, context: Context, lower: Link) -> None:
-        if context.volatile("last_state.created") == "true":
-            for key in ("ipv4/conf/{}/forwarding", "ipv6/conf/{}/forwarding", "ipv6/conf/{}/proxy_ndp"):
-                sysctl.write(f"net/{key.format(lower.name)}", "1", optional=True)
 
     def _lead(
         self, context: Context, index: int, subnet: str, host: HostTools, family: str, *, gateway: str = ""
