@@ -31,7 +31,6 @@ _INO_LOOKUP_USER = 0xD000943E
 _TREE_SEARCH_V2 = 0xC0709411
 _QUOTA_CTL = 0xC0109428
 _QGROUP_LIMIT = 0x8030942B
-_RESIZE = 0x50009403
 
 _SUBVOL_RDONLY = 1 << 1
 _SUBVOL_SPEC_BY_ID = 1 << 4
@@ -197,12 +196,6 @@ def set_readonly(path: str, readonly: bool) -> None:
             fcntl.ioctl(fd, _SUBVOL_SETFLAGS, array.array("Q", [wanted]))
 
 
-def subvolume_id(path: str) -> int:
-    """Return the id of the subvolume that a directory is in."""
-    with _opened(path) as fd:
-        return _subvolume_id(fd)
-
-
 def enable_quota(path: str) -> None:
     """Have the file system that `path` is on keep accounts of its subvolumes; once more is no error.
 
@@ -243,16 +236,6 @@ def usage(path: str) -> int | None:
         return None
     _, referenced = struct.unpack_from("=QQ", buffer, _SEARCH.size + _SEARCH_HEADER.size)
     return int(referenced)
-
-
-def grow(path: str) -> None:
-    """Let the file system that is mounted at `path` fill its device.
-
-    Raises:
-        OSError: see BTRFS_IOC_RESIZE.
-    """
-    with _opened(path) as fd:
-        _ioctl(fd, _RESIZE, bytearray(struct.pack("=q4088s", 0, b"max")), path)
 
 
 def _subvolume_id(fd: int) -> int:

@@ -9,7 +9,6 @@ import struct
 
 _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_CONFIGURE = 0x4C0A
-_LOOP_SET_CAPACITY = 0x4C07
 _AUTOCLEAR = 4
 _DIRECT_IO = 16
 _TRIES = 64
@@ -67,16 +66,3 @@ def _configure(fd: int, file_fd: int, path: str) -> None:
                 raise
         else:
             return
-
-
-def refresh_size(device: str) -> None:
-    """Have a loop device take its file's present size.
-
-    Raises:
-        OSError: it is no loop device in use.
-    """
-    fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(fd, _LOOP_SET_CAPACITY)
-    finally:
-        os.close(fd)

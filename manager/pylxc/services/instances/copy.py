@@ -95,7 +95,7 @@ class Copier:
         volumes = self._storage.volumes
         with self._still(source):
             volumes.copy_instance(source.place, target.pool, target.project, target.name)
-            for snapshot in self._snapshots(source) if source.with_snapshots else []:
+            for snapshot in self._snapshots_of(source.instance) if source.with_snapshots else []:
                 self._copy_snapshot(source, snapshot, target)
 
     def refresh(self, source: CopySource, target: Record) -> None:
@@ -106,7 +106,7 @@ class Copier:
         """
         volumes = self._storage.volumes
         with self._still(source):
-            wanted = {row.name: row for row in self._snapshots(source)} if source.with_snapshots else {}
+            wanted = {row.name: row for row in self._snapshots_of(source.instance)} if source.with_snapshots else {}
             present = {row.name: row for row in self._snapshots_of(target)}
             for name, row in present.items() if source.with_snapshots else ():
                 if name not in wanted or wanted[name].created_at != row.created_at:
@@ -126,9 +126,6 @@ class Copier:
             freezes = source.is_consistent and not source.snapshot and self._lifecycle.changes_while_copied(found)
             with self._lifecycle.frozen(found.key) if freezes else nullcontext():
                 yield
-
-    def _snapshots(self, source: CopySource) -> list[Snapshot]:
-        return self._snapshots_of(source.instance)
 
     def _snapshots_of(self, found: Record) -> list[Snapshot]:
         with self._db.reading() as session:

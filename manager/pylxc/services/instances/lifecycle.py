@@ -197,9 +197,9 @@ class Lifecycle:
     def frozen(self, key: str) -> Iterator[None]:
         """Keep a running instance still while the block runs, or several that overlap; the caller holds its lock."""
         with self._guard:
-            self._keepers[key] = self._keepers.get(key, 0) + 1
-            if self._keepers[key] == 1:
+            if key not in self._keepers:
                 self._runtime.freeze(key)
+            self._keepers[key] = self._keepers.get(key, 0) + 1
         try:
             yield
         finally:
