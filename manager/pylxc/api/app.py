@@ -36,6 +36,7 @@ from pylxc.api import (
     server,
     storage_pools,
     storage_volumes,
+    warnings,
 )
 from pylxc.api.call import Call, Endpoint, Handler
 from pylxc.api.http import HttpServer, peer
@@ -69,6 +70,7 @@ MODULES = (
     network_forwards,
     storage_pools,
     storage_volumes,
+    warnings,
 )
 THREADS = 128
 """Requests that wait for a service at the same time, at most; long work has threads of its own."""

@@ -53,7 +53,7 @@ async def cluster(_call: Call) -> Answer:
 
 
 async def nothing(_call: Call) -> Answer:
-    """Answer an empty list: this server keeps no certificates of clients and no warnings."""
+    """Answer an empty list: this server keeps no certificates of clients."""
     return Sync([])
 
 
@@ -70,6 +70,4 @@ ENDPOINTS = (
     Endpoint(path="/1.0/cluster", get=cluster),
     Endpoint(path="/1.0/certificates", get=nothing),
     Endpoint(path="/1.0/certificates/{name}", get=no_such),
-    Endpoint(path="/1.0/warnings", get=nothing),
-    Endpoint(path="/1.0/warnings/{name}", get=no_such),
 )

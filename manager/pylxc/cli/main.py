@@ -56,6 +56,7 @@ TABLE: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "storage": ("storage", "Manage storage pools", ()),
     "version": ("version", "Show the versions of client and server", ()),
     "wait": ("wait", "Wait until an instance is ready", ()),
+    "warning": ("warning", "Show and acknowledge the server's warnings", ()),
 }
 HIDDEN = {"_complete": "completion"}
 

@@ -35,6 +35,7 @@ from pylxc.services.projects import Projects
 from pylxc.services.server import Server
 from pylxc.services.services import Services
 from pylxc.services.storage.service import StoragePools
+from pylxc.services.warnings import Warnings
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Assembly:
         devices = DeviceManager(self._database, paths, networks, storage, self._proxies)
         projects = Projects(self._database, operations, events)
         guests = Guests(self._database, images, paths)
+        warnings = Warnings(self._database, events, clock)
         instances = Instances(
             db=self._database,
             paths=paths,
@@ -102,6 +104,7 @@ class Assembly:
             images=images,
             networks=networks,
             storage=storage,
+            warnings=warnings,
         )
 
     def start(self) -> None:
@@ -148,6 +151,7 @@ class Assembly:
         yield Job(name=SNAPSHOTS_TAKE, interval=minute, run=schedule.take)
         yield Job(name="snapshots-expire", interval=minute, run=schedule.expire)
         yield Job(name="images-expire", interval=dt.timedelta(hours=1), run=upkeep.expire)
+        yield Job(name="warnings-expire", interval=dt.timedelta(days=1), run=self.services.warnings.expire)
 
     def close(self) -> None:
         """Let go of everything; containers and networks stay."""

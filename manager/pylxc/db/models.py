@@ -288,3 +288,19 @@ class Job(Base):
     __tablename__ = "jobs"
     name: Mapped[str] = mapped_column(primary_key=True)
     last_ran_at: Mapped[dt.datetime]
+
+
+class WarningRow(Base):
+    """What the operator should know: one row per type and what it is about, an instance or the server (None)."""
+
+    __tablename__ = "warnings"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    uuid: Mapped[str] = mapped_column(unique=True)
+    type: Mapped[str]
+    instance_id: Mapped[int | None] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"))
+    status: Mapped[str] = mapped_column(default="new")
+    count: Mapped[int] = mapped_column(default=1)
+    last_message: Mapped[str] = mapped_column(default="")
+    first_seen_at: Mapped[dt.datetime] = mapped_column(default=now)
+    last_seen_at: Mapped[dt.datetime] = mapped_column(default=now)
+    instance: Mapped[Instance | None] = relationship(lazy="joined")

@@ -106,6 +106,7 @@ LXD = """
     network_gvrp
     projects_images_remote_cache_expiry
     projects_images_auto_update
+    warnings
     server_supported_storage_drivers
     event_lifecycle_requestor_address
     network_forward

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pylxc.services.projects import Projects
     from pylxc.services.server import Server
     from pylxc.services.storage.service import StoragePools
+    from pylxc.services.warnings import Warnings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,3 +49,4 @@ class Services:
     images: Images
     networks: Networks
     storage: StoragePools
+    warnings: Warnings

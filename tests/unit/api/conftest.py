@@ -18,6 +18,7 @@ import pytest
 from pylxc.api.app import App
 from pylxc.db.engine import Database
 from pylxc.db.migrate import open_database
+from pylxc.db.models import now
 from pylxc.paths import Paths
 from pylxc.services.certificate import ServerCertificate
 from pylxc.services.events import EventBus
@@ -25,6 +26,7 @@ from pylxc.services.operations import Operations
 from pylxc.services.server import Server
 from pylxc.services.services import Services
 from pylxc.services.storage.service import StoragePools
+from pylxc.services.warnings import Warnings
 
 
 class _Connection(http.client.HTTPConnection):
@@ -138,7 +140,9 @@ def services(tmp_path: Path, database: Database) -> Services:
         events,
         stop=lambda _force: None,
     )
-    return cast(Services, SimpleNamespace(events=events, operations=Operations(events), server=server))
+    warnings = Warnings(database, events, now)
+    found = SimpleNamespace(events=events, operations=Operations(events), server=server, warnings=warnings)
+    return cast(Services, found)
 
 
 @pytest.fixture
