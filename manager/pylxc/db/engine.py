@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +27,22 @@ class Database:
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_immediate)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+
+    def watch(self, changed: Callable[[Collection[object]], None]) -> None:
+        """Have `changed` called after each transaction with the rows that it made, changed or removed.
+
+        It must return soon and raise nothing. Statements that name no rows (`update`, `delete`) are not seen.
+        """
+
+        def note(session: Session, _context: object) -> None:
+            session.info.setdefault("pylxc_changed", []).extend((*session.new, *session.dirty, *session.deleted))
+
+        def tell(session: Session) -> None:
+            if rows := session.info.pop("pylxc_changed", None):
+                changed(rows)
+
+        event.listen(self._sessions, "after_flush", note)
+        event.listen(self._sessions, "after_commit", tell)
 
     @contextmanager
     def transaction(self, *, outlives_host: bool = True) -> Iterator[Session]:

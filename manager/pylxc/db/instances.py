@@ -118,6 +118,11 @@ def names(session: Session, project: str | None) -> list[tuple[str, str, str]]:
     return [(p, n, t) for p, n, t in session.execute(query.order_by(Project.name, Instance.name))]
 
 
+def ids(session: Session) -> list[int]:
+    """Return the ids of the created instances."""
+    return list(session.scalars(select(Instance.id).where(Instance.state == "created")))
+
+
 def with_profile(session: Session, profile_id: int) -> list[Instance]:
     """Return the created instances that have a profile."""
     having = select(InstanceProfile.instance_id).where(InstanceProfile.profile_id == profile_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pylxc.db.models import Profile, Project, StoragePool, StorageVolume
+from pylxc.db.models import Instance, Profile, Project, StoragePool, StorageVolume
 from pylxc.errors import NotFound
 
 
@@ -28,6 +28,18 @@ def pool(session: Session, name: str, *, state: str | None = "created") -> Stora
     if found is None:
         raise NotFound("Storage pool not found")
     return found
+
+
+def instances_in(session: Session, pool_id: int, name: str | None = None) -> list[int]:
+    """Return the ids of the created instances (None: all, else those of that name) whose volumes are in a pool."""
+    volume = StorageVolume
+    query = select(Instance.id).join(
+        volume, (volume.project_id == Instance.project_id) & (volume.name == Instance.name)
+    )
+    query = query.where(volume.storage_pool_id == pool_id, volume.type == "container", Instance.state == "created")
+    if name is not None:
+        query = query.where(Instance.name == name)
+    return list(session.scalars(query))
 
 
 def unsettled_pools(session: Session) -> list[StoragePool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 
@@ -55,7 +56,7 @@ class Unpacker:
 
 
 def check_layout(target: str, what: str) -> None:
-    """Check that what was unpacked is an instance's volume; `what` it came from.
+    """Check that what was unpacked is an instance's volume; `what` it came from. Its backup.yaml is removed.
 
     Raises:
         BadRequest: something is missing, or of the wrong kind.
@@ -65,6 +66,7 @@ def check_layout(target: str, what: str) -> None:
         ("metadata.yaml", stat.S_ISREG, True),
         ("rootfs", stat.S_ISDIR, True),
         ("templates", stat.S_ISDIR, False),
+        ("backup.yaml", stat.S_ISREG, False),
     ):
         try:
             mode = os.lstat(f"{target}/{name}").st_mode
@@ -74,6 +76,9 @@ def check_layout(target: str, what: str) -> None:
             continue
         if not is_kind(mode):
             raise BadRequest(f"Invalid {what}: its {name} is of the wrong kind")
+    # It would be believed when the database is lost; only this server writes one.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{target}/backup.yaml")
 
 
 def _empty(target: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -15,7 +16,7 @@ from pylxc import validate
 from pylxc.db import backups as rows
 from pylxc.db import instances, profiles, projects
 from pylxc.db.engine import Database
-from pylxc.db.models import Backup, Snapshot
+from pylxc.db.models import Backup
 from pylxc.errors import BadRequest, Conflict, NotFound, NotSupported
 from pylxc.meter import Meter
 from pylxc.paths import Paths
@@ -27,19 +28,19 @@ from pylxc.services.images.importing import expiry
 from pylxc.services.images.store import explain
 from pylxc.services.images.unpack import check_layout
 from pylxc.services.instances import backup_index
+from pylxc.services.instances.backup_files import BackupFiles
 from pylxc.services.instances.create import Creator
 from pylxc.services.instances.expand import Record, is_root_disk, load, root_disk, url
 from pylxc.services.instances.lifecycle import Lifecycle
 from pylxc.services.instances.locks import InstanceLocks
-from pylxc.services.instances.render import render
 from pylxc.services.instances.snapshots import Snapshots
 from pylxc.services.operations import Operation, Operations
 from pylxc.services.server import Server
 from pylxc.services.storage.service import StoragePools
-from pylxc.services.storage.volumes import Place
+from pylxc.services.storage.volumes import BACKUP_YAML, Place
 from pylxc.services.unarchive import Extractor, Part
 from pylxc.wire.instances import InstanceBackup, InstanceBackupsPost
-from pylxc.wire.times import parse_timestamp, timestamp
+from pylxc.wire.times import timestamp
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Backups:
         lifecycle: Lifecycle,
         snapshots: Snapshots,
         creator: Creator,
+        files: BackupFiles,
     ) -> None:
         self._db = db
         self._root = paths.backups
@@ -82,6 +84,7 @@ class Backups:
         self._lifecycle = lifecycle
         self._snapshots = snapshots
         self._creator = creator
+        self._files = files
         self._extractor = Extractor(runtime, "backup")
 
     def reconcile(self) -> None:
@@ -94,9 +97,11 @@ class Backups:
                     session.delete(row)
             session.flush()
             known = {str(row.id) for row in rows.every(session)}
-        for name in os.listdir(self._root):
-            if name not in known:
-                os.unlink(f"{self._root}/{name}")
+        for entry in list(os.scandir(self._root)):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            elif entry.name not in known:
+                os.unlink(entry.path)
 
     # Reading
 
@@ -224,8 +229,13 @@ class Backups:
                 members.append(taken.path)
             names = {tree: "backup/container", f"containers-snapshots/{found.key}": "backup/snapshots"}
             renames = [f"--transform=flags=rh;s,^{re.escape(old)},{new}," for old, new in names.items()]
+            # The tree's own says what it was when it last changed, and is not there in each.
+            without = ["--anchored", "--no-wildcards", f"--exclude={tree}/{BACKUP_YAML}"]
             archive.write_tar(
-                [*renames, *members, tree], options.compression, write, on_progress=on_progress or (lambda _size: None)
+                [*renames, *without, *members, tree],
+                options.compression,
+                write,
+                on_progress=on_progress or (lambda _size: None),
             )
 
     def _keeping_still(self, found: Record) -> Callable[[], Any]:
@@ -233,24 +243,11 @@ class Backups:
         return lambda: self._lifecycle.frozen(found.key) if freezes else nullcontext()
 
     def _write_index(self, found: Record, snapshots: Sequence[Any], directory: str) -> None:
-        with self._db.reading() as session:
-            scope = projects.scope_name(session, found.project, "profiles")
-            used = [
-                {"name": p.name, "description": p.description, "config": p.config, "devices": p.devices}
-                for p in profiles.named(session, scope, found.profiles)
-            ]
-        volume = self._storage.volumes.get(found.pool, found.project, "container", found.name)
-        index, backup = backup_index.write(
-            render(found, "Stopped"),
-            snapshots,
-            pool=dict(self._storage.get(found.pool)),
-            volume=dict(volume),
-            profiles=used,
-        )
+        described = self._files.describe(found, snapshots)
         os.makedirs(f"{directory}/backup/container")
-        for path, text in (("index.yaml", index), ("container/backup.yaml", backup)):
+        for path, data in (("index.yaml", backup_index.index(described)), ("container/backup.yaml", described)):
             with open(f"{directory}/backup/{path}", "w", encoding="utf-8") as file:
-                file.write(text)
+                file.write(backup_index.dump(data))
 
     # Changing
 
@@ -390,8 +387,6 @@ class Backups:
         def fill(member: str) -> Callable[[str], None]:
             def unpack(target: str) -> None:
                 self._extractor.unpack([Part(path=path, member=member)], target)
-                with suppress(FileNotFoundError):
-                    os.unlink(f"{target}/backup.yaml")  # tells what the index tells
                 check_layout(target, "backup")
 
             return unpack
@@ -402,7 +397,7 @@ class Backups:
             volumes.fill_snapshot(found.pool, found.project, found.name, name, fill(f"backup/snapshots/{name}"))
         with self._db.transaction() as session:
             owner = instances.get(session, found.project, found.name, state=None)
-            session.add_all(_snapshot(owner.id, snapshot) for snapshot in index.snapshots)
+            session.add_all(backup_index.snapshot_row(owner.id, snapshot) for snapshot in index.snapshots)
 
     def _start(
         self, description: str, project: str, name: str, backup: str, run: Callable[[Operation], None]
@@ -415,37 +410,6 @@ class Backups:
 
     def _tell(self, verb: str, project: str, name: str, backup: str) -> None:
         self._events.lifecycle(f"instance-backup-{verb}", f"/1.0/instances/{name}/backups/{backup}", project=project)
-
-
-def _snapshot(instance_id: int, given: dict[str, Any]) -> Snapshot:
-    """Return the row of a snapshot that a backup has; what it says is text and maps of texts or it is refused."""
-    try:
-        row = Snapshot(
-            instance_id=instance_id,
-            name=given["name"],
-            state="created",
-            architecture=str(given.get("architecture") or ""),
-            config={str(key): str(value) for key, value in (given.get("config") or {}).items()},
-            devices={
-                str(key): {str(k): str(v) for k, v in device.items()}
-                for key, device in (given.get("devices") or {}).items()
-            },
-            profiles=[str(profile) for profile in given.get("profiles") or []],
-            ephemeral=bool(given.get("ephemeral")),
-            expires_at=_moment(given.get("expires_at")),
-        )
-        if created := _moment(given.get("created_at")):
-            row.created_at = created
-    except (AttributeError, TypeError, ValueError) as error:
-        raise BadRequest(f"Invalid backup: snapshot {given['name']!r} is malformed: {error}") from error
-    return row
-
-
-def _moment(value: Any) -> Any:
-    # YAML has times of its own, which the parser returns as such.
-    if value is None or isinstance(value, str):
-        return parse_timestamp(value or "")
-    return None if value.year == 1 else value
 
 
 def _render(row: Backup) -> InstanceBackup:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -41,13 +41,25 @@ class CopySource:
 
 
 class Copier:
-    """Copies instances; thread-safe."""
+    """Copies instances; thread-safe.
 
-    def __init__(self, db: Database, storage: StoragePools, locks: InstanceLocks, lifecycle: Lifecycle) -> None:
+    Args:
+        refreshed: called with a copy whose tree has been replaced by another instance's.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        storage: StoragePools,
+        locks: InstanceLocks,
+        lifecycle: Lifecycle,
+        refreshed: Callable[[Record], None],
+    ) -> None:
         self._db = db
         self._storage = storage
         self._locks = locks
         self._lifecycle = lifecycle
+        self._refreshed = refreshed
 
     def find(self, project: str, source: dict[str, Any]) -> CopySource:
         """Return what a request's source of type "copy" names.
@@ -117,6 +129,7 @@ class Copier:
                 if name not in present or present[name].created_at != row.created_at:
                     self._copy_snapshot(source, row, target)
             volumes.refresh_instance(source.place, target.pool, target.project, target.name)
+        self._refreshed(target)
 
     @contextmanager
     def _still(self, source: CopySource) -> Iterator[None]:

@@ -21,6 +21,7 @@ from pylxc.services.events import EventBus
 from pylxc.services.guests.service import Guests
 from pylxc.services.images.service import Images
 from pylxc.services.instances import limits
+from pylxc.services.instances.backup_files import BackupFiles
 from pylxc.services.instances.backups import Backups
 from pylxc.services.instances.boot import Boot
 from pylxc.services.instances.copy import Copier
@@ -146,10 +147,11 @@ class Instances:
             remover=self._remover,
             first_use=first_use,
             templates=self._templates,
-            copier=Copier(db, storage, self._locks, self._lifecycle),
+            copier=Copier(db, storage, self._locks, self._lifecycle, lambda found: self._files.mark(found.id)),
             start=self._lifecycle.start,
             require_stopped=self._lifecycle.require_stopped,
         )
+        self._files = BackupFiles(db, storage, self.snapshots)
         self.backups = Backups(
             db=db,
             paths=paths,
@@ -162,6 +164,7 @@ class Instances:
             lifecycle=self._lifecycle,
             snapshots=self.snapshots,
             creator=self._creator,
+            files=self._files,
         )
         self.schedule = SnapshotSchedule(db, self.snapshots, self.backups, self._lifecycle, clock)
         self._lifecycle.on_start = self.schedule.started
@@ -404,6 +407,7 @@ class Instances:
         self._lifecycle.adopt()
         self.snapshots.reconcile()
         self.backups.reconcile()
+        self._files.open()
 
     def autostart(self) -> None:
         """Start what is to run with the daemon; see `Boot.start_all`."""
@@ -414,7 +418,8 @@ class Instances:
         self._boot.stop_all()
 
     def close(self) -> None:
-        """Let go of what helps starting them."""
+        """Write down what is due, and let go of what helps starting them."""
+        self._files.close()
         self._renderer.close()
 
     # Helpers

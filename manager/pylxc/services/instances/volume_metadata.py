@@ -20,6 +20,9 @@ from pylxc.wire.instances import InstanceMetadata
 _METADATA = "metadata.yaml"
 _TEMPLATES = "templates"
 _NEW = ".new"
+_BACKUP = "backup.yaml"
+_MAX_BACKUP_BYTES = 64 << 20
+"""Of a backup.yaml, at most: a thousand snapshots make two megabytes."""
 
 
 class VolumeMetadata:
@@ -56,7 +59,20 @@ class VolumeMetadata:
         Raises:
             BadRequest: it would be too large.
         """
-        self._replace(yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True).encode(), _METADATA, self._fd)
+        content = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True).encode()
+        _check_size(content, _METADATA)
+        self._replace(content, _METADATA, self._fd)
+
+    def backup(self) -> bytes | None:
+        """Return backup.yaml, None when there is none; raises BadRequest when it is no file, or too large."""
+        try:
+            return _read(self._fd, _BACKUP, _MAX_BACKUP_BYTES)
+        except NotFound:
+            return None
+
+    def write_backup(self, content: bytes) -> None:
+        """Replace backup.yaml; this may run beside the other methods. Raises BadRequest when it cannot be written."""
+        self._replace(content, _BACKUP, self._fd, draft=f"{_NEW}-backup", mode=0o600)
 
     def templates(self) -> list[str]:
         """Return the names in templates/, sorted."""
@@ -98,6 +114,7 @@ class VolumeMetadata:
             os.mkdir(_TEMPLATES, 0o711, dir_fd=self._fd)
         directory = self._directory(os.O_PATH)
         try:
+            _check_size(content, name)
             self._replace(content, name, directory)
         finally:
             os.close(directory)
@@ -130,22 +147,20 @@ class VolumeMetadata:
                 raise BadRequest(f"The instance's {_TEMPLATES} is no directory") from None
             raise
 
-    def _replace(self, content: bytes, name: str, directory: int) -> None:
-        """Write a file beside and rename it; the caller keeps two from one volume at a time."""
-        if len(content) > MAX_BYTES:
-            raise BadRequest(f"{name!r} is too large: {MAX_BYTES >> 10} KiB at most")
+    def _replace(self, content: bytes, name: str, directory: int, *, draft: str = _NEW, mode: int = 0o644) -> None:
+        """Write a file beside and rename it; the caller keeps two from one draft at a time."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(_NEW, dir_fd=self._fd)  # of somebody who was killed
-            with open(os.open(_NEW, flags, 0o644, dir_fd=self._fd), "wb") as file:
+                os.unlink(draft, dir_fd=self._fd)  # of somebody who was killed
+            with open(os.open(draft, flags, mode, dir_fd=self._fd), "wb") as file:
                 file.write(content)
-            os.rename(_NEW, name, src_dir_fd=self._fd, dst_dir_fd=directory)
+            os.rename(draft, name, src_dir_fd=self._fd, dst_dir_fd=directory)
         except OSError as error:
             raise _explain(error, name) from None
 
 
-def _read(directory: int, name: str) -> bytes:
+def _read(directory: int, name: str, most: int = MAX_BYTES) -> bytes:
     """Return the content of a file, resolved with `directory` as the root.
 
     Raises:
@@ -157,12 +172,16 @@ def _read(directory: int, name: str) -> bytes:
         with open(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise BadRequest(f"{name!r} is no file")
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(most + 1)
     except OSError as error:
         raise _explain(error, name) from None
-    if len(content) > MAX_BYTES:
-        raise BadRequest(f"{name!r} is too large: {MAX_BYTES >> 10} KiB at most")
+    _check_size(content, name, most)
     return content
+
+
+def _check_size(content: bytes, name: str, most: int = MAX_BYTES) -> None:
+    if len(content) > most:
+        raise BadRequest(f"{name!r} is too large: {most >> 10} KiB at most")
 
 
 def _check_name(name: str) -> None:

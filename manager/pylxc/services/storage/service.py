@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import delete
@@ -107,6 +108,12 @@ class StoragePools:
         """Return a pool; raises NotFound."""
         with self._db.reading() as session:
             return self._render(storage.pool(session, name), storage.users(session).get(name, []))
+
+    def definition(self, name: str) -> dict[str, Any]:
+        """Return what makes a pool what it is, as the wire has it; raises NotFound."""
+        with self._db.reading() as session:
+            pool = self._render(storage.pool(session, name), [])
+        return {key: pool[key] for key in ("name", "driver", "description", "config")}
 
     def etag(self, pool: StoragePool) -> str:
         """Return the tag of a pool as it was read."""

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 Names = list[str]  # inside the class `list` is its method
 
+BACKUP_YAML = "backup.yaml"
+"""What an instance's volume says about it beside rootfs/: there from when it is whole until it is to go."""
+
 _DIRECTORIES = {"container": "containers", "image": "images", "custom": "custom"}
 
 
@@ -348,6 +351,9 @@ class Volumes:
     def _drop(self, row: models.StorageVolume) -> None:
         driver = self._driver(row.pool.name)
         if row.type == "container":
+            # Whoever finds the tree after a loss of the database is not to take it for an instance any more.
+            with suppress(OSError):
+                os.unlink(f"{driver.path(_place(row.type, row.project.name, row.name))}/{BACKUP_YAML}")
             self._drop_snapshots(driver, _snapshot_place(row.project.name, row.name))
         driver.delete_volume(_place(row.type, row.project.name, row.name))
         self._forget(row)
