@@ -46,3 +46,12 @@ def format_bytes(count: float, precision: int = 2) -> str:
             return f"{count:.0f}{unit}" if unit == "B" else f"{count:.{precision}f}{unit}"
         count /= 1000
     raise AssertionError("not reached")
+
+
+def binary_size(count: float, precision: int = 2) -> str:
+    """Return `count` bytes in binary units: `1.09MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
+        if count < 1024 or unit == "PiB":
+            return f"{int(count)}B" if unit == "B" else f"{count:.{precision}f}{unit}"
+        count /= 1024
+    raise AssertionError("not reached")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from pylxc.drivers.storage import registry
 from pylxc.drivers.storage.driver import PoolFull, StorageDriver
-from pylxc.errors import BadRequest, PylxcError, Unavailable
+from pylxc.errors import BadRequest, NotSupported, PylxcError, Unavailable
 from pylxc.kernel import btrfs
 from tests.support import tree
 
@@ -214,6 +215,78 @@ def test_a_full_pool_says_so(load: Load, tmp_path: Path, driver_name: str) -> No
     assert leftovers(pool) == []
 
 
+def test_a_size_holds(load: Load, pool: StorageDriver, tmp_path: Path) -> None:
+    pool.create_volume("containers/c1")
+    if not can_limit(pool):
+        assert pool.usage("containers/c1") is None
+        with pytest.raises(NotSupported, match="cannot limit"):
+            pool.set_size("containers/c1", 8 << 20)
+        pool.set_size("containers/c1", 0)
+        return
+    big = f"{pool.path('containers/c1')}/big"
+    pool.set_size("containers/c1", 8 << 20)
+    assert "quota exceeded" in write_as_guest(big, 16)
+    used = pool.usage("containers/c1")
+    assert used is not None
+    assert 4 << 20 <= used <= 8 << 20
+    with pytest.raises(BadRequest, match="in use"):
+        pool.set_size("containers/c1", 2 << 20)
+    assert pool.size("containers/c1") == 8 << 20
+    pool.close()
+    again = load()
+    again.open()
+    assert again.size("containers/c1") == 8 << 20
+    again.rename_volume("containers/c1", "containers/c2")
+    again.set_size("containers/c2", 0)
+    assert write_as_guest(f"{again.path('containers/c2')}/more", 16) == ""
+
+
+def test_a_size_is_of_the_volume_not_of_its_tree(pool: StorageDriver, tmp_path: Path) -> None:
+    if not can_limit(pool):
+        return
+    pool.create_volume("containers/c1", fill)
+    pool.set_size("containers/c1", 32 << 20)
+    pool.clone_volume("containers/c1", "containers-snapshots/c1/s0", readonly=True)
+    assert pool.size("containers-snapshots/c1/s0") == 0
+    pool.clone_volume("containers/c1", "containers/c2")
+    assert pool.size("containers/c2") == 0
+    assert write_as_guest(f"{pool.path('containers/c2')}/big", 48) == ""
+
+    pool.replace_volume("containers-snapshots/c1/s0", "containers/c1")
+    is_held(pool, "containers/c1")
+    os.mkdir(tmp_path / "elsewhere")
+    fill(str(tmp_path / "elsewhere"))
+    pool.refresh_volume(str(tmp_path / "elsewhere"), "containers/c1")
+    is_held(pool, "containers/c1")
+    pool.refresh_volume(pool.path("containers-snapshots/c1/s0"), "containers/c1")
+    is_held(pool, "containers/c1")
+    assert leftovers(pool) == []
+    is_held(pool, "containers/c1")
+
+
+def can_limit(pool: StorageDriver) -> bool:
+    try:
+        pool.require_sizes()
+    except NotSupported:
+        return False
+    return True
+
+
+def is_held(pool: StorageDriver, volume: str) -> None:
+    """Assert that a volume of 32 MiB is held to that, and leave it as it was."""
+    assert pool.size(volume) == 32 << 20
+    big = Path(pool.path(volume), "big")
+    assert "quota exceeded" in write_as_guest(str(big), 40)
+    big.unlink()
+
+
+def write_as_guest(path: str, mebibytes: int) -> str:
+    """Write random bytes as one who has not all rights of the host, whom ext4 lets past; return what went wrong."""
+    argv = ["setpriv", "--bounding-set=-sys_resource", "--", "dd", "if=/dev/urandom", f"of={path}", "bs=1M"]
+    argv += [f"count={mebibytes}", "conv=fsync", "status=none"]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stderr
+
+
 class TestBtrfs:
     """What only btrfs has."""
 
@@ -301,14 +374,18 @@ class TestBtrfs:
         with pytest.raises(Unavailable, match=r"No block device|cannot be used"):
             load(**made).open()
 
-    def test_a_size_holds_and_usage_is_told(self, pool: StorageDriver) -> None:
+    def test_groups_go_with_their_volumes(self, pool: StorageDriver) -> None:
         pool.create_volume("containers/c1")
-        assert pool.usage("containers/c1") is None
-        pool.set_size("containers/c1", 8 << 20)
-        with pytest.raises(OSError, match="quota exceeded"):
-            write(f"{pool.path('containers/c1')}/big", 16 << 20)
-        used = pool.usage("containers/c1")
-        assert used is not None
-        assert 4 << 20 <= used <= 8 << 20
-        pool.set_size("containers/c1", 0)
-        Path(pool.path("containers/c1"), "more").write_bytes(os.urandom(8 << 20))
+        pool.set_size("containers/c1", 32 << 20)
+        btrfs.create(f"{pool.path('containers/c1')}/nested")
+        pool.clone_volume("containers/c1", "containers-snapshots/c1/s0", readonly=True)
+        pool.replace_volume("containers-snapshots/c1/s0", "containers/c1")
+        pool.delete_volume("containers-snapshots/c1/s0")
+        pool.sweep()
+        pool.delete_volume("containers/c1")
+        pool.sweep()
+        base = pool.path(".")
+        subprocess.run(["btrfs", "subvolume", "sync", base], check=True, capture_output=True)
+        argv = ["btrfs", "qgroup", "show", "--raw", base]
+        shown = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+        assert re.findall(r"^0/(\d+)", shown, re.MULTILINE) == ["5"], shown

@@ -7,10 +7,11 @@ import os
 import shutil
 
 from pylxc.cli.grammar import FORMAT, Args, Command
-from pylxc.cli.output import binary_size, show
+from pylxc.cli.output import show
 from pylxc.client.client import Client, default_socket
 from pylxc.errors import PylxcError
 from pylxc.paths import var_dir
+from pylxc.units import binary_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from pylxc.cli.grammar import Args, Command, Option
-from pylxc.cli.output import binary_size, format_time, table, yes
-from pylxc.units import format_bytes
+from pylxc.cli.output import format_time, table, yes
+from pylxc.units import binary_size, format_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pylxc.cli.grammar import FORMAT, Args, Command, Option, UsageError
-from pylxc.cli.output import binary_size, format_time, show, sort_rows
+from pylxc.cli.output import format_time, show, sort_rows
+from pylxc.units import binary_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -188,15 +188,6 @@ def format_time(text: str, never: str = "") -> str:
     return f"{stamp:%Y/%m/%d %H:%M %Z}" if stamp else never
 
 
-def binary_size(count: float, precision: int = 2) -> str:
-    """Return `count` bytes in binary units: `1.09MiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
-        if count < 1024 or unit == "PiB":
-            return f"{int(count)}B" if unit == "B" else f"{count:.{precision}f}{unit}"
-        count /= 1024
-    raise AssertionError("not reached")
-
-
 def yes(value: object) -> str:
     """Return YES or NO."""
     return "YES" if value else "NO"

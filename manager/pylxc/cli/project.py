@@ -5,7 +5,8 @@ from __future__ import annotations
 from pylxc.cli.edit import assignments
 from pylxc.cli.entity import Entity, group
 from pylxc.cli.grammar import FORMAT, Args, Command, Option
-from pylxc.cli.output import binary_size, show, sort_rows, yes
+from pylxc.cli.output import show, sort_rows, yes
+from pylxc.units import binary_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pylxc.cli.output import binary_size
+from pylxc.units import binary_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

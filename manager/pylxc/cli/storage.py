@@ -7,7 +7,7 @@ import sys
 from pylxc.cli.edit import assignments
 from pylxc.cli.entity import Entity, group
 from pylxc.cli.grammar import Args, Command, Option
-from pylxc.cli.output import binary_size
+from pylxc.units import binary_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Btrfs subvolumes by ioctl: make, snapshot, destroy, list what is nested, quotas. See: linux/btrfs.h, ioctl_btrfs.
+"""Btrfs subvolumes by ioctl: make, snapshot, destroy, list what is nested. See: linux/btrfs.h, ioctl_btrfs.
 
 A subvolume is a directory with inode 256 that can be snapshotted as a whole. Paths given here are the caller's own;
 what lies inside a subvolume is not trusted and reached by `openat2` only.
@@ -25,26 +25,19 @@ _SUBVOL_CREATE_V2 = 0x50009418
 _SNAP_DESTROY_V2 = 0x5000943F
 _SUBVOL_GETFLAGS = 0x80089419
 _SUBVOL_SETFLAGS = 0x4008941A
+_RESIZE = 0x50009403
+_SYNC = 0x9408
 _INO_LOOKUP = 0xD0009412
 _GET_SUBVOL_ROOTREF = 0xD000943D
 _INO_LOOKUP_USER = 0xD000943E
-_TREE_SEARCH_V2 = 0xC0709411
-_QUOTA_CTL = 0xC0109428
-_QGROUP_LIMIT = 0x8030942B
 
 _SUBVOL_RDONLY = 1 << 1
 _SUBVOL_SPEC_BY_ID = 1 << 4
-_QUOTA_CTL_ENABLE = 1
-_QGROUP_LIMIT_MAX_RFER = 1 << 0
-_QUOTA_TREE = 8
-_QGROUP_INFO_KEY = 242
 
 _ARGS_V2 = struct.Struct("=qQQ4Q4040s")
+_VOL_ARGS = struct.Struct("=q4088s")
 _ROOTREFS = 255
 _USER_LOOKUP = struct.Struct("=QQ256s3824s")
-_SEARCH = struct.Struct("=7Q4L4QQ")
-_SEARCH_HEADER = struct.Struct("=QQQLL")
-_SEARCH_BUFFER = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +54,9 @@ def is_btrfs(path: str) -> bool:
     Raises:
         OSError: it cannot be opened.
     """
-    with _opened(path) as fd:
+    with opened(path) as fd:
         try:
-            _subvolume_id(fd)
+            subvolume_id(fd)
         except OSError as error:
             if error.errno not in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL):
                 raise
@@ -94,9 +87,9 @@ def snapshot(source: str, path: str) -> None:
     Raises:
         OSError: EEXIST, ENOSPC; EINVAL when `source` is no subvolume. A part of the snapshot may be there.
     """
-    with _opened(source) as source_fd, _parent(path) as (parent_fd, name):
+    with opened(source) as source_fd, _parent(path) as (parent_fd, name):
         _ioctl(parent_fd, _SNAP_CREATE_V2, _args(fd=source_fd, name=name), path)
-        with _opened(path) as copy_fd:
+        with opened(path) as copy_fd:
             _snapshot_nested(source_fd, copy_fd)
 
 
@@ -160,26 +153,29 @@ def list_nested(fd: int) -> list[Nested]:
             return found
 
 
-def destroy(path: str) -> None:
-    """Remove a subvolume with all that are nested in it; their blocks are freed in the background.
+def destroy(path: str) -> list[int]:
+    """Remove a subvolume with all that are nested in it and return their ids; blocks are freed in the background.
 
     Raises:
         OSError: ENOENT; EINVAL when it is no subvolume.
     """
-    with _opened(path) as fd:
-        _destroy_nested(fd)
+    with opened(path) as fd:
+        gone = [subvolume_id(fd)]
+        _destroy_nested(fd, gone)
     with _parent(path) as (parent_fd, name):
         _ioctl(parent_fd, _SNAP_DESTROY_V2, _args(name=name), path)
+    return gone
 
 
-def _destroy_nested(fd: int) -> None:
+def _destroy_nested(fd: int, gone: list[int]) -> None:
     for nested in list_nested(fd):
         child_fd = _open_inside(fd, nested.path)
         try:
-            _destroy_nested(child_fd)
+            _destroy_nested(child_fd, gone)
         finally:
             os.close(child_fd)
         _ioctl(fd, _SNAP_DESTROY_V2, _args(flags=_SUBVOL_SPEC_BY_ID, id_=nested.id), os.fsdecode(nested.path))
+        gone.append(nested.id)
 
 
 def set_readonly(path: str, readonly: bool) -> None:
@@ -188,7 +184,7 @@ def set_readonly(path: str, readonly: bool) -> None:
     Raises:
         OSError: EINVAL when it is no subvolume.
     """
-    with _opened(path) as fd:
+    with opened(path) as fd:
         flags = array.array("Q", [0])
         fcntl.ioctl(fd, _SUBVOL_GETFLAGS, flags)
         wanted = flags[0] | _SUBVOL_RDONLY if readonly else flags[0] & ~_SUBVOL_RDONLY
@@ -196,49 +192,32 @@ def set_readonly(path: str, readonly: bool) -> None:
             fcntl.ioctl(fd, _SUBVOL_SETFLAGS, array.array("Q", [wanted]))
 
 
-def enable_quota(path: str) -> None:
-    """Have the file system that `path` is on keep accounts of its subvolumes; once more is no error.
+def grow(path: str) -> None:
+    """Make the file system that `path` is on as large as its device.
 
     Raises:
-        OSError: EROFS, ENOSPC.
+        OSError: EROFS, EBUSY when another change of its devices goes on.
     """
-    with _opened(path) as fd:
-        _ioctl(fd, _QUOTA_CTL, bytearray(struct.pack("=QQ", _QUOTA_CTL_ENABLE, 0)), path)
+    with opened(path) as fd:
+        _ioctl(fd, _RESIZE, bytearray(_VOL_ARGS.pack(0, b"max")), path)
 
 
-def limit(path: str, size: int) -> None:
-    """Let a subvolume refer to at most `size` bytes, 0 for no limit; quotas must be enabled.
+def sync(path: str) -> None:
+    """Write everything to the disk, and bring the accounts of the file system up to date with that.
 
     Raises:
-        OSError: ENOTCONN or ENOENT when quotas are not enabled.
+        OSError: an I/O error.
     """
-    with _opened(path) as fd:
-        args = struct.pack("=6Q", _subvolume_id(fd), _QGROUP_LIMIT_MAX_RFER, size or (1 << 64) - 1, 0, 0, 0)
-        _ioctl(fd, _QGROUP_LIMIT, bytearray(args), path)
+    with opened(path) as fd:
+        fcntl.ioctl(fd, _SYNC)
 
 
-def usage(path: str) -> int | None:
-    """Return the bytes that a subvolume refers to, shared ones included; None without quotas.
+def subvolume_id(fd: int) -> int:
+    """Return the id of the subvolume that a file or directory is in.
 
     Raises:
-        OSError: the ioctl failed otherwise.
+        OSError: ENOTTY when it is no btrfs.
     """
-    with _opened(path) as fd:
-        subvolume = _subvolume_id(fd)
-        key = (_QUOTA_TREE, 0, 0, subvolume, subvolume, 0, (1 << 64) - 1)
-        search = _SEARCH.pack(*key, _QGROUP_INFO_KEY, _QGROUP_INFO_KEY, 1, 0, 0, 0, 0, 0, _SEARCH_BUFFER)
-        buffer = bytearray(search + bytes(_SEARCH_BUFFER))
-        try:
-            fcntl.ioctl(fd, _TREE_SEARCH_V2, buffer)
-        except FileNotFoundError:
-            return None  # there is no quota tree
-    if not struct.unpack_from("=L", buffer, 64)[0]:
-        return None
-    _, referenced = struct.unpack_from("=QQ", buffer, _SEARCH.size + _SEARCH_HEADER.size)
-    return int(referenced)
-
-
-def _subvolume_id(fd: int) -> int:
     buffer = bytearray(struct.pack("=QQ4080s", 0, FIRST_INODE, b""))
     fcntl.ioctl(fd, _INO_LOOKUP, buffer)
     return int(struct.unpack_from("=Q", buffer)[0])
@@ -262,7 +241,8 @@ def _open_inside(root_fd: int, path: bytes) -> int:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[int]:
+def opened(path: str) -> Iterator[int]:
+    """Give a descriptor of a directory that is no symbolic link."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         yield fd

@@ -22,6 +22,7 @@ _COMMON = {
     "close_range": 436,
     "openat2": 437,
     "mount_setattr": 442,
+    "quotactl_fd": 443,
 }
 _X86_64 = {
     "rt_sigaction": 13,

@@ -9,6 +9,7 @@ import struct
 
 _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_CONFIGURE = 0x4C0A
+_LOOP_SET_CAPACITY = 0x4C07
 _AUTOCLEAR = 4
 _DIRECT_IO = 16
 _TRIES = 64
@@ -43,6 +44,19 @@ def attach(path: str) -> tuple[str, int]:
     finally:
         os.close(file_fd)
     raise OSError(errno.EBUSY, "every loop device is taken", path)
+
+
+def refresh(device: str) -> None:
+    """Have a loop device take the size that its file has by now.
+
+    Raises:
+        OSError: ENXIO when it is no loop device in use.
+    """
+    fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, _LOOP_SET_CAPACITY)
+    finally:
+        os.close(fd)
 
 
 def _free() -> tuple[str, int]:

@@ -153,9 +153,10 @@ class InstanceStateMemory(TypedDict):
 
 
 class InstanceStateDisk(TypedDict):
-    """Bytes that a disk device takes."""
+    """Bytes that a disk device takes, and that it may take, 0 for any number."""
 
     usage: int
+    total: int
 
 
 class InstanceStateAddress(TypedDict):

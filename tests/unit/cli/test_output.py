@@ -11,8 +11,9 @@ from pylxc.cli.grammar import UsageError
 from pylxc.cli.image_files import _place
 from pylxc.cli.list import COMMANDS, parse_columns
 from pylxc.cli.list_filter import matches
-from pylxc.cli.output import _fit, _wrap, binary_size, format_time, natural, show, sort_rows
+from pylxc.cli.output import _fit, _wrap, format_time, natural, show, sort_rows
 from pylxc.errors import BadRequest
+from pylxc.units import binary_size
 
 INSTANCE: dict[str, Any] = {
     "name": "web1",

@@ -15,7 +15,9 @@ _SPECIAL = ("ceph:", "cephfs:", "cloud-init:", "tmpfs-overlay:", "tmpfs:")
 
 
 class DiskDriver(DeviceDriver):
-    """See `DeviceDriver`."""
+    """See `DeviceDriver`. The size of the root disk is set where its volume is."""
+
+    live = frozenset({"size"})
 
     def validate(self, name: str, device: Mapping[str, str], *, in_profile: bool) -> None:
         """See `DeviceDriver`."""
@@ -28,6 +30,8 @@ class DiskDriver(DeviceDriver):
             if not device.get("pool") and not in_profile:
                 raise BadRequest('Root disk entry must have a "pool" property set')
             return
+        if device.get("size"):
+            raise BadRequest("Only the root disk may have a size quota")
         if not source:
             raise BadRequest(f'Disk device {name!r} is missing the required "source" property')
         if device.get("pool"):

@@ -14,9 +14,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
+from pylxc import units
 from pylxc.drivers.storage import tree
 from pylxc.drivers.storage.driver import Info, Resources
-from pylxc.errors import BadRequest, NotSupported, Unavailable
+from pylxc.errors import BadRequest, Unavailable
 from pylxc.kernel import rename
 
 KINDS = ("containers", "containers-snapshots", "custom", "custom-snapshots", "images")
@@ -96,6 +97,10 @@ class DirectoryPool(ABC):
     def _all_staged(self) -> list[str]:
         return [f"{self._path}/{STAGING}/{name}" for name in os.listdir(f"{self._path}/{STAGING}")]
 
+    def update(self, config: Mapping[str, str]) -> None:
+        """See `StorageDriver`."""
+        self._config = dict(config)
+
     def close(self) -> None:  # noqa: B027 - most hold nothing
         """See `StorageDriver`."""
 
@@ -136,8 +141,7 @@ class DirectoryPool(ABC):
         """See `StorageDriver`."""
         with self._staged("refreshing the volume") as staged:
             self._refresh(directory, self.path(volume), staged)
-            rename.exchange(staged, self.path(volume))
-            os.rename(staged, self._new_trash())
+            self._take_place(staged, self.path(volume))
 
     @abstractmethod
     def _refresh(self, source: str, former: str, directory: str) -> None:
@@ -157,8 +161,17 @@ class DirectoryPool(ABC):
         """See `StorageDriver`."""
         with self._staged("restoring the volume") as directory:
             self._copy(self.path(source), directory)
-            rename.exchange(directory, self.path(volume))
-            os.rename(directory, self._new_trash())
+            self._take_place(directory, self.path(volume))
+
+    def _take_place(self, directory: str, volume: str) -> None:
+        self._keep_limit(volume, directory)
+        rename.exchange(directory, volume)
+        os.rename(directory, self._new_trash())
+
+    def _keep_limit(self, former: str, new: str) -> None:
+        """Hold a volume that is to take another's place to the same limit, though it took more already."""
+        if size := self._limit(former):
+            self._set_limit(new, size)
 
     @contextlib.contextmanager
     def _staged(self, doing: str) -> Iterator[str]:
@@ -212,16 +225,57 @@ class DirectoryPool(ABC):
         except OSError as error:
             raise tree.failure(error, "renaming the volume") from error
 
+    @abstractmethod
+    def require_sizes(self) -> None:
+        """See `StorageDriver`."""
+
     def set_size(self, volume: str, size: int) -> None:
         """See `StorageDriver`."""
-        del volume
-        if size:
-            raise NotSupported(f"Storage pools of driver {self.info.name} cannot limit the size of volumes")
+        directory = self.path(volume)
+        try:
+            if size:
+                self.require_sizes()
+                self._account(directory)
+                now = self._limit(directory)
+                used = (self._usage(directory, exact=True) or 0) if not now or size < now else 0
+                if used > size:
+                    raise BadRequest(
+                        f"A size of {units.binary_size(size)} is less than the {units.binary_size(used)} in use",
+                        hint="free some space first",
+                    )
+            self._set_limit(directory, size)
+        except OSError as error:
+            raise tree.failure(error, "setting the volume's size") from error
+
+    def size(self, volume: str) -> int:
+        """See `StorageDriver`."""
+        try:
+            return self._limit(self.path(volume))
+        except OSError:
+            return 0
 
     def usage(self, volume: str) -> int | None:
         """See `StorageDriver`."""
-        del volume
-        return None
+        try:
+            return self._usage(self.path(volume))
+        except OSError:
+            return None
+
+    @abstractmethod
+    def _account(self, directory: str) -> None:
+        """Have the file system keep an account of a volume, where it does not yet; raises OSError."""
+
+    @abstractmethod
+    def _limit(self, directory: str) -> int:
+        """Return the most bytes that a volume may take, 0 for no limit; raises OSError."""
+
+    @abstractmethod
+    def _set_limit(self, directory: str, size: int) -> None:
+        """Limit a volume that there is an account of; 0 needs none. Raises OSError."""
+
+    @abstractmethod
+    def _usage(self, directory: str, *, exact: bool = False) -> int | None:
+        """Return what a volume takes, with `exact` of this very moment; None without an account. Raises OSError."""
 
     def resources(self) -> Resources:
         """See `StorageDriver`."""

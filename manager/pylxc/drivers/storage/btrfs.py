@@ -17,7 +17,7 @@ from pylxc.drivers.storage import tree
 from pylxc.drivers.storage.base import KINDS, STAGING, TRASH, DirectoryPool
 from pylxc.drivers.storage.driver import Info
 from pylxc.errors import BadRequest, Unavailable
-from pylxc.kernel import btrfs, command, loop, mount
+from pylxc.kernel import btrfs, command, loop, mount, qgroup
 
 _GIB = 1 << 30
 _LOOP_SMALLEST, _LOOP_LARGEST = 5 * _GIB, 30 * _GIB
@@ -168,6 +168,7 @@ class BtrfsDriver(DirectoryPool):
 
     def _copy(self, source: str, directory: str) -> None:
         btrfs.snapshot(source, directory)
+        qgroup.set_limit(directory, 0)  # the kernel has given it its source's
 
     def _refresh(self, source: str, former: str, directory: str) -> None:
         if os.stat(source).st_ino == btrfs.FIRST_INODE and os.path.dirname(os.path.dirname(source)) == self._path:
@@ -178,7 +179,8 @@ class BtrfsDriver(DirectoryPool):
 
     def _remove(self, directory: str) -> None:
         try:
-            btrfs.destroy(directory)
+            gone = btrfs.destroy(directory)
+            qgroup.remove(os.path.realpath(self._path), gone)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -187,23 +189,23 @@ class BtrfsDriver(DirectoryPool):
     def _seal(self, directory: str, readonly: bool) -> None:
         btrfs.set_readonly(directory, readonly)
 
-    def usage(self, volume: str) -> int | None:
-        """See `StorageDriver`."""
-        try:
-            return btrfs.usage(self.path(volume))
-        except OSError:
-            return None
+    # Their sizes
 
-    def set_size(self, volume: str, size: int) -> None:
+    def require_sizes(self) -> None:
         """See `StorageDriver`."""
-        try:
-            if size:
-                btrfs.enable_quota(os.path.realpath(self._path))
-            elif self.usage(volume) is None:
-                return
-            btrfs.limit(self.path(volume), size)
-        except OSError as error:
-            raise tree.failure(error, "setting the volume's size") from error
+
+    def _account(self, directory: str) -> None:
+        if qgroup.usage(directory) is None:
+            qgroup.enable(os.path.realpath(self._path))
+
+    def _limit(self, directory: str) -> int:
+        return qgroup.limit(directory)
+
+    def _set_limit(self, directory: str, size: int) -> None:
+        qgroup.set_limit(directory, size)
+
+    def _usage(self, directory: str, *, exact: bool = False) -> int | None:
+        return qgroup.usage(directory, exact=exact)
 
 
 def _is_block(path: str) -> bool:

@@ -8,9 +8,10 @@ import secrets
 import threading
 from collections.abc import Mapping
 
-from pylxc.drivers.storage import tree
+from pylxc.drivers.storage import projects, tree
 from pylxc.drivers.storage.base import KINDS, STAGING, TRASH, DirectoryPool
 from pylxc.drivers.storage.driver import Info
+from pylxc.errors import NotSupported
 from pylxc.kernel import inode
 
 _SHARDS = 32
@@ -77,14 +78,51 @@ class DirDriver(DirectoryPool):
 
     def _make(self, directory: str) -> None:
         os.mkdir(directory, 0o700)
+        if projects.are_accounted(self._path):
+            projects.assign(directory)
 
     def _copy(self, source: str, directory: str) -> None:
-        os.mkdir(directory, 0o700)
+        self._make(directory)
         tree.copy_contents(source, directory)
 
     def _refresh(self, source: str, former: str, directory: str) -> None:
         os.mkdir(directory, 0o700)
-        tree.synchronise(source, directory, f"--link-dest={former}")
+        with projects.joined(former, directory):
+            tree.synchronise(source, directory, f"--link-dest={former}")
+
+    def _keep_limit(self, former: str, new: str) -> None:
+        if projects.are_same(former, new):
+            projects.leave(former)  # whose removal would lift the limit
+        else:
+            super()._keep_limit(former, new)
 
     def _remove(self, directory: str) -> None:
+        with contextlib.suppress(OSError):  # nothing there, or a file system that has become read-only
+            if self._limit(directory):
+                projects.set_limit(directory, 0)
         tree.delete(directory)
+
+    # Their sizes
+
+    def require_sizes(self) -> None:
+        """See `StorageDriver`."""
+        if not projects.are_enforced(self._path):
+            raise NotSupported(
+                f"Storage pool {os.path.basename(self._path)!r} cannot limit the size of volumes",
+                hint="use a btrfs pool, or put it on ext4 or xfs that is mounted with prjquota",
+            )
+
+    def _account(self, directory: str) -> None:
+        projects.assign_tree(directory)
+
+    def _limit(self, directory: str) -> int:
+        found = projects.account(directory)
+        return found.limit if found else 0
+
+    def _set_limit(self, directory: str, size: int) -> None:
+        projects.set_limit(directory, size)
+
+    def _usage(self, directory: str, *, exact: bool = False) -> int | None:
+        del exact  # it always is
+        found = projects.account(directory)
+        return found.used if found else None

@@ -65,6 +65,13 @@ class StorageDriver(Protocol):
     def open(self) -> None:
         """Make the pool usable at daemon start; what a killed daemon left in the middle of a change is for `sweep`."""
 
+    def update(self, config: Mapping[str, str]) -> None:
+        """Make the pool what a changed configuration says, which holds from now on; once more is no error.
+
+        Raises:
+            BadRequest: it cannot be; all is as it was.
+        """
+
     def close(self) -> None:
         """Let go of what `open` holds, for the host to go down; nothing uses the pool any more."""
 
@@ -98,12 +105,23 @@ class StorageDriver(Protocol):
     def rename_volume(self, volume: str, new: str) -> None:
         """Give a volume another name; one that has it already, from a change that was cut off, is no error."""
 
-    def set_size(self, volume: str, size: int) -> None:
-        """Let a volume take at most `size` bytes, 0 for no limit.
+    def require_sizes(self) -> None:
+        """Check that the size of volumes can be limited.
 
         Raises:
-            NotSupported: the pool's file system cannot.
+            NotSupported: the pool's file system cannot; the hint says which one could.
         """
+
+    def set_size(self, volume: str, size: int) -> None:
+        """Let a volume take at most `size` bytes, 0 for no limit; what takes its place later is held to that too.
+
+        Raises:
+            NotSupported: see `require_sizes`.
+            BadRequest: it takes more now.
+        """
+
+    def size(self, volume: str) -> int:
+        """Return the most bytes that a volume may take, 0 for no limit; copies of it have none."""
 
     def usage(self, volume: str) -> int | None:
         """Return the bytes that a volume takes, None where the file system keeps no account."""

@@ -27,7 +27,7 @@ from pylxc.services.events import EventBus
 from pylxc.services.images.importing import expiry
 from pylxc.services.images.store import explain
 from pylxc.services.images.unpack import check_layout
-from pylxc.services.instances import backup_index
+from pylxc.services.instances import backup_index, root_size
 from pylxc.services.instances.backup_files import BackupFiles
 from pylxc.services.instances.create import Creator
 from pylxc.services.instances.expand import Record, is_root_disk, load, root_disk, url
@@ -391,7 +391,8 @@ class Backups:
 
             return unpack
 
-        volumes.create_instance(found.pool, found.project, found.name, None, fill("backup/container"))
+        size = root_size.wanted(found.expanded_devices)
+        volumes.create_instance(found.pool, found.project, found.name, None, fill("backup/container"), size=size)
         for snapshot in index.snapshots:
             name = snapshot["name"]
             volumes.fill_snapshot(found.pool, found.project, found.name, name, fill(f"backup/snapshots/{name}"))

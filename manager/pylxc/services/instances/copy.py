@@ -14,6 +14,7 @@ from pylxc.db import snapshots as rows
 from pylxc.db.engine import Database
 from pylxc.db.models import Snapshot
 from pylxc.errors import BadRequest, NotFound
+from pylxc.services.instances import root_size
 from pylxc.services.instances.expand import Record, load
 from pylxc.services.instances.lifecycle import Lifecycle
 from pylxc.services.instances.locks import InstanceLocks
@@ -106,7 +107,8 @@ class Copier:
         """
         volumes = self._storage.volumes
         with self._still(source):
-            volumes.copy_instance(source.place, target.pool, target.project, target.name)
+            size = root_size.wanted(target.expanded_devices)
+            volumes.copy_instance(source.place, target.pool, target.project, target.name, size=size)
             for snapshot in self._snapshots_of(source.instance) if source.with_snapshots else []:
                 self._copy_snapshot(source, snapshot, target)
 

@@ -21,7 +21,7 @@ from pylxc.paths import storage_name
 from pylxc.revert import Reverter
 from pylxc.services.events import EventBus
 from pylxc.services.images.service import Images
-from pylxc.services.instances import checks, duplicates, idmap, names
+from pylxc.services.instances import checks, duplicates, idmap, names, root_size
 from pylxc.services.instances.copy import Copier, CopySource
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.instances.expand import INSTANCE_ID, Record, choose_idmap, expand_devices, record, root_disk, url
@@ -180,6 +180,7 @@ class Creator:
             expanded = expand_devices(profiles.named(session, scope, wanted), devices)
         if given is not None or kind != "image" or not fingerprint:
             self._storage.get(root_disk(expanded)[1]["pool"])
+            root_size.check(self._storage.volumes, expanded, devices)
         return _Request(
             project=project,
             name=name,
@@ -243,7 +244,8 @@ class Creator:
             self._storage.volumes.ensure_image(
                 found.pool, fingerprint, lambda target: self._images.unpack(fingerprint, target)
             )
-        self._storage.volumes.create_instance(found.pool, found.project, found.name, fingerprint or None)
+        size = root_size.wanted(found.expanded_devices)
+        self._storage.volumes.create_instance(found.pool, found.project, found.name, fingerprint or None, size=size)
 
     def _record(self, request: _Request) -> Record:
         """Write the row, not to be seen yet, and return it."""

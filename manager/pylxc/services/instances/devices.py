@@ -131,6 +131,8 @@ class DeviceManager:
     def _check_references(self, device: Mapping[str, str]) -> None:
         if device.get("pool"):
             self._storage.get(device["pool"])
+            if device.get("size"):
+                self._storage.volumes.require_sizes(device["pool"])
         if device["type"] != "nic" or not device.get("network"):
             return
         try:

@@ -18,7 +18,7 @@ from pylxc.runtime.handle import Runtime
 from pylxc.runtime.spec import ContainerExit, IdMap
 from pylxc.services.events import EventBus
 from pylxc.services.guests.service import Guests
-from pylxc.services.instances import attached, limits, spec
+from pylxc.services.instances import attached, limits, root_size, spec
 from pylxc.services.instances import idmap as ids
 from pylxc.services.instances.devices import DeviceManager, Prepared
 from pylxc.services.instances.expand import (
@@ -342,6 +342,7 @@ class Lifecycle:
             has = attached.from_json(instances.get(session, project, name).attached)
             idmap = choose_idmap(session, found)
         self._stop_devices(found, has)  # of a start that was cut off
+        root_size.settle(self._storage.volumes, found)
         volume = self._storage.volumes.path(found.pool, project, name)
         self._templates.apply(found, volume, idmap)
         with Reverter() as revert:

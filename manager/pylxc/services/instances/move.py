@@ -7,6 +7,7 @@ from pylxc.db import snapshots as rows
 from pylxc.db.engine import Database
 from pylxc.errors import BadRequest
 from pylxc.revert import Reverter
+from pylxc.services.instances import root_size
 from pylxc.services.instances.expand import Record, root_disk
 from pylxc.services.storage.service import StoragePools
 from pylxc.services.storage.volumes import Place
@@ -25,10 +26,13 @@ class Mover:
         Raises:
             NotFound: there is no such pool.
             BadRequest: it is there.
+            NotSupported: the root disk has a size, and that pool cannot limit it.
         """
         self._storage.get(pool)
         if pool == found.pool:
             raise BadRequest(f"Instance {found.name!r} is in storage pool {pool!r} already")
+        if root_size.wanted(found.expanded_devices):
+            self._storage.volumes.require_sizes(pool)
 
     def move(self, found: Record, pool: str) -> None:
         """Copy an instance's volume and its snapshots' to `pool`, then use these; raises Internal.
@@ -40,7 +44,8 @@ class Mover:
             snapshots = [row.name for row in rows.of_instances(session, [found.id]).get(found.id, [])]
         with Reverter() as revert:
             revert.add(volumes.delete_instance, pool, found.project, found.name)
-            volumes.copy_instance(Place(old, found.project, found.name), pool, found.project, found.name)
+            place, size = Place(old, found.project, found.name), root_size.wanted(found.expanded_devices)
+            volumes.copy_instance(place, pool, found.project, found.name, size=size)
             for snapshot in snapshots:
                 source = Place(old, found.project, found.name, snapshot)
                 volumes.copy_snapshot(source, pool, found.project, found.name, snapshot)

@@ -135,7 +135,7 @@ class Instances:
             lifecycle=self._lifecycle,
         )
         self._boot = Boot(db, runtime, self._lifecycle)
-        self.updater = Updater(db, devices, events, self._locks, self._apply_live)
+        self.updater = Updater(db, storage.volumes, devices, events, self._locks, self._apply_live)
         self._creator = Creator(
             db=db,
             storage=storage,

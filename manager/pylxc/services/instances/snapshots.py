@@ -20,7 +20,7 @@ from pylxc.errors import BadRequest, Conflict, NotSupported
 from pylxc.revert import Reverter
 from pylxc.services import etag, expiry
 from pylxc.services.events import EventBus
-from pylxc.services.instances import snapshot_names
+from pylxc.services.instances import root_size, snapshot_names
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.instances.expand import (
     Record,
@@ -319,8 +319,9 @@ class Snapshots:
                 # Where its tree is now counts: it may have moved since, or be a copy in another pool.
                 row.devices = {**row.devices, name: dict(root)}
                 after = record(row)
+        root_size.settle(self._storage.volumes, after)
         lost = lost_devices(before.expanded_devices, after.expanded_devices)
-        self._devices.remove(project, name, lost, before.config)
+        self._devices.remove(project, after.name, lost, before.config)
 
     # The daemon's
 

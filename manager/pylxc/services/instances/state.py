@@ -84,7 +84,8 @@ class States:
         if usage is None:
             unaccounted.add(root["pool"])
             return {}
-        return {device: {"usage": usage}}
+        used, most = usage
+        return {device: {"usage": used, "total": most}}
 
 
 def _render(interface: netinfo.Interface) -> InstanceStateNetwork:

@@ -17,7 +17,7 @@ from pylxc.paths import storage_name
 from pylxc.revert import Reverter
 from pylxc.services import etag
 from pylxc.services.events import EventBus
-from pylxc.services.instances import checks, cloud_init, duplicates, idmap
+from pylxc.services.instances import checks, cloud_init, duplicates, idmap, root_size
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.instances.expand import (
     INSTANCE_ID,
@@ -32,6 +32,7 @@ from pylxc.services.instances.expand import (
 )
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.render import etag_fields
+from pylxc.services.storage.volumes import Volumes
 from pylxc.wire.instances import InstancePut
 
 _BUSY_SECONDS = 5.0
@@ -60,12 +61,14 @@ class Updater:
     def __init__(
         self,
         db: Database,
+        volumes: Volumes,
         devices: DeviceManager,
         events: EventBus,
         locks: InstanceLocks,
         apply_live: Callable[[Record, Record], bool],
     ) -> None:
         self._db = db
+        self._volumes = volumes
         self._devices = devices
         self._events = events
         self._locks = locks
@@ -173,8 +176,12 @@ class Updater:
     def take_over(self, before: Record, after: Record) -> None:
         """Bring what is outside of the database in line; raises PylxcError when all is as it was there."""
         lost = lost_devices(before.expanded_devices, after.expanded_devices)
-        if not self._apply_live(before, after) and lost:  # while it runs, its devices stay as they are
-            self._devices.remove(before.project, before.name, lost, before.config)
+        with Reverter() as revert:
+            if root_size.change(self._volumes, before, after):
+                revert.add(root_size.change, self._volumes, after, before)
+            if not self._apply_live(before, after) and lost:  # while it runs, its devices stay as they are
+                self._devices.remove(before.project, before.name, lost, before.config)
+            revert.success()
 
     def _validate(self, session: Session, before: Record, wanted: _Wanted) -> None:
         checks.config(wanted.config)

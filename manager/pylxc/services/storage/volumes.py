@@ -16,6 +16,7 @@ from urllib.parse import quote
 from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 
+from pylxc import units
 from pylxc.db import models, projects, storage
 from pylxc.db.engine import Database
 from pylxc.drivers.storage import tree
@@ -138,12 +139,18 @@ class Volumes:
         name: str,
         fingerprint: str | None,
         fill: Callable[[str], None] | None = None,
+        *,
+        size: str = "",
     ) -> None:
         """Make an instance's volume: a copy of an image's volume; with fingerprint None what `fill` puts in, or empty.
+
+        `size` is the most that it may take, "" for the pool's `volume.size`.
 
         Raises:
             NotFound: no such pool, or the image has no volume in it (see `ensure_image`).
             Conflict: the instance has a volume.
+            BadRequest: there is more in it than `size`.
+            NotSupported: the pool cannot limit it.
             Internal: no space left; nothing is left behind.
         """
         driver = self._driver(pool)
@@ -157,25 +164,58 @@ class Volumes:
                     if not self._has_image(pool, fingerprint):
                         raise NotFound(f"Image {fingerprint[:12]} has no volume in storage pool {pool!r}")
                     self._with_room(lambda: driver.clone_volume(_place("image", "default", fingerprint), place))
+            self._limit_new(driver, row, place, size)
         except BaseException:
             self._forget(row)
             raise
         self._finish(row)
 
-    def copy_instance(self, source: Place, pool: str, project: str, name: str) -> None:
+    def copy_instance(self, source: Place, pool: str, project: str, name: str, *, size: str = "") -> None:
         """Make an instance's volume as a copy of another instance's, or of a snapshot, of this pool or another one.
+
+        `size` as for `create_instance`.
 
         Raises:
             Conflict: the instance has a volume.
+            BadRequest: there is more in it than `size`.
+            NotSupported: the pool cannot limit it.
             Internal: no space left; nothing is left behind.
         """
         row = self._add(pool, project, "container", name)
         try:
-            self._copy(source, pool, _place("container", project, name))
+            place = _place("container", project, name)
+            self._copy(source, pool, place)
+            self._limit_new(self._driver(pool), row, place, size)
         except BaseException:
             self._forget(row)
             raise
         self._finish(row)
+
+    def _limit_new(self, driver: StorageDriver, row: models.StorageVolume, place: str, size: str) -> None:
+        """Limit a volume that was just made; when that cannot be, it is gone again."""
+        try:
+            if wanted := units.parse_bytes(size or row.config.get("size", "0")):
+                driver.set_size(place, wanted)
+        except BaseException:
+            driver.delete_volume(place)
+            self._sweeper.add(driver)
+            raise
+
+    def resize_instance(self, pool: str, project: str, name: str, size: str) -> None:
+        """Let an instance's volume take at most `size`, "" for what the pool's `volume.size` was when it was made.
+
+        Raises:
+            BadRequest: it takes more now.
+            NotSupported: the pool cannot limit it.
+        """
+        driver, place = self._driver(pool), _place("container", project, name)
+        wanted = units.parse_bytes(size or self.get(pool, project, "container", name)["config"].get("size", "0"))
+        if wanted != driver.size(place):
+            driver.set_size(place, wanted)
+
+    def require_sizes(self, pool: str) -> None:
+        """Check that a pool can limit volumes; raises NotFound and NotSupported."""
+        self._driver(pool).require_sizes()
 
     def copy_snapshot(self, source: Place, pool: str, project: str, name: str, snapshot: str) -> None:
         """Make a snapshot's volume as a copy of another one; raises Internal."""
@@ -254,9 +294,14 @@ class Volumes:
         place = _snapshot_place(project, name, snapshot) if snapshot else _place("container", project, name)
         return f"{self._paths.pool(pool)}/{place}"
 
-    def usage(self, pool: str, project: str, name: str) -> int | None:
-        """Return the bytes that an instance's volume takes, None where the pool keeps no account."""
-        return self._driver(pool).usage(_place("container", project, name))
+    def usage(self, pool: str, project: str, name: str) -> tuple[int, int] | None:
+        """Return the bytes that an instance's volume takes and those that it may take, 0 for any number.
+
+        It is None where the pool keeps no account.
+        """
+        driver, place = self._driver(pool), _place("container", project, name)
+        used = driver.usage(place)
+        return None if used is None else (used, driver.size(place))
 
     # Snapshots of instances: they have rows of their own, which the caller keeps
 
@@ -321,11 +366,14 @@ class Volumes:
     def _add(self, pool: str, project: str, kind: str, name: str) -> models.StorageVolume:
         try:
             with self._db.transaction() as session:
+                found = storage.pool(session, pool)
+                default = found.config.get("volume.size") if kind != "image" else None
                 row = models.StorageVolume(
-                    storage_pool_id=storage.pool(session, pool).id,
+                    storage_pool_id=found.id,
                     project_id=projects.get(session, project).id,
                     type=kind,
                     name=name,
+                    config={"size": default} if default else {},
                 )
                 session.add(row)
         except IntegrityError:
