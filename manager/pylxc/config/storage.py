@@ -18,7 +18,7 @@ _VOLUME_KEYS = (
         help="Whether the volume's ids are shifted per instance, so that isolated instances may share it."),
     Key(name="security.unmapped", type="bool", check=v.boolean, default="false", acts=False,
         help="Whether the volume's ids are left as they are."),
-    Key(name="size", type="size", check=v.size, acts=False, help="Size of the volume."),
+    Key(name="size", type="size", check=v.size, help="Most that the volume may take; 0 for no limit."),
     Key(name="snapshots.expiry", type="expiry", check=v.expiry, acts=False, help="When snapshots expire."),
     Key(name="snapshots.pattern", type="template", default="snap%d", acts=False,
         help="Name of snapshots that were given none."),
@@ -60,7 +60,8 @@ BTRFS_POOL = Table(
     (
         *_POOL,
         Key(name="size", type="size", check=v.size, unset="20% of free space, 5 to 30 GiB",
-            help="Size of the loop file, where the pool is one."),
+            live=True,
+            help="Size of the loop file, where the pool is one; it can grow."),
         Key(name="btrfs.mount_options", type="string", default="user_subvol_rm_allowed", live=True,
             help="Mount options."),
     ),

@@ -18,6 +18,7 @@ _COMMON = {
     "fsopen": 430,
     "fsconfig": 431,
     "fsmount": 432,
+    "fspick": 433,
     "clone3": 435,
     "close_range": 436,
     "openat2": 437,

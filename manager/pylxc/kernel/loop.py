@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
+import glob
 import os
 import struct
 
@@ -44,6 +46,19 @@ def attach(path: str) -> tuple[str, int]:
     finally:
         os.close(file_fd)
     raise OSError(errno.EBUSY, "every loop device is taken", path)
+
+
+def device_of(path: str) -> str:
+    """Return the loop device that a file is.
+
+    Raises:
+        OSError: ENOENT when it is none.
+    """
+    for found in glob.iglob("/sys/block/loop*/loop/backing_file"):
+        with contextlib.suppress(OSError), open(found, encoding="utf-8", errors="surrogateescape") as file:
+            if file.read().rstrip("\n") == os.path.realpath(path):
+                return f"/dev/{found.split('/')[3]}"
+    raise FileNotFoundError(errno.ENOENT, "no loop device", path)
 
 
 def refresh(device: str) -> None:

@@ -37,6 +37,8 @@ _FSMOUNT_CLOEXEC = 1
 _FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
 _FSCONFIG_CMD_CREATE = 6
+_FSCONFIG_CMD_RECONFIGURE = 7
+_FSPICK_CLOEXEC = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 0x4
 _MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
@@ -113,15 +115,33 @@ def new(fstype: str, options: tuple[tuple[str, str], ...] = (), *, attributes: i
     fs_fd = syscall("fsopen", fstype, _FSOPEN_CLOEXEC, path=fstype)
     try:
         syscall("fsconfig", fs_fd, _FSCONFIG_SET_STRING, "source", source or fstype, 0, path=fstype)
-        for name, value in options:
-            if value:
-                syscall("fsconfig", fs_fd, _FSCONFIG_SET_STRING, name, value, 0, path=fstype)
-            else:
-                syscall("fsconfig", fs_fd, _FSCONFIG_SET_FLAG, name, None, 0, path=fstype)
+        _set_options(fs_fd, options, fstype)
         syscall("fsconfig", fs_fd, _FSCONFIG_CMD_CREATE, None, None, 0, path=fstype)
         return syscall("fsmount", fs_fd, _FSMOUNT_CLOEXEC, attributes, path=fstype)
     finally:
         os.close(fs_fd)
+
+
+def reconfigure(path: str, options: tuple[tuple[str, str], ...]) -> None:
+    """Change options of the file system that is mounted at `path`; those that are not named stay.
+
+    Raises:
+        OSError: EINVAL when it refuses one, see mount(2).
+    """
+    fs_fd = syscall("fspick", AT_FDCWD, path, _FSPICK_CLOEXEC, path=path)
+    try:
+        _set_options(fs_fd, options, path)
+        syscall("fsconfig", fs_fd, _FSCONFIG_CMD_RECONFIGURE, None, None, 0, path=path)
+    finally:
+        os.close(fs_fd)
+
+
+def _set_options(fs_fd: int, options: tuple[tuple[str, str], ...], path: str) -> None:
+    for name, value in options:
+        if value:
+            syscall("fsconfig", fs_fd, _FSCONFIG_SET_STRING, name, value, 0, path=path)
+        else:
+            syscall("fsconfig", fs_fd, _FSCONFIG_SET_FLAG, name, None, 0, path=path)
 
 
 def attach(mount_fd: int, target_fd: int, *, path: str | None = None) -> None:

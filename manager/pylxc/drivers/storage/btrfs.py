@@ -7,10 +7,12 @@ may make subvolumes of their own (systemd does so in /var/lib/machines): these a
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
 import uuid
+from collections.abc import Mapping
 
 from pylxc import units
 from pylxc.drivers.storage import tree
@@ -23,6 +25,7 @@ _GIB = 1 << 30
 _LOOP_SMALLEST, _LOOP_LARGEST = 5 * _GIB, 30 * _GIB
 _LOOP_SHARE = 0.2
 _MKFS_SECONDS = 600
+_OPTIONS = "btrfs.mount_options"
 _DEFAULT_OPTIONS = "user_subvol_rm_allowed"
 
 
@@ -86,6 +89,40 @@ class BtrfsDriver(DirectoryPool):
             raise Unavailable(f"Storage pool source {self._source!r} cannot be used: {error.strerror}") from error
         self._reopen()
 
+    def update(self, config: Mapping[str, str]) -> None:
+        """See `StorageDriver`."""
+        try:
+            if (size := config.get("size", "")) != self._config.get("size", ""):
+                self._grow(units.parse_bytes(size))
+            if (options := config.get(_OPTIONS, "")) != self._config.get(_OPTIONS, ""):
+                self._remount(options)
+        except OSError as error:
+            raise tree.failure(error, "changing the storage pool") from error
+        super().update(config)
+
+    def _grow(self, size: int) -> None:
+        if not self._is_loop:
+            raise BadRequest("Only a storage pool on a loop file has a size: its disk or file system is given")
+        now = os.stat(self._image).st_size
+        if size < now:
+            raise BadRequest(
+                f"A storage pool cannot be made smaller: it has {units.binary_size(now)}",
+                hint="create a smaller one, and move what is in it: pylxc move INSTANCE --storage POOL",
+            )
+        os.truncate(self._image, size)
+        loop.refresh(loop.device_of(self._image))
+        btrfs.grow(self._path)
+
+    def _remount(self, options: str) -> None:
+        if self._is_directory:
+            raise BadRequest(f"{_OPTIONS} is for file systems that the pool mounts itself, this one is the host's")
+        try:
+            mount.reconfigure(self._path, _pairs(options))
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise BadRequest(f"Invalid {_OPTIONS} {options!r}: btrfs refuses them", hint="man 5 btrfs") from error
+            raise
+
     def close(self) -> None:
         """See `StorageDriver`."""
         if os.path.ismount(self._path):
@@ -128,8 +165,6 @@ class BtrfsDriver(DirectoryPool):
             raise
 
     def _mount(self) -> None:
-        options = (self._config.get("btrfs.mount_options") or _DEFAULT_OPTIONS).split(",")
-        pairs = tuple((name, value) for name, _, value in (option.partition("=") for option in options) if name)
         with contextlib.ExitStack() as stack:
             if self._is_loop:
                 device, fd = loop.attach(self._image)
@@ -137,7 +172,7 @@ class BtrfsDriver(DirectoryPool):
             else:
                 device = _device_of(self._source)
             os.makedirs(self._path, mode=0o700, exist_ok=True)
-            mount_fd = mount.new("btrfs", pairs, source=device)
+            mount_fd = mount.new("btrfs", _pairs(self._config.get(_OPTIONS, "")), source=device)
             stack.callback(os.close, mount_fd)
             mount.attach_at(mount_fd, self._path)
 
@@ -206,6 +241,11 @@ class BtrfsDriver(DirectoryPool):
 
     def _usage(self, directory: str, *, exact: bool = False) -> int | None:
         return qgroup.usage(directory, exact=exact)
+
+
+def _pairs(options: str) -> tuple[tuple[str, str], ...]:
+    found = (option.partition("=") for option in (options or _DEFAULT_OPTIONS).split(","))
+    return tuple((name, value) for name, _, value in found if name)
 
 
 def _is_block(path: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -11,7 +12,7 @@ from urllib.parse import quote
 from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 
-from pylxc import validate
+from pylxc import units, validate
 from pylxc.config.key import Table
 from pylxc.config.storage import POOLS
 from pylxc.db import models, storage
@@ -48,6 +49,7 @@ class StoragePools:
         self._events = events
         self._broken: dict[str, str] = {}
         self._drivers: dict[str, StorageDriver] = {}
+        self._changing = threading.Lock()
         self._sweeper = Sweeper()
         self.volumes = Volumes(db, paths, self.driver, self._sweeper)
 
@@ -160,14 +162,20 @@ class StoragePools:
         except IntegrityError:
             raise Conflict("The storage pool already exists") from None
         try:
-            chosen = self._load(row).create()
+            made = self._load(row)
+            chosen = made.create()
         except BaseException:
             self._remove(row, made=False)
             raise
+        try:
+            _check_default(made, config)
+        except BaseException:
+            self._remove(row)
+            raise
         with self._db.transaction() as session:
-            made = storage.pool(session, name, state=None)
-            made.config = {**made.config, **chosen}
-            made.state = "created"
+            row = storage.pool(session, name, state=None)
+            row.config = {**row.config, **chosen}
+            row.state = "created"
         self._events.lifecycle("storage-pool-created", f"/1.0/storage-pools/{quote(name)}", project="")
         return self.get(name)
 
@@ -183,26 +191,44 @@ class StoragePools:
         """Replace a pool's configuration and description; with `patch` only what is given.
 
         Raises:
-            BadRequest: an unknown or malformed key, or one that cannot change.
+            BadRequest: an unknown or malformed key, or one that cannot change, or not in this way.
+            NotSupported: a default size for volumes of a pool that cannot limit them.
             PreconditionFailed: `if_match` is of another state.
         """
-        with self._db.transaction() as session:
-            row = storage.pool(session, name)
-            now = self._render(row, [])
-            etag.check(if_match, *_tagged(now))
-            new = {**(row.config if patch else {}), **(config or {})}
-            if new.get("source") == self._paths.pool(name) and "source" not in row.config:
-                del new["source"]  # what `get` shows comes back
-            _table(row.driver).validate(new)
-            for key in ("source", "volatile.initial_source"):
-                if new.setdefault(key, row.config.get(key, "")) != row.config.get(key, ""):
-                    raise BadRequest(f"Storage pool key {key!r} cannot be changed")
-            new = {key: value for key, value in new.items() if value != ""}
-            row.config = new
-            self._drivers.pop(name, None)
-            if description is not None or not patch:
-                row.description = description or ""
+        with self._changing:
+            with self._db.reading() as session:
+                row = storage.pool(session, name)
+            etag.check(if_match, *_tagged(self._render(row, [])))
+            new = self._changed(row, {**(row.config if patch else {}), **(config or {})})
+            if new != row.config:
+                self._reconfigure(row, new)
+            with self._db.transaction() as session:
+                row = storage.pool(session, name)
+                row.config = new
+                if description is not None or not patch:
+                    row.description = description or ""
         self._events.lifecycle("storage-pool-updated", f"/1.0/storage-pools/{quote(name)}", project="")
+
+    def _reconfigure(self, row: models.StoragePool, new: Mapping[str, str]) -> None:
+        if row.name in self._broken and new.get("size") == row.config.get("size"):
+            self._drivers.pop(row.name, None)  # what is changed may be what keeps it from being mounted
+            return
+        driver = self.driver(row.name)
+        _check_default(driver, new)
+        driver.update(new)
+
+    def _changed(self, row: models.StoragePool, wanted: Mapping[str, str]) -> dict[str, str]:
+        """Return a pool's configuration as it is to be; raises BadRequest."""
+        new = dict(wanted)
+        if new.get("source") == self._paths.pool(row.name) and "source" not in row.config:
+            del new["source"]  # what `get` shows comes back
+        _table(row.driver).validate(new)
+        for key in ("source", "volatile.initial_source"):
+            if new.setdefault(key, row.config.get(key, "")) != row.config.get(key, ""):
+                raise BadRequest(f"Storage pool key {key!r} cannot be changed")
+        if row.config.get("size"):
+            new["size"] = new.get("size") or row.config["size"]
+        return {key: value for key, value in new.items() if value != ""}
 
     def delete(self, name: str) -> None:
         """Delete a pool, with the images' volumes in it.
@@ -267,6 +293,11 @@ def _table(driver: str) -> Table:
     if driver not in registry.names() or driver not in POOLS:
         raise BadRequest(f"Unknown storage driver {driver!r}", hint=f"one of {', '.join(registry.names())}")
     return POOLS[driver]
+
+
+def _check_default(driver: StorageDriver, config: Mapping[str, str]) -> None:
+    if units.parse_bytes(config.get("volume.size", "0")):
+        driver.require_sizes()
 
 
 def _tagged(pool: StoragePool) -> tuple[object, ...]:
