@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
 import socket
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.daemon import Daemon, unique
+from tests.support.daemon import Daemon, UnixConnection, unique
 from tests.support.sockets import inside, listening
 from tests.support.wait import until
 
@@ -219,3 +220,28 @@ def test_many_wait_at_once(networked: Daemon, guest: str) -> None:
         for thread in threads:
             thread.join(30)
     assert failures == []
+
+
+def test_prefer_wait(networked: Daemon, guest: str) -> None:
+    """An answer's head names the operation at once; its body comes when that has ended, or the time is up."""
+    connection = UnixConnection(f"{networked.dir}/unix.socket", 30)
+
+    def begin(condition: str, seconds: int) -> tuple[http.client.HTTPResponse, str]:
+        body = json.dumps({"condition": condition, "timeout": 60})
+        connection.request("POST", f"/1.0/instances/{guest}/wait", body, {"Prefer": f"wait={seconds}"})
+        response = connection.getresponse()
+        assert (response.status, response.headers["Preference-Applied"]) == (202, f"wait={seconds}")
+        return response, response.headers["Location"]
+
+    try:
+        response, operation = begin("running", 50)
+        assert networked.request("GET", operation)["status"] == "Running"
+        networked.request("PUT", f"/1.0/instances/{guest}/state", {"action": "start"})
+        assert json.loads(response.read())["metadata"]["status"] == "Success"
+        began = time.monotonic()
+        response, operation = begin("stopped", 1)
+        assert json.loads(response.read())["metadata"]["status"] == "Running"
+        assert 0.9 < time.monotonic() - began < 10
+        networked.request("DELETE", operation)
+    finally:
+        connection.close()

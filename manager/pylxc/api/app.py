@@ -40,10 +40,11 @@ from pylxc.api import (
 )
 from pylxc.api.call import Call, Endpoint, Handler
 from pylxc.api.http import HttpServer, peer
-from pylxc.api.responses import Created, Sync
+from pylxc.api.responses import Async, Created, Sync
 from pylxc.api.router import Match, Router
 from pylxc.errors import BadRequest, Forbidden, PylxcError, from_os
 from pylxc.services.events import requestor
+from pylxc.services.operations import Operation
 from pylxc.services.services import Services
 
 log = logging.getLogger(__name__)
@@ -154,7 +155,20 @@ class App:
         call = Call(
             self._services, request, match.params, self._executor, self.stopping, legacy=match.legacy, trusted=trusted
         )
-        return responses.render(_translate(await handler(call), match))
+        answer = await handler(call)
+        if isinstance(answer, Async) and call.patience and answer.operation.class_ == "task":
+            return await _answer_at_end(call, answer.operation)
+        return responses.render(_translate(answer, match))
+
+
+async def _answer_at_end(call: Call, operation: Operation) -> web.StreamResponse:
+    """Send the head at once, so that the caller knows what to cancel, and the operation when it has ended."""
+    head = responses.preferred(operation, call.patience)
+    await head.prepare(call.request)
+    await call.ended(operation, call.patience)
+    cut_short = call.stopping.is_set() and not operation.is_done
+    await head.write(responses.broken(503, "The server is stopping") if cut_short else responses.begun(operation))
+    return head
 
 
 def _raw_path(request: web.BaseRequest) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import json
+import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -14,11 +16,15 @@ from aiohttp import web
 
 from pylxc.api.responses import Answer
 from pylxc.errors import BadRequest
+from pylxc.services.operations import Operation
 from pylxc.services.services import Services
 from pylxc.wire.check import check
 
 MAX_BODY = 16 * 2**20
 """Bytes of a JSON body, at most."""
+
+_WAIT = re.compile(r"(?:^|[,;])\s*wait=(\d{1,4})\s*(?=[,;]|$)")
+"""RFC 7240, section 4.3."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -100,6 +106,12 @@ class Call:
         tag = self.request.headers.get("If-Match")
         return tag.strip().removeprefix("W/").strip('"') if tag else None
 
+    @property
+    def patience(self) -> int:
+        """Seconds that the caller would rather wait than be told of an operation that has just begun, 0 for none."""
+        found = _WAIT.search(self.request.headers.get("Prefer", ""))
+        return int(found[1]) if found else 0
+
     def flag(self, name: str) -> bool:
         """Return a query parameter as a boolean; absent is false."""
         return self.request.query.get(name, "").lower() in ("1", "true", "yes", "on")
@@ -149,6 +161,24 @@ class Call:
         return await asyncio.shield(
             loop.run_in_executor(self._executor, lambda: context.run(function, *args, **kwargs))
         )
+
+    async def ended(self, operation: Operation, seconds: float | None) -> None:
+        """Wait until an operation has ended, `seconds` have passed (None: for ever) or the daemon stops."""
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is gone: the daemon ends
+                loop.call_soon_threadsafe(done.set)
+
+        operation.on_done(wake)
+        waits = [asyncio.create_task(done.wait()), asyncio.create_task(self.stopping.wait())]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            operation.forget_on_done(wake)
+            for task in waits:
+                task.cancel()
 
 
 def _refuse_constant(name: str) -> None:

@@ -44,22 +44,7 @@ async def wait(call: Call) -> Answer:
     operation = _find(call)
     if not call.trusted and not operation.allows(call.request.query.get("secret", "")):
         raise Forbidden("not authorized")
-    timeout = _timeout(call)
-    loop = asyncio.get_running_loop()
-    done = asyncio.Event()
-
-    def wake() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is gone: the daemon ends
-            loop.call_soon_threadsafe(done.set)
-
-    operation.on_done(wake)
-    waits = [asyncio.create_task(done.wait()), asyncio.create_task(call.stopping.wait())]
-    try:
-        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        operation.forget_on_done(wake)
-        for task in waits:
-            task.cancel()
+    await call.ended(operation, _timeout(call))
     return Sync(operation.to_json())
 
 

@@ -51,10 +51,8 @@ def render(answer: Answer) -> web.StreamResponse:
     if isinstance(answer, web.StreamResponse):
         return answer
     if isinstance(answer, Async):
-        operation = answer.operation.to_json()
-        location = f"/1.0/operations/{answer.operation.id}"
-        envelope = _envelope("async", "Operation created", 100, location, operation)
-        return _json(202, envelope, {"Location": location})
+        headers = {"Location": _location(answer.operation)}
+        return web.Response(status=202, body=begun(answer.operation), content_type="application/json", headers=headers)
     if isinstance(answer, Created):
         return _json(201, _envelope("sync", "Success", 200, "", None), {"Location": answer.location})
     if isinstance(answer, Encoded):
@@ -65,10 +63,31 @@ def render(answer: Answer) -> web.StreamResponse:
     return _json(200, _envelope("sync", "Success", 200, "", metadata), headers)
 
 
+def preferred(operation: Operation, seconds: int) -> web.StreamResponse:
+    """Return the head of an answer whose body, `begun`, follows when the operation has ended (RFC 7240)."""
+    headers = {"Location": _location(operation), "Preference-Applied": f"wait={seconds}"}
+    response = web.StreamResponse(status=202, headers=headers)
+    response.content_type = "application/json"
+    return response
+
+
+def begun(operation: Operation) -> bytes:
+    """Return the body of an answer that hands over an operation, as it is now."""
+    return _encode(_envelope("async", "Operation created", 100, _location(operation), operation.to_json()))
+
+
+def _location(operation: Operation) -> str:
+    return f"/1.0/operations/{operation.id}"
+
+
 def error(status: int, message: str) -> web.Response:
     """Return an error's HTTP response; `message` is one line for the user."""
-    envelope = _envelope("error", "", 0, "", None) | {"error_code": status, "error": message}
-    return _json(status, envelope, {})
+    return web.Response(status=status, body=broken(status, message), content_type="application/json")
+
+
+def broken(status: int, message: str) -> bytes:
+    """Return an error's body."""
+    return _encode(_envelope("error", "", 0, "", None) | {"error_code": status, "error": message})
 
 
 def _envelope(kind: str, status: str, code: int, operation: str, metadata: Any) -> dict[str, Any]:
@@ -97,5 +116,8 @@ def _sorted(data: Any) -> Any:
 
 
 def _json(status: int, envelope: dict[str, Any], headers: dict[str, str]) -> web.Response:
-    body = json.dumps(envelope).encode() + b"\n"
-    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+    return web.Response(status=status, body=_encode(envelope), content_type="application/json", headers=headers)
+
+
+def _encode(envelope: dict[str, Any]) -> bytes:
+    return json.dumps(envelope).encode() + b"\n"

@@ -26,6 +26,10 @@ def default_socket() -> str:
     return os.environ.get("LXD_SOCKET") or Paths().socket
 
 
+_PREFER = {"Prefer": "wait=1"}
+"""Short work is answered at its end, so that nobody has to ask for that: extension pylxc_prefer_wait."""
+
+
 class Reply:
     """A successful answer: `metadata` as the server sent it, its `etag` and `location` if it named any."""
 
@@ -126,20 +130,23 @@ class Client:
         Raises:
             PylxcError: the class that belongs to the status, with the server's text.
         """
-        headers = {}
+        return unwrap(self._send(method, path, body, query, if_match, {}))
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: object,
+        query: Mapping[str, str | int] | None,
+        if_match: str,
+        headers: dict[str, str],
+    ) -> Response:
         if body is not None:
             headers["Content-Type"] = "application/json"
         if if_match:
             headers["If-Match"] = if_match
         payload = None if body is None else codec.dumps(body).encode()
-        return self._unwrap(self.stream(method, path, query=query, headers=headers, body=payload))
-
-    def _unwrap(self, response: Response) -> Reply:
-        try:
-            envelope = codec.loads(response.read().decode())
-        except ValueError as error:
-            raise Internal("The server's answer is not JSON") from error
-        return Reply(response, envelope)
+        return self.stream(method, path, query=query, headers=headers, body=payload)
 
     def get(self, path: str, **query: str | int) -> Any:
         """Return the metadata of a GET; `all_projects=...` becomes the query's `all-projects=...`."""
@@ -157,7 +164,11 @@ class Client:
         """Send a request that starts an operation and return that; one that is done when the answer is synchronous."""
         from pylxc.client.operations import Operation
 
-        reply = self.request(method, path, body, query=query, if_match=if_match)
+        response = self._send(method, path, body, query, if_match, dict(_PREFER))
+        if "preference-applied" in response.headers:
+            begun = {"id": response.headers["location"].rpartition("/")[2], "status_code": 103}
+            return Operation(self, begun, response)
+        reply = unwrap(response)
         return Operation(self, reply.metadata if reply.envelope.get("type") == "async" else None)
 
     def upload(
@@ -173,7 +184,7 @@ class Client:
         from pylxc.client.operations import Operation
 
         full = {"Content-Type": "application/octet-stream", **(headers or {})}
-        reply = self._unwrap(self.stream("POST", path, query=query, headers=full, body=body, on_bytes=on_bytes))
+        reply = unwrap(self.stream("POST", path, query=query, headers=full, body=body, on_bytes=on_bytes))
         return Operation(self, reply.metadata if reply.envelope.get("type") == "async" else None)
 
     def has_extension(self, name: str) -> bool:
@@ -235,6 +246,19 @@ class Client:
         from pylxc.client.named import Projects
 
         return Projects(self)
+
+
+def unwrap(response: Response) -> Reply:
+    """Read an answer's envelope.
+
+    Raises:
+        Internal: it is not JSON.
+    """
+    try:
+        envelope = codec.loads(response.read().decode())
+    except ValueError as error:
+        raise Internal("The server's answer is not JSON") from error
+    return Reply(response, envelope)
 
 
 def _error(response: Response) -> Exception:

@@ -94,6 +94,11 @@ class Response:
             connection.keep = False
         self._done = self.length == 0
 
+    @property
+    def pending(self) -> bool:
+        """Whether the body is still to be read."""
+        return not self._done and self._connection.awaits(self)
+
     def chunks(self) -> Iterator[bytes]:
         """Yield the body in pieces as they arrive."""
         connection = self._connection
@@ -261,6 +266,10 @@ class Connection:
             return self._stream.recv(limit)
         except ConnectionResetError:
             return b""
+
+    def awaits(self, response: Response) -> bool:
+        """Return whether the body of `response` may still arrive: no other request has been sent since."""
+        return self._pending is response
 
     def wait_readable(self, timeout: float) -> bool:
         """Return whether an answer begins to arrive within `timeout` seconds. For `send_only`."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pylxc.client.client import Client
+    from pylxc.client.http import Response
 
 CANCELLED = 401
 
@@ -21,12 +22,18 @@ class Operation:
 
     Attributes:
         data: the operation object as last seen; `{}` when the server did the work at once.
+
+    Args:
+        client: what has begun it.
+        data: see above; of an operation that `answer` will tell of, its id and status.
+        answer: an answer whose body arrives when the operation has ended or has taken too long.
     """
 
-    __slots__ = ("_client", "data")
+    __slots__ = ("_answer", "_client", "data")
 
-    def __init__(self, client: Client, data: dict[str, Any] | None) -> None:
+    def __init__(self, client: Client, data: dict[str, Any] | None, answer: Response | None = None) -> None:
         self._client = client
+        self._answer = answer
         self.data: dict[str, Any] = data or {}
 
     @property
@@ -61,19 +68,29 @@ class Operation:
             Unavailable: the server stops before that.
             PylxcError: it failed; the text is the server's.
         """
+        if not self.done and self._answer is not None:
+            answer, self._answer = self._answer, None
+            if answer.pending:
+                self._arrive(on_tick, tick)
+                self._take(answer)
         if not self.done:
             connection = self._client.connection
             connection.send_only("GET", with_query(f"{self.path}/wait", {"timeout": -1}))
-            while on_tick and not connection.wait_readable(tick):
-                on_tick()
-            response = connection.receive()
-            envelope = codec.loads(response.read().decode())
-            if response.status >= 400:
-                raise for_status(response.status, str(envelope.get("error", "")))
-            self.data = envelope["metadata"]
+            self._arrive(on_tick, tick)
+            self._take(connection.receive())
             if not self.done:
                 raise Unavailable("The server is stopping, and does not wait for the operation any more")
         return self.check()
+
+    def _arrive(self, on_tick: Callable[[], None] | None, tick: float) -> None:
+        while on_tick and not self._client.connection.wait_readable(tick):
+            on_tick()
+
+    def _take(self, response: Response) -> None:
+        envelope = codec.loads(response.read().decode())
+        if code := int(envelope.get("error_code") or 0):
+            raise for_status(code, str(envelope.get("error", "")))
+        self.data = envelope["metadata"]
 
     def check(self) -> Operation:
         """Raise the error of an operation that has failed; return itself otherwise."""

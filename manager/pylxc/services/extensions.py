@@ -131,6 +131,7 @@ PYLXC = (
     "pylxc_file_tree",
     "pylxc_init",
     "pylxc_lan",
+    "pylxc_prefer_wait",
     "pylxc_recipes",
     "pylxc_remote_images",
     "pylxc_version",
