@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from pylxc.cli.session import Session
 
+_AT_REST = frozenset({"Stopped", "Error"})
+
 
 def _each(names: list[str], act: Callable[[str], None]) -> int:
     """Act on every name; with several, one failure does not keep the rest from it."""
@@ -101,14 +103,18 @@ def _delete(session: Session, args: Args) -> int:
         if snapshot:
             session.wait(instances.snapshots.delete(name, snapshot), f"Deleting {name}/{snapshot}")
             return
-        found = instances.get(name)
-        if found["status"] not in {"Stopped", "Error"}:
-            if not args.force:
-                raise BadRequest("The instance is currently running, stop it first or pass --force")
-            session.wait(instances.stop(name, force=True), f"Stopping {name}")
-            if found["ephemeral"]:
-                return  # it went with its stop
-        session.wait(instances.delete(name), f"Deleting {name}")
+        if args.force:
+            found = instances.get(name)
+            if found["status"] not in _AT_REST:
+                session.wait(instances.stop(name, force=True), f"Stopping {name}")
+                if found["ephemeral"]:
+                    return  # it went with its stop
+        try:
+            session.wait(instances.delete(name), f"Deleting {name}")
+        except BadRequest:
+            if not args.force and instances.get(name)["status"] not in _AT_REST:
+                raise BadRequest("The instance is currently running, stop it first or pass --force") from None
+            raise
 
     return _each([session.required(word) for word in args.words], act)
 
