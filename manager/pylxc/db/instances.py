@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
 from pylxc.db.models import Config, Devices, Instance, InstanceProfile, Profile, Project
@@ -64,22 +64,37 @@ class InstanceFacts:
 
 def facts(session: Session, project: str | None, name: str | None = None) -> list[InstanceFacts]:
     """Return the created instances of `project` (None: all) and of `name` (None: all), by project and name."""
-    wanted = [Instance.state == "created"]
-    if project is not None:
-        wanted.append(Project.name == project)
-    if name is not None:
-        wanted.append(Instance.name == name)
-    rows = session.execute(_FACTS.where(*wanted)).all()
+    reads = _READS[project is not None, name is not None]
+    given = {"project": project, "name": name}
+    connection = session.connection()
+    rows = connection.execute(reads.facts, given).all()
+    if not rows:
+        return []
     links: dict[int, list[int]] = {}
-    if rows:
-        for instance_id, profile_id in session.execute(_LINKS.where(*wanted)):
-            links.setdefault(instance_id, []).append(profile_id)
-    used = {profile_id for ids in links.values() for profile_id in ids}
+    for instance_id, profile_id in connection.execute(reads.links, given):
+        links.setdefault(instance_id, []).append(profile_id)
     found = {
-        row.id: ProfileFacts(row.name, row.config, row.devices)
-        for row in (session.execute(_PROFILES.where(Profile.id.in_(used))) if used else ())
+        row.id: ProfileFacts(row.name, row.config, row.devices) for row in connection.execute(reads.profiles, given)
     }
     return [InstanceFacts(**row._mapping, profiles=tuple(found[i] for i in links.get(row.id, ()))) for row in rows]
+
+
+class _Reads:
+    """The statements of `facts`, made once: putting one together takes longer than executing it."""
+
+    def __init__(self, *, project: bool, name: bool) -> None:
+        wanted = [Instance.state == "created"]
+        if project:
+            wanted.append(Project.name == bindparam("project"))
+        if name:
+            wanted.append(Instance.name == bindparam("name"))
+        links = select(InstanceProfile.instance_id, InstanceProfile.profile_id)
+        links = links.join(Instance, Instance.id == InstanceProfile.instance_id)
+        links = links.join(Project, Project.id == Instance.project_id).where(*wanted)
+        self.facts = _FACTS.where(*wanted)
+        self.links = links.order_by(InstanceProfile.instance_id, InstanceProfile.position)
+        used = Profile.id.in_(links.with_only_columns(InstanceProfile.profile_id))
+        self.profiles = select(Profile.id, Profile.name, Profile.config, Profile.devices).where(used)
 
 
 _FACTS = (
@@ -100,13 +115,7 @@ _FACTS = (
     .join(Project, Project.id == Instance.project_id)
     .order_by(Project.name, Instance.name)
 )
-_LINKS = (
-    select(InstanceProfile.instance_id, InstanceProfile.profile_id)
-    .join(Instance, Instance.id == InstanceProfile.instance_id)
-    .join(Project, Project.id == Instance.project_id)
-    .order_by(InstanceProfile.instance_id, InstanceProfile.position)
-)
-_PROFILES = select(Profile.id, Profile.name, Profile.config, Profile.devices)
+_READS = {(p, n): _Reads(project=p, name=n) for p in (False, True) for n in (False, True)}
 
 
 def names(session: Session, project: str | None) -> list[tuple[str, str, str]]:
@@ -140,6 +149,18 @@ def run_facts(session: Session, instance_id: int) -> tuple[Config, dict[str, Any
 def set_run_facts(session: Session, instance_id: int, config: Config, attached: dict[str, Any]) -> None:
     """Change what `run_facts` returns."""
     session.execute(update(Instance).where(Instance.id == instance_id).values(config=config, attached=attached))
+
+
+def set_state(session: Session, instance_id: int, state: str) -> None:
+    """Change an instance's state."""
+    query = update(Instance).where(Instance.id == instance_id).values(state=state)
+    session.execute(query, execution_options={"synchronize_session": False})
+
+
+def remove(session: Session, instance_id: int) -> None:
+    """Delete an instance's row, and with it those of its snapshots, backups and profiles."""
+    query = delete(Instance).where(Instance.id == instance_id)
+    session.execute(query, execution_options={"synchronize_session": False})
 
 
 def with_devices(session: Session) -> list[Instance]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from pylxc.db.models import Instance, Profile, Project, StoragePool, StorageVolume
@@ -72,6 +72,18 @@ def volume(
     if state is not None:
         query = query.where(StorageVolume.state == state)
     return session.scalar(query)
+
+
+def set_volume_state(session: Session, volume_id: int, state: str) -> None:
+    """Change a volume's state."""
+    query = update(StorageVolume).where(StorageVolume.id == volume_id).values(state=state)
+    session.execute(query, execution_options={"synchronize_session": False})
+
+
+def delete_volume(session: Session, volume_id: int) -> None:
+    """Delete a volume's row."""
+    query = delete(StorageVolume).where(StorageVolume.id == volume_id)
+    session.execute(query, execution_options={"synchronize_session": False})
 
 
 def image_volumes(session: Session, fingerprint: str) -> list[StorageVolume]:

@@ -188,14 +188,22 @@ class DirectoryPool(ABC):
     def delete_volume(self, volume: str) -> None:
         """See `StorageDriver`."""
         path = self.path(volume)
-        try:
+        with contextlib.suppress(FileNotFoundError):
             self._seal(path, readonly=False)
+        self._discard(path)
+        self._drop_parent(volume)
+
+    def delete_volumes(self, directory: str) -> None:
+        """See `StorageDriver`."""
+        self._discard(self.path(directory))
+
+    def _discard(self, path: str) -> None:
+        try:
             os.rename(path, self._new_trash())
         except FileNotFoundError:
             pass
         except OSError as error:
             raise tree.failure(error, "deleting the volume") from error
-        self._drop_parent(volume)
 
     def _drop_parent(self, volume: str) -> None:
         """Remove the directory of an instance's snapshots with the last of them."""

@@ -214,8 +214,11 @@ class BtrfsDriver(DirectoryPool):
 
     def _remove(self, directory: str) -> None:
         try:
-            gone = btrfs.destroy(directory)
-            qgroup.remove(os.path.realpath(self._path), gone)
+            if btrfs.is_subvolume(directory):
+                gone = btrfs.destroy(directory)
+                qgroup.remove(os.path.realpath(self._path), gone)
+            else:
+                self._remove_all(directory)
         except FileNotFoundError:
             return
         except OSError as error:

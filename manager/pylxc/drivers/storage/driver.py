@@ -99,6 +99,9 @@ class StorageDriver(Protocol):
     def delete_volume(self, volume: str) -> None:
         """Remove a volume from sight, at once; one that does not exist is no error."""
 
+    def delete_volumes(self, directory: str) -> None:
+        """Remove all volumes that are right below a place, like an instance's snapshots; none is no error."""
+
     def sweep(self) -> None:
         """Free what deleted volumes took; may take long, and is safe to be cut off at any point."""
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from pylxc.db import instances
 from pylxc.db import snapshots as rows
 from pylxc.db.engine import Database
 from pylxc.db.models import Snapshot
@@ -109,8 +108,12 @@ class Copier:
         with self._still(source):
             size = root_size.wanted(target.expanded_devices)
             volumes.copy_instance(source.place, target.pool, target.project, target.name, size=size)
-            for snapshot in self._snapshots_of(source.instance) if source.with_snapshots else []:
+            snapshots = self._snapshots_of(source.instance) if source.with_snapshots else []
+            for snapshot in snapshots:
                 self._copy_snapshot(source, snapshot, target)
+            if snapshots:
+                with self._db.transaction(outlives_host=False) as session:  # the instance's end takes them along
+                    session.add_all(_duplicate(snapshot, target, "created") for snapshot in snapshots)
 
     def refresh(self, source: CopySource, target: Record) -> None:
         """Bring a stopped copy, which the caller holds, up to date: its tree and its snapshots, not its configuration.
@@ -129,7 +132,11 @@ class Copier:
                         session.delete(rows.get(session, target.project, target.name, name))
             for name, row in wanted.items():
                 if name not in present or present[name].created_at != row.created_at:
+                    with self._db.transaction() as session:
+                        session.add(_duplicate(row, target, "creating"))
                     self._copy_snapshot(source, row, target)
+                    with self._db.transaction() as session:
+                        rows.get(session, target.project, target.name, name, state="creating").state = "created"
             volumes.refresh_instance(source.place, target.pool, target.project, target.name)
         self._refreshed(target)
 
@@ -148,24 +155,23 @@ class Copier:
 
     def _copy_snapshot(self, source: CopySource, row: Snapshot, target: Record) -> None:
         place = Place(source.instance.pool, source.instance.project, source.instance.name, row.name)
-        with self._db.transaction() as session:
-            owner = instances.get(session, target.project, target.name, state=None)
-            made = Snapshot(
-                instance_id=owner.id,
-                name=row.name,
-                architecture=row.architecture,
-                description=row.description,
-                config=row.config,
-                devices=row.devices,
-                profiles=row.profiles,
-                ephemeral=row.ephemeral,
-                created_at=row.created_at,
-                expires_at=row.expires_at,
-            )
-            session.add(made)
         self._storage.volumes.copy_snapshot(place, target.pool, target.project, target.name, row.name)
-        with self._db.transaction() as session:
-            rows.get(session, target.project, target.name, row.name, state="creating").state = "created"
+
+
+def _duplicate(row: Snapshot, target: Record, state: str) -> Snapshot:
+    return Snapshot(
+        instance_id=target.id,
+        name=row.name,
+        state=state,
+        architecture=row.architecture,
+        description=row.description,
+        config=row.config,
+        devices=row.devices,
+        profiles=row.profiles,
+        ephemeral=row.ephemeral,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+    )
 
 
 def _load(session: Session, project: str, name: str) -> Record:

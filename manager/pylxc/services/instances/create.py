@@ -223,7 +223,7 @@ class Creator:
                 self._make_volume(found, request.fingerprint)
             operation.check_cancelled()
             with self._db.transaction() as session:
-                instances.get(session, request.project, request.name, state="creating").state = "created"
+                instances.set_state(session, found.id, "created")
             revert.success()
         self._events.lifecycle(
             "instance-created",
@@ -265,7 +265,7 @@ class Creator:
             INSTANCE_ID: str(uuid.uuid4()),
             "volatile.last_state.idmap": "[]",
         }
-        with self._db.transaction() as session:
+        with self._db.transaction(outlives_host=False) as session:  # its volume's row takes it along
             check_free(instances.claimed(session, request.project), request.name)
             return self._insert(session, request, config, chosen, architecture)
 

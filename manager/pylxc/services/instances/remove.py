@@ -35,8 +35,8 @@ class Remover:
 
     def delete(self, found: Record) -> None:
         """Delete an instance with its volume and logs."""
-        with self._db.transaction() as session:
-            instances.get(session, found.project, found.name, state=None).state = "deleting"
+        with self._db.transaction(outlives_host=False) as session:  # its volume's row takes it along
+            instances.set_state(session, found.id, "deleting")
         self._finish_delete(found)
         self._events.lifecycle("instance-deleted", f"/1.0/instances/{found.name}", project=found.project)
 
@@ -79,8 +79,8 @@ class Remover:
         for pool in pools:
             self._storage.volumes.delete_instance(pool, found.project, found.name)
         shutil.rmtree(self._paths.instance_logs(found.key), ignore_errors=True)
-        with self._db.transaction() as session:
-            session.delete(instances.get(session, found.project, found.name, state=None))
+        with self._db.transaction(outlives_host=False) as session:  # what is lost is deleted once more
+            instances.remove(session, found.id)
 
     def _finish_rename(self, found: Record, new: str) -> None:
         self._devices.remove(found.project, found.name, found.expanded_devices, found.config)

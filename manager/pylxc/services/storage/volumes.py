@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 
 from pylxc import units
@@ -380,20 +379,20 @@ class Volumes:
             raise Conflict(f"A volume named {name!r} exists already in storage pool {pool!r}") from None
         return row
 
+    # A row is on the disk before what it names is made or removed. Its end need not be: an image's volume is made
+    # again, an instance's own row, written after it, takes it along, and what is deleted is deleted once more.
+
     def _finish(self, row: models.StorageVolume) -> None:
-        with self._db.transaction() as session:
-            session.get_one(models.StorageVolume, row.id).state = "created"
+        with self._db.transaction(outlives_host=False) as session:
+            storage.set_volume_state(session, row.id, "created")
 
     def _forget(self, row: models.StorageVolume) -> None:
-        with self._db.transaction() as session:
-            session.execute(delete(models.StorageVolume).where(models.StorageVolume.id == row.id))
+        with self._db.transaction(outlives_host=False) as session:
+            storage.delete_volume(session, row.id)
 
     def _delete(self, row: models.StorageVolume) -> None:
         with self._db.transaction() as session:
-            found = session.get(models.StorageVolume, row.id)
-            if found is None:
-                return
-            found.state = "deleting"
+            storage.set_volume_state(session, row.id, "deleting")
         self._drop(row)
 
     def _drop(self, row: models.StorageVolume) -> None:
@@ -402,16 +401,10 @@ class Volumes:
             # Whoever finds the tree after a loss of the database is not to take it for an instance any more.
             with suppress(OSError):
                 os.unlink(f"{driver.path(_place(row.type, row.project.name, row.name))}/{BACKUP_YAML}")
-            self._drop_snapshots(driver, _snapshot_place(row.project.name, row.name))
+            driver.delete_volumes(_snapshot_place(row.project.name, row.name))
         driver.delete_volume(_place(row.type, row.project.name, row.name))
         self._forget(row)
         self._sweeper.add(driver)
-
-    @staticmethod
-    def _drop_snapshots(driver: StorageDriver, place: str) -> None:
-        with suppress(FileNotFoundError):
-            for snapshot in os.listdir(driver.path(place)):
-                driver.delete_volume(f"{place}/{snapshot}")
 
     def _with_room(self, make: Callable[[], None]) -> None:
         """Make a volume; when the pool is full, once more after what was deleted lately has been freed."""
