@@ -127,9 +127,7 @@ class Copier:
             present = {row.name: row for row in self._snapshots_of(target)}
             for name, row in present.items() if source.with_snapshots else ():
                 if name not in wanted or wanted[name].created_at != row.created_at:
-                    volumes.delete_snapshot(target.pool, target.project, target.name, name)
-                    with self._db.transaction() as session:
-                        session.delete(rows.get(session, target.project, target.name, name))
+                    self._delete_snapshot(target, name)
             for name, row in wanted.items():
                 if name not in present or present[name].created_at != row.created_at:
                     with self._db.transaction() as session:
@@ -152,6 +150,13 @@ class Copier:
     def _snapshots_of(self, found: Record) -> list[Snapshot]:
         with self._db.reading() as session:
             return rows.of_instances(session, [found.id]).get(found.id, [])
+
+    def _delete_snapshot(self, target: Record, name: str) -> None:
+        with self._db.transaction() as session:
+            rows.get(session, target.project, target.name, name).state = "deleting"
+        self._storage.volumes.delete_snapshot(target.pool, target.project, target.name, name)
+        with self._db.transaction() as session:
+            session.delete(rows.get(session, target.project, target.name, name, state="deleting"))
 
     def _copy_snapshot(self, source: CopySource, row: Snapshot, target: Record) -> None:
         place = Place(source.instance.pool, source.instance.project, source.instance.name, row.name)

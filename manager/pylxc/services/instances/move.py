@@ -45,7 +45,7 @@ class Mover:
         with Reverter() as revert:
             revert.add(volumes.delete_instance, pool, found.project, found.name)
             place, size = Place(old, found.project, found.name), root_size.wanted(found.expanded_devices)
-            volumes.copy_instance(place, pool, found.project, found.name, size=size)
+            volumes.copy_instance(place, pool, found.project, found.name, size=size, counts=False)
             for snapshot in snapshots:
                 source = Place(old, found.project, found.name, snapshot)
                 volumes.copy_snapshot(source, pool, found.project, found.name, snapshot)
@@ -53,8 +53,9 @@ class Mover:
                 row = instances.get(session, found.project, found.name)
                 name, root = root_disk(found.expanded_devices)
                 row.devices = {**row.devices, name: {**root, "pool": pool}}
-                volume = storage.volume(session, old, found.project, "container", found.name)
-                if volume is not None:
-                    volume.state = "deleting"
+                for where, state in ((old, "deleting"), (pool, "created")):
+                    volume = storage.volume(session, where, found.project, "container", found.name, state=None)
+                    if volume is not None:
+                        volume.state = state
             revert.success()
         volumes.delete_instance(old, found.project, found.name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -70,17 +70,24 @@ class Volumes:
         self._driver = driver
         self._sweeper = sweeper
         self._locks = NamedLocks()
+        self._left: Sequence[models.StorageVolume] = ()
 
     def settle(self) -> None:
-        """Remove the volumes that a killed daemon left half made or half deleted."""
+        """Remove the volumes that a killed daemon left half made or half deleted; call once at start."""
         with self._db.reading() as session:
-            unsettled = storage.unsettled_volumes(session)
-        for row in unsettled:
+            self._left = storage.unsettled_volumes(session)
+        self.settle_rest()
+
+    def settle_rest(self) -> None:
+        """Remove those that `settle` could not, as their pools were away."""
+        left, self._left = self._left, []
+        for row in left:
             try:
                 self._drop(row)
                 log.info("Removed %s volume %s that was left half made or half deleted", row.type, row.name)
             except PylxcError as error:
                 log.warning("Cannot remove volume %s of pool %s: %s", row.name, row.pool.name, error)
+                self._left = [*self._left, row]
 
     # Images
 
@@ -169,10 +176,19 @@ class Volumes:
             raise
         self._finish(row)
 
-    def copy_instance(self, source: Place, pool: str, project: str, name: str, *, size: str = "") -> None:
+    def copy_instance(
+        self, source: Place, pool: str, project: str, name: str, *, size: str = "", counts: bool = True
+    ) -> None:
         """Make an instance's volume as a copy of another instance's, or of a snapshot, of this pool or another one.
 
-        `size` as for `create_instance`.
+        Args:
+            source: what is copied.
+            pool: where the copy goes, like the next two.
+            project: the instance's.
+            name: the instance's.
+            size: as for `create_instance`.
+            counts: False leaves its row in state "creating": should the daemon die before the caller says that it is
+                "created", nothing of it is left.
 
         Raises:
             Conflict: the instance has a volume.
@@ -188,7 +204,8 @@ class Volumes:
         except BaseException:
             self._forget(row)
             raise
-        self._finish(row)
+        if counts:
+            self._finish(row)
 
     def _limit_new(self, driver: StorageDriver, row: models.StorageVolume, place: str, size: str) -> None:
         """Limit a volume that was just made; when that cannot be, it is gone again."""
@@ -289,9 +306,8 @@ class Volumes:
             session.get_one(models.StorageVolume, row.id).name = new
 
     def path(self, pool: str, project: str, name: str, snapshot: str = "") -> str:
-        """Return the directory of an instance's volume, or of a snapshot's."""
-        place = _snapshot_place(project, name, snapshot) if snapshot else _place("container", project, name)
-        return f"{self._paths.pool(pool)}/{place}"
+        """Return the directory of an instance's volume, or of a snapshot's; raises Unavailable."""
+        return self._driver(pool).path(Place(pool, project, name, snapshot).path)
 
     def usage(self, pool: str, project: str, name: str) -> tuple[int, int] | None:
         """Return the bytes that an instance's volume takes and those that it may take, 0 for any number.
