@@ -144,8 +144,8 @@ def test_the_daemon_dies_in_the_middle(host: Daemon, guest: str) -> None:
     with sqlite3.connect(database) as connection:
         connection.execute("UPDATE instances SET restoring = 's0' WHERE name = ?", (guest,))
         connection.execute(
-            f"INSERT INTO instances_snapshots (name, state, new_name, freezes, {columns}) "
-            f"SELECT 'half', 'creating', '', 0, {columns} FROM instances_snapshots "
+            f"INSERT INTO instances_snapshots (name, state, new_name, {columns}) "
+            f"SELECT 'half', 'creating', '', {columns} FROM instances_snapshots "
             "WHERE name = 's0' AND instance_id = (SELECT id FROM instances WHERE name = ?)",
             (guest,),
         )

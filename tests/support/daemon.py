@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -9,9 +10,11 @@ import secrets
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -160,25 +163,43 @@ class Daemon:
             ApiError: the daemon answered with an error, or the operation failed.
         """
         answer = self._exchange(method, path, body, timeout)
-        if answer["type"] == "async":
-            answer = self._exchange("GET", answer["operation"] + "/wait", None, timeout)
-            operation = answer["metadata"]
-            if operation["status_code"] != 200:
-                raise ApiError(operation["status_code"], operation["err"])
-            return operation["metadata"]
-        return answer["metadata"]
+        return self.wait(answer["operation"], timeout) if answer["type"] == "async" else answer["metadata"]
+
+    def wait(self, operation: str, timeout: float = 60) -> Any:
+        """Wait until an operation has ended and return its metadata; raises as `request` does."""
+        found = self._exchange("GET", f"{operation}/wait", None, timeout)["metadata"]
+        if found["status_code"] != 200:
+            raise ApiError(found["status_code"], found["err"])
+        return found["metadata"]
 
     def _exchange(self, method: str, path: str, body: Any, timeout: float) -> dict[str, Any]:
-        connection = UnixConnection(f"{self.dir}/unix.socket", timeout)
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body))
-            response = connection.getresponse()
-            answer: dict[str, Any] = json.loads(response.read())
-        finally:
-            connection.close()
+        data = None if body is None else json.dumps(body).encode()
+        answer: dict[str, Any] = json.loads(self.send(method, path, data, timeout=timeout))
         if answer["type"] == "error":
             raise ApiError(answer["error_code"], answer["error"])
         return answer
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 60,
+    ) -> bytes:
+        """Send one request as it is and return the answer's body."""
+        connection = UnixConnection(f"{self.dir}/unix.socket", timeout)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            return connection.getresponse().read()
+        finally:
+            connection.close()
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[sqlite3.Connection]:
+        """Open the database, beside the daemon or without it; what is changed counts from the block's end."""
+        with contextlib.closing(sqlite3.connect(f"{self.dir}/database/pylxc.db")) as connection, connection:
+            yield connection
 
     # What tests need often.
 

@@ -149,6 +149,7 @@ class Assembly:
             yield Job(name=f"images-update/{project}", interval=interval, run=partial(upkeep.update, project))
         minute, schedule = dt.timedelta(minutes=1), self.services.instances.schedule
         yield Job(name=SNAPSHOTS_TAKE, interval=minute, run=schedule.take)
+        yield Job(name="storage-pools-retry", interval=minute, run=self.services.storage.retry)
         yield Job(name="snapshots-expire", interval=minute, run=schedule.expire)
         yield Job(name="images-expire", interval=dt.timedelta(hours=1), run=upkeep.expire)
         yield Job(name="warnings-expire", interval=dt.timedelta(days=1), run=self.services.warnings.expire)

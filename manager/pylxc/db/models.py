@@ -135,7 +135,7 @@ class Instance(Base):
 class Snapshot(Base):
     """An instance's configuration and tree as they were; its profiles are kept by name.
 
-    `new_name` is set while a rename is under way; `freezes` says that the instance is paused while this is made.
+    `new_name` is set while a rename is under way.
     """
 
     __tablename__ = "instances_snapshots"
@@ -145,7 +145,6 @@ class Snapshot(Base):
     name: Mapped[str]
     new_name: Mapped[str] = mapped_column(default="")
     state: Mapped[str] = mapped_column(default="creating")
-    freezes: Mapped[bool] = mapped_column(default=False)
     architecture: Mapped[str]
     description: Mapped[str] = mapped_column(default="")
     config: Mapped[Config] = mapped_column(default=dict)

@@ -85,9 +85,13 @@ class DirectoryPool(ABC):
 
     def _reopen(self) -> None:
         """Take up a pool that is there: what a killed daemon was making becomes trash."""
-        if not os.path.isdir(self._path):
-            raise Unavailable(f"Storage pool directory {self._path!r} is missing")
         try:
+            if os.statvfs(self._path).f_flag & os.ST_RDONLY:
+                raise Unavailable(f"Storage pool directory {self._path!r} is read-only")
+            if not os.path.isdir(f"{self._path}/{STAGING}"):
+                # The directory below a mount is there without it, and nothing may be written to that.
+                place = self._source if self._is_elsewhere else self._path
+                raise Unavailable(f"Storage pool directory {place!r} holds no pool", hint="is it mounted?")
             self._make_directories()
             for staged in self._all_staged():
                 os.rename(staged, self._new_trash())

@@ -13,6 +13,7 @@ from pylxc.errors import Conflict, NotFound, PylxcError
 from pylxc.runtime.handle import Runtime
 from pylxc.services.instances.expand import POWER, Record, load_all
 from pylxc.services.instances.lifecycle import Lifecycle
+from pylxc.services.storage.service import StoragePools
 
 log = logging.getLogger(__name__)
 
@@ -23,18 +24,24 @@ _AUTOSTART_PAUSE = 5.0
 class Boot:
     """Starts and stops instances together."""
 
-    def __init__(self, db: Database, runtime: Runtime, lifecycle: Lifecycle) -> None:
+    def __init__(self, db: Database, runtime: Runtime, storage: StoragePools, lifecycle: Lifecycle) -> None:
         self._db = db
         self._runtime = runtime
+        self._storage = storage
         self._lifecycle = lifecycle
 
-    def start_all(self) -> None:
-        """Start what is to run with the daemon, by priority; a failure is logged and the next one is tried."""
+    def start_all(self, pool: str = "") -> None:
+        """Start what is to run with the daemon, by priority; a failure is logged and the next one is tried.
+
+        Args:
+            pool: only what is in this one, which could not be used so far.
+        """
         with self._db.reading() as session:
-            records = load_all(session, None)
+            records = [found for found in load_all(session, None) if pool in ("", found.pool)]
         wanted = [found for found in records if _is_autostarted(found) and self._runtime.get(found.key) is None]
         for found in sorted(wanted, key=lambda f: -_number(f, "boot.autostart.priority")):
-            self._autostart(found)
+            if self._storage.is_available(found.pool):
+                self._autostart(found)
             time.sleep(_number(found, "boot.autostart.delay"))
 
     def stop_all(self) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pylxc.db import instances
 from pylxc.db.engine import Database
@@ -198,7 +200,7 @@ class Lifecycle:
         """Keep a running instance still while the block runs, or several that overlap; the caller holds its lock."""
         with self._guard:
             if key not in self._keepers:
-                self._runtime.freeze(key)
+                self._freeze(key)
             self._keepers[key] = self._keepers.get(key, 0) + 1
         try:
             yield
@@ -207,12 +209,24 @@ class Lifecycle:
                 self._keepers[key] -= 1
                 if not self._keepers[key]:
                     del self._keepers[key]
-                    self.thaw(key)
+                    self._thaw(key)
 
-    def thaw(self, key: str) -> None:
+    def _freeze(self, key: str) -> None:
+        Path(self._still_mark(key)).touch()
+        with Reverter() as revert:
+            revert.add(self._thaw, key)
+            self._runtime.freeze(key)
+            revert.success()
+
+    def _thaw(self, key: str) -> None:
         """Let an instance go on that `frozen` keeps still; one that has ended meanwhile is left alone."""
-        if self._runtime.get(key) is not None:
+        if self.status(key) == "Frozen":
             self._runtime.unfreeze(key)
+        Path(self._still_mark(key)).unlink(missing_ok=True)
+
+    def _still_mark(self, key: str) -> str:
+        """Return the file that says that it is the daemon who keeps an instance still, for the next daemon."""
+        return f"{self._paths.instance_run(key)}/kept-still"
 
     @contextmanager
     def stopped(self, project: str, name: str) -> Iterator[None]:
@@ -283,6 +297,9 @@ class Lifecycle:
                 continue
             with self._guard:
                 self._runs[key] = _Run()
+            if os.path.exists(self._still_mark(key)):
+                log.warning("Letting container %s go on, which a daemon that died kept still", key)
+                self._thaw(key)
             self._reach(found)
             try:
                 self._hotplug.apply(found)
@@ -339,11 +356,14 @@ class Lifecycle:
         self.require_stopped(key, "The instance is already running")
         with self._db.reading() as session:
             found = load(session, project, name)
-            has = attached.from_json(instances.get(session, project, name).attached)
+            row = instances.get(session, project, name)
+            has = attached.from_json(row.attached)
             idmap = choose_idmap(session, found)
+        volume = self._storage.volumes.path(found.pool, project, name)
+        if row.restoring:  # a daemon has died meanwhile, and the pool was away since
+            raise Conflict(f"The instance is going back to snapshot {row.restoring!r}")
         self._stop_devices(found, has)  # of a start that was cut off
         root_size.settle(self._storage.volumes, found)
-        volume = self._storage.volumes.path(found.pool, project, name)
         self._templates.apply(found, volume, idmap)
         with Reverter() as revert:
             revert.add(self._guests.sockets.remove, key)

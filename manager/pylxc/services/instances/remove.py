@@ -6,15 +6,18 @@ import logging
 import os
 import shutil
 import uuid
+from functools import partial
 
 from pylxc import validate
 from pylxc.db import instances
 from pylxc.db.engine import Database
 from pylxc.errors import Conflict
 from pylxc.paths import Paths, storage_name
+from pylxc.revert import Reverter
 from pylxc.services.events import EventBus
 from pylxc.services.instances.devices import DeviceManager
-from pylxc.services.instances.expand import INSTANCE_ID, Record, is_root_disk, record
+from pylxc.services.instances.expand import INSTANCE_ID, Record, is_root_disk, load, record
+from pylxc.services.instances.leftovers import Leftovers
 from pylxc.services.instances.templates import deferred
 from pylxc.services.storage.service import StoragePools
 
@@ -25,20 +28,40 @@ class Remover:
     """Deletes and renames instances that do not run; the caller holds their locks. Thread-safe."""
 
     def __init__(
-        self, db: Database, paths: Paths, storage: StoragePools, devices: DeviceManager, events: EventBus
+        self,
+        db: Database,
+        paths: Paths,
+        storage: StoragePools,
+        devices: DeviceManager,
+        events: EventBus,
+        left: Leftovers,
     ) -> None:
         self._db = db
         self._paths = paths
         self._storage = storage
         self._devices = devices
         self._events = events
+        self._left = left
 
     def delete(self, found: Record) -> None:
-        """Delete an instance with its volume and logs."""
+        """Delete an instance with its volume and logs; one that could not be is shown as before.
+
+        Raises:
+            Unavailable: its storage pool cannot be used.
+            Internal: it failed otherwise. Deleting it once more goes on from there.
+        """
+        self._storage.driver(found.pool)
         with self._db.transaction(outlives_host=False) as session:  # its volume's row takes it along
             instances.set_state(session, found.id, "deleting")
-        self._finish_delete(found)
+        with Reverter() as revert:
+            revert.add(self._show, found)
+            self._finish_delete(found)
+            revert.success()
         self._events.lifecycle("instance-deleted", f"/1.0/instances/{found.name}", project=found.project)
+
+    def _show(self, found: Record) -> None:
+        with self._db.transaction() as session:
+            instances.set_state(session, found.id, "created")
 
     def discard(self, found: Record) -> None:
         """Undo a create: remove what there is of an instance that nobody has seen."""
@@ -50,7 +73,11 @@ class Remover:
         Raises:
             NotFound: there is none.
             Conflict: the new name is taken.
+            Unavailable: its storage pool cannot be used.
         """
+        with self._db.reading() as session:
+            pool = load(session, project, name).pool
+        self._storage.driver(pool)
         with self._db.transaction() as session:
             row = instances.get(session, project, name)
             check_free(instances.claimed(session, project), new)
@@ -62,14 +89,14 @@ class Remover:
     def reconcile(self) -> None:
         """Finish the deletes and renames, and undo the creates, that a dead daemon left; call once at start."""
         with self._db.reading() as session:
-            left = [(record(row), row.state, row.new_name) for row in instances.unsettled(session)]
-        for found, state, new_name in left:
+            rows = [(record(row), row.state, row.new_name) for row in instances.unsettled(session)]
+        for found, state, new_name in rows:
             what = state if state != "created" else "renaming"
             log.warning("Clearing up instance %s, left %s by a daemon that died", found.key, what)
-            if state != "created":
-                self._finish_delete(found)
-            else:
-                self._finish_rename(found, new_name)
+            finish = partial(self._finish_delete, found)
+            if state == "created":
+                finish = partial(self._finish_rename, found, new_name)
+            self._left.do(found.key, finish)
 
     def _finish_delete(self, found: Record) -> None:
         self._devices.remove(found.project, found.name, found.expanded_devices, found.config)

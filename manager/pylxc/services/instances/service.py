@@ -29,6 +29,7 @@ from pylxc.services.instances.create import Creator
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.instances.expand import Record, load, load_all, url
 from pylxc.services.instances.hotplug import Hotplug
+from pylxc.services.instances.leftovers import Leftovers
 from pylxc.services.instances.lifecycle import Lifecycle
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.logs import Logs
@@ -90,7 +91,8 @@ class Instances:
         self._states = States(runtime, storage)
         self._renderer = Renderer()
         self._templates = Templates(runtime, self._renderer)
-        self._remover = Remover(db, paths, storage, devices, events)
+        self._left = Leftovers(self._locks)
+        self._remover = Remover(db, paths, storage, devices, events, self._left)
         self._hotplug = Hotplug(db, paths, runtime, devices)
         self._lifecycle = Lifecycle(
             db=db,
@@ -114,6 +116,7 @@ class Instances:
             locks=self._locks,
             lifecycle=self._lifecycle,
             renderer=self._renderer,
+            left=self._left,
         )
         self.wait = Wait(
             db=db,
@@ -134,7 +137,8 @@ class Instances:
             locks=self._locks,
             lifecycle=self._lifecycle,
         )
-        self._boot = Boot(db, runtime, self._lifecycle)
+        self._boot = Boot(db, runtime, storage, self._lifecycle)
+        storage.on_return = self._on_pool_return
         self.updater = Updater(db, storage.volumes, devices, events, self._locks, self._apply_live)
         self._creator = Creator(
             db=db,
@@ -201,7 +205,7 @@ class Instances:
             records = load_all(session, project)
         running = self._running(records)
         by_key = {found.key: found for found in records}
-        rendered = {key: render(found, _status(running.get(key))) for key, found in by_key.items()}
+        rendered = {key: render(found, self._states.status(found, running.get(key))) for key, found in by_key.items()}
         chosen = filters.select(rendered.values(), filter_text)
         if not recursion:
             return [url(item["project"], item["name"]) for item in chosen]
@@ -221,7 +225,7 @@ class Instances:
         """
         found = self.record(project, name)
         running = self._running([found])
-        instance = render(found, _status(running.get(found.key)))
+        instance = render(found, self._states.status(found, running.get(found.key)))
         tag = etag.etag(*etag_fields(found))
         if not recursion:
             return instance, tag
@@ -409,6 +413,10 @@ class Instances:
         self.backups.reconcile()
         self._files.open()
 
+    def _on_pool_return(self, pool: str) -> None:
+        self._left.retry()
+        self._boot.start_all(pool)
+
     def autostart(self) -> None:
         """Start what is to run with the daemon; see `Boot.start_all`."""
         self._boot.start_all()
@@ -475,10 +483,6 @@ class Instances:
     def _set_limits(self, found: Record) -> None:
         cpus = self._lifecycle.reassign_cpus(found.key, found.expanded_config.get("limits.cpu", ""))
         self._runtime.set_limits(found.key, limits.compute(found.expanded_config, cpus))
-
-
-def _status(running: Running | None) -> str:
-    return running.status if running else "Stopped"
 
 
 def _action(body: InstanceStatePut) -> str:

@@ -6,6 +6,7 @@ import datetime as dt
 import logging
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -31,6 +32,7 @@ from pylxc.services.instances.expand import (
     record,
     root_disk,
 )
+from pylxc.services.instances.leftovers import Leftovers
 from pylxc.services.instances.lifecycle import Lifecycle
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.operations import Operation, Operations
@@ -55,7 +57,7 @@ class Snapshots:
     state says what to do with it, see `reconcile`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one collaborator each
         self,
         *,
         db: Database,
@@ -66,6 +68,7 @@ class Snapshots:
         locks: InstanceLocks,
         lifecycle: Lifecycle,
         renderer: Renderer,
+        left: Leftovers,
     ) -> None:
         self._db = db
         self._storage = storage
@@ -75,6 +78,7 @@ class Snapshots:
         self._locks = locks
         self._lifecycle = lifecycle
         self._renderer = renderer
+        self._left = left
 
     # Reading
 
@@ -158,7 +162,7 @@ class Snapshots:
         with self._locks.hold(found.key, "snapshot"), Reverter() as revert:
             found = self._record(project, name)
             freezes = self._lifecycle.changes_while_copied(found)
-            self._add(found, snapshot, expires_at, freezes)
+            self._add(found, snapshot, expires_at)
             revert.add(self._drop, found, snapshot)
             with self._lifecycle.frozen(found.key) if freezes else nullcontext():
                 self._storage.volumes.create_snapshot(found.pool, project, name, snapshot)
@@ -167,7 +171,7 @@ class Snapshots:
             revert.success()
         self._tell("created", project, name, snapshot)
 
-    def _add(self, found: Record, snapshot: str, expires_at: dt.datetime | None, freezes: bool) -> None:
+    def _add(self, found: Record, snapshot: str, expires_at: dt.datetime | None) -> None:
         with self._db.transaction() as session:
             row = instances.get(session, found.project, found.name)
             _check_free(rows.claimed(session, row.id), found.name, snapshot)
@@ -175,7 +179,6 @@ class Snapshots:
                 Snapshot(
                     instance_id=row.id,
                     name=snapshot,
-                    freezes=freezes,
                     architecture=row.architecture,
                     description=row.description,
                     config=row.config,
@@ -229,6 +232,7 @@ class Snapshots:
 
         def run(_operation: Operation) -> None:
             with self._locks.hold(found.key, "snapshot rename"):
+                self._storage.driver(found.pool)
                 with self._db.transaction() as session:
                     _check_free(rows.claimed(session, found.id), name, new)
                     rows.get(session, project, name, snapshot).new_name = new
@@ -254,12 +258,26 @@ class Snapshots:
         return self._start("Deleting snapshot", project, name, snapshot, run)
 
     def remove(self, found: Record, snapshot: str) -> None:
-        """Delete a snapshot; raises NotFound, and Conflict when its instance is busy."""
+        """Delete a snapshot; one that could not be is shown as before.
+
+        Raises:
+            NotFound: there is none.
+            Conflict: its instance is busy.
+            Unavailable: its storage pool cannot be used.
+        """
         with self._locks.hold(found.key, "snapshot delete"):
+            self._storage.driver(found.pool)
             with self._db.transaction() as session:
                 rows.get(session, found.project, found.name, snapshot).state = "deleting"
-            self._drop(found, snapshot)
+            with Reverter() as revert:
+                revert.add(self._show, found, snapshot)
+                self._drop(found, snapshot)
+                revert.success()
         self._tell("deleted", found.project, found.name, snapshot)
+
+    def _show(self, found: Record, snapshot: str) -> None:
+        with self._db.transaction() as session:
+            rows.get(session, found.project, found.name, snapshot, state="deleting").state = "created"
 
     def _drop(self, found: Record, snapshot: str) -> None:
         self._storage.volumes.delete_snapshot(found.pool, found.project, found.name, snapshot)
@@ -328,23 +346,21 @@ class Snapshots:
     def reconcile(self) -> None:
         """Finish or undo what a dead daemon left; call once at start, when pools and runtime are up."""
         with self._db.reading() as session:
-            left = [
-                (record(row.instance), row.name, row.new_name, row.state, row.freezes)
-                for row in rows.unsettled(session)
-            ]
+            left = [(record(row.instance), row.name, row.new_name, row.state) for row in rows.unsettled(session)]
             restores = [(record(row), row.restoring) for row in instances.restoring(session)]
-        for found, snapshot, new, state, freezes in left:
+        for found, snapshot, new, state in left:
             log.warning("Clearing up snapshot %s/%s, left %s by a daemon that died", found.key, snapshot, state)
-            if freezes and state == "creating" and self._lifecycle.status(found.key) == "Frozen":
-                self._lifecycle.thaw(found.key)
+            finish = partial(self._drop, found, snapshot)
             if state == "created":
-                self._finish_rename(found, snapshot, new)
-            else:
-                self._drop(found, snapshot)
+                finish = partial(self._finish_rename, found, snapshot, new)
+            self._left.do(found.key, finish)
         for found, snapshot in restores:
             log.warning("Restoring instance %s to snapshot %s, which a daemon that died had begun", found.key, snapshot)
-            self._storage.volumes.restore_snapshot(found.pool, found.project, found.name, snapshot)
-            self._finish_restore(found.project, found.name, snapshot)
+            self._left.do(found.key, partial(self._restore, found, snapshot))
+
+    def _restore(self, found: Record, snapshot: str) -> None:
+        self._storage.volumes.restore_snapshot(found.pool, found.project, found.name, snapshot)
+        self._finish_restore(found.project, found.name, snapshot)
 
     def _start(self, description: str, project: str, name: str, snapshot: str, run: Any) -> Operation:
         resources = {"instances": [f"/1.0/instances/{name}"], "instances_snapshots": [url(project, name, snapshot)]}

@@ -38,6 +38,12 @@ class States:
         unaccounted: set[str] = set()
         return {found.key: self._state(found, running.get(found.key), networks, unaccounted) for found in records}
 
+    def status(self, found: Record, run: Running | None) -> str:
+        """Return Running, Frozen, Stopped, or Error for one whose storage pool cannot be used; `run` is what runs."""
+        if run:
+            return run.status
+        return "Stopped" if self._storage.is_available(found.pool) else "Error"
+
     def _state(
         self,
         found: Record,
@@ -45,9 +51,10 @@ class States:
         networks: Mapping[int, list[netinfo.Interface]],
         unaccounted: set[str],
     ) -> InstanceState:
+        status = self.status(found, run)
         state: InstanceState = {
-            "status": run.status if run else "Stopped",
-            "status_code": STATUS_CODES[run.status if run else "Stopped"],
+            "status": status,
+            "status_code": STATUS_CODES[status],
             "disk": self._disks(found, unaccounted),
             "memory": {"usage": 0, "usage_peak": 0, "swap_usage": 0, "swap_usage_peak": 0},
             "network": None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -41,13 +41,16 @@ class StoragePools:
 
     Attributes:
         volumes: what is in the pools.
+        on_return: called, in a thread of its own, with the name of a pool that could not be used and now can.
     """
 
     def __init__(self, db: Database, paths: Paths, events: EventBus) -> None:
         self._db = db
         self._paths = paths
         self._events = events
-        self._broken: dict[str, str] = {}
+        self._broken: set[str] = set()
+        self._guard = threading.Lock()
+        self.on_return: Callable[[str], None] = lambda _name: None
         self._drivers: dict[str, StorageDriver] = {}
         self._changing = threading.Lock()
         self._sweeper = Sweeper()
@@ -64,17 +67,27 @@ class StoragePools:
             pools = storage.pools(session)
         for pool in unsettled:
             log.info("Removing storage pool %s that was left half made or half deleted", pool.name)
-            self._remove(pool)
+            try:
+                self._remove(pool)
+            except PylxcError as error:
+                log.warning("Cannot remove storage pool %s: %s", pool.name, error)
         for pool in pools:
             try:
                 driver = self._load(pool)
                 driver.open()
-                self._broken.pop(pool.name, None)
                 self._sweeper.add(driver)
             except PylxcError as error:
                 log.warning("Storage pool %s cannot be used: %s", pool.name, error)
-                self._broken[pool.name] = str(error)
+                self._broken.add(pool.name)
         self.volumes.settle()
+
+    def retry(self) -> None:
+        """Try the pools again that cannot be used; see `on_return`."""
+        for name in sorted(self._broken):
+            try:
+                self.driver(name)
+            except PylxcError as error:
+                log.debug("%s", error)
 
     def finish(self) -> None:
         """Wait until the space of deleted volumes is free again."""
@@ -243,7 +256,7 @@ class StoragePools:
                 raise BadRequest("The storage pool is currently in use")
             row.state = "deleting"
         self._remove(row)
-        self._broken.pop(name, None)
+        self._broken.discard(name)
         self._drivers.pop(name, None)
         self._events.lifecycle("storage-pool-deleted", f"/1.0/storage-pools/{quote(name)}", project="")
 
@@ -268,18 +281,35 @@ class StoragePools:
 
         Raises:
             NotFound: there is no such pool.
-            Unavailable: it could not be brought into use at start.
+            Unavailable: it cannot be used, now no more than at start.
         """
         with self._db.reading() as session:
             pool = storage.pool(session, name)
         driver = self._drivers.get(name) or self._load(pool)
         if name in self._broken:
-            try:
-                driver.open()
-            except PylxcError as error:
-                raise Unavailable(f"Storage pool {name!r} is unavailable: {error.message}") from error
-            self._broken.pop(name, None)
+            with self._guard:
+                self._reopen(name, driver)
         return self._drivers.setdefault(name, driver)
+
+    def _reopen(self, name: str, driver: StorageDriver) -> None:
+        if name not in self._broken:
+            return  # somebody else was faster
+        try:
+            driver.open()
+        except PylxcError as error:
+            raise Unavailable(f"Storage pool {name!r} is unavailable: {error.message}", hint=error.hint) from error
+        self._broken.discard(name)
+        log.info("Storage pool %s can be used again", name)
+        self._sweeper.add(driver)
+        threading.Thread(target=self._welcome, args=(name,), name=f"return of {name}", daemon=True).start()
+
+    def _welcome(self, name: str) -> None:
+        self.volumes.settle_rest()
+        self.on_return(name)
+
+    def is_available(self, name: str) -> bool:
+        """Tell whether a pool can be used, as far as was seen; a look at it brings none back."""
+        return name not in self._broken
 
     def _load(self, pool: models.StoragePool) -> StorageDriver:
         return registry.load(pool.driver, self._paths.pool(pool.name), pool.config)
