@@ -17,6 +17,12 @@ def storage_name(project: str, name: str) -> str:
     return name if project == "default" else f"{project}_{name}"
 
 
+def split_key(key: str) -> tuple[str, str]:
+    """Return (project, name) of a key that `storage_name` made; neither holds an underscore."""
+    project, _, name = key.rpartition("_")
+    return project or "default", name
+
+
 class Paths:
     """The layout of one state directory; attributes are absolute paths."""
 

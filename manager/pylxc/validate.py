@@ -248,6 +248,12 @@ def cpu_allowance(value: str) -> None:
         raise BadRequest(f"Invalid CPU allowance {value!r}: a share such as 50%, or time such as 25ms/100ms")
 
 
+def kernel_module(value: str) -> None:
+    """Check the name of a kernel module."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", value):
+        raise BadRequest(f"Invalid kernel module {value!r}")
+
+
 def rlimit(value: str) -> None:
     """Check `limits.kernel.*`: soft, or soft:hard; numbers or `unlimited`."""
     if not re.fullmatch(r"([0-9]+|unlimited)(:([0-9]+|unlimited))?", value):

@@ -58,7 +58,7 @@ class Assembly:
         self._log_events = LogEvents(events)
         logging.getLogger("pylxc").addHandler(self._log_events)
         operations = Operations(events)
-        self._runtime = Runtime(paths, self._on_exit)
+        self._runtime = Runtime(paths, self._on_exit, self._on_oom)
         storage = StoragePools(self._database, paths, events)
         networks = Networks(self._database, paths, events)
         server = Server(self._database, ServerCertificate(paths), storage, events, shutdown)
@@ -79,6 +79,7 @@ class Assembly:
             events=events,
             guests=guests,
             server=server,
+            warnings=warnings,
             clock=clock,
             first_use=self._first_use,
         )
@@ -168,3 +169,6 @@ class Assembly:
 
     def _on_exit(self, key: str, ended: ContainerExit) -> None:
         self.services.instances.on_exit(key, ended)
+
+    def _on_oom(self, key: str, kills: int) -> None:
+        self.services.instances.on_oom(key, kills)

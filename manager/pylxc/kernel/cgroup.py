@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 import select
-import stat
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from pylxc.kernel import bpf, procfs
+from pylxc.kernel import bpf, cgroup_limits, cgroup_tree, memory_events, procfs
+from pylxc.kernel.cgroup_limits import Setting
+from pylxc.kernel.memory_events import EventOomWatch, FileOomWatch, OomWatch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pylxc.kernel.cgroup_limits import LimitValues
 
 PARENT = "pylxc"
 
@@ -26,8 +31,8 @@ ENTRY_LEAF = ".pylxc"
 _V2_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids")
 _V1_CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "blkio", "pids", "hugetlb")
 
-LimitValues = Mapping[str, int | str | None]
-"""The fields of `runtime.spec.Limits` by name."""
+Lacking = dict[str, str]
+"""Limits that a host does not have, by the configuration key that asks for them: what is missing, in words."""
 
 
 class Cgroup(ABC):
@@ -48,7 +53,18 @@ class Cgroup(ABC):
         if os.path.isdir(self.path):
             self.kill()
             self.remove()
-        os.makedirs(self.path)
+        self._enable_controllers()
+        os.mkdir(self.path)
+
+    def _enable_controllers(self) -> None:
+        """Have the v2 group with all controllers that the host lets us have there."""
+        for directory in (self._root, os.path.dirname(self.path)):
+            os.makedirs(directory, exist_ok=True)
+            offered = _read(f"{directory}/cgroup.controllers").split()
+            enabled = _read(f"{directory}/cgroup.subtree_control").split()
+            for controller in _V2_CONTROLLERS:
+                if controller in offered and controller not in enabled:
+                    _write_if_possible(f"{directory}/cgroup.subtree_control", f"+{controller}")
 
     def delegate(self, uid: int, gid: int) -> None:
         """Let the container's root (host ids) make groups of its own below, without reaching its limits."""
@@ -126,15 +142,68 @@ class Cgroup(ABC):
     def remove(self) -> None:
         """Remove the group and all groups below; it must be empty. One that is not there is no error."""
         for path in (self.path, *self.v1_paths):
-            _remove_tree(path)
+            cgroup_tree.remove(path)
 
-    @abstractmethod
-    def set_limits(self, limits: LimitValues) -> None:
-        """Write every limit; None lifts it.
+    def set_limits(self, limits: LimitValues) -> Lacking:
+        """Write every limit; None lifts it. Return those that were asked for and that this host does not have.
 
         Raises:
-            OSError: a limit that was asked for cannot be set (FileNotFoundError: no such controller here).
+            OSError: the kernel refuses the value of one; the text names its key.
         """
+        lacking: Lacking = {}
+        for setting in self._settings(limits):
+            directory = self._directory(setting.controller)
+            there = [f"{directory}/{file}" for file in setting.files if os.path.exists(f"{directory}/{file}")]
+            for path in there:
+                self._apply(setting, path)
+            if setting.is_limit and not there:
+                what = f"cgroup controller {setting.controller!r}"
+                has_it = self._has(setting.controller)
+                lacking[setting.key] = f"the {what} has no {setting.files[0]}" if has_it else f"there is no {what}"
+        return lacking
+
+    def set_cpus(self, cpus: str | None) -> None:
+        """Let the group run on the CPUs of a cpuset list, on all when None; raises OSError."""
+        for setting in self._settings({**cgroup_limits.NONE, "cpus": cpus}):
+            if setting.controller == "cpuset":
+                self._apply(setting, f"{self._directory('cpuset')}/{setting.files[0]}")
+
+    def cpus(self) -> str:
+        """Return the cpuset list of the group, empty where it has none of its own."""
+        return _read_if_there(f"{self._directory('cpuset')}/cpuset.cpus").strip()
+
+    def _apply(self, setting: Setting, path: str) -> None:
+        try:
+            _write(path, setting.text)
+        except OSError as error:
+            # A limit that is lifted, or that was not there, is no harm.
+            if setting.is_limit:
+                text = f"{setting.key}: {setting.text!r}: {os.strerror(error.errno or 0)}"
+                raise OSError(error.errno, text, path) from None
+
+    @abstractmethod
+    def _settings(self, limits: LimitValues) -> Iterator[Setting]:
+        """Yield what is to be written for limits."""
+
+    def _has(self, controller: str) -> bool:
+        """Return whether the group is one of a controller's."""
+        return controller in _read_if_there(f"{self.path}/cgroup.controllers").split()
+
+    @abstractmethod
+    def _directory(self, controller: str) -> str:
+        """Return the group's directory with the files of a controller, whether it is there or not."""
+
+    @abstractmethod
+    def watch_oom(self) -> OomWatch:
+        """Return what tells of processes that are killed for want of memory.
+
+        Raises:
+            OSError: the group has gone, or there is no memory controller.
+        """
+
+    @abstractmethod
+    def oom_kills(self) -> int:
+        """Return how many processes were killed for want of memory; 0 where nobody counts."""
 
     @abstractmethod
     def usage(self) -> dict[str, int]:
@@ -158,28 +227,12 @@ class Cgroup(ABC):
 class UnifiedCgroup(Cgroup):
     """The group on a host with cgroup v2 alone."""
 
-    def create(self) -> None:
-        """Make the group with all controllers that the host lets us have."""
-        for directory in (self._root, f"{self._root}/{PARENT}"):
-            os.makedirs(directory, exist_ok=True)
-            enabled = _read(f"{directory}/cgroup.subtree_control").split()
-            for controller in _V2_CONTROLLERS:
-                if controller not in enabled:
-                    _write_if_possible(f"{directory}/cgroup.subtree_control", f"+{controller}")
-        super().create()
+    def _settings(self, limits: LimitValues) -> Iterator[Setting]:
+        throttled = {file: _read_if_there(f"{self.path}/{file}") for file in cgroup_limits.throttle_files(unified=True)}
+        return cgroup_limits.unified(limits, throttled)
 
-    def set_limits(self, limits: LimitValues) -> None:
-        """See `Cgroup.set_limits`."""
-        quota = limits["cpu_quota"]
-        period = limits["cpu_period"] or 100000
-        self._limit("memory.max", limits["memory"], "max")
-        self._limit("memory.low", limits["memory_soft"], "0", optional=True)
-        self._limit("memory.swap.max", limits["swap"], "max", optional=True)
-        self._limit("pids.max", limits["processes"], "max")
-        self._limit("cpuset.cpus", limits["cpus"], "\n")
-        self._limit("cpu.max", None if quota is None else f"{quota} {period}", "max 100000")
-        self._limit("cpu.weight", limits["cpu_weight"], "100", optional=True)
-        self._limit("io.weight", limits["io_weight"], "default 100", optional=True)
+    def _directory(self, controller: str) -> str:
+        return self.path
 
     def allow_devices(self, rules: Iterable[str]) -> None:
         """See `Cgroup.allow_devices`."""
@@ -195,8 +248,13 @@ class UnifiedCgroup(Cgroup):
         del before
         self.allow_devices(after)
 
-    def _limit(self, file: str, value: int | str | None, unlimited: str, *, optional: bool = False) -> None:
-        _write_limit(f"{self.path}/{file}", value, unlimited, optional=optional)
+    def watch_oom(self) -> OomWatch:
+        """See `Cgroup.watch_oom`."""
+        return FileOomWatch(f"{self.path}/memory.events")
+
+    def oom_kills(self) -> int:
+        """See `Cgroup.oom_kills`."""
+        return memory_events.count(_read_if_there(f"{self.path}/memory.events"))
 
     def usage(self) -> dict[str, int]:
         """See `Cgroup.usage`."""
@@ -233,30 +291,34 @@ class HybridCgroup(Cgroup):
                     if not _read(f"{directory}/{file}").strip():
                         _write(f"{directory}/{file}", _read(f"{os.path.dirname(directory)}/{file}").strip())
 
-    def set_limits(self, limits: LimitValues) -> None:
-        """See `Cgroup.set_limits`."""
-        memory, swap = limits["memory"], limits["swap"]
-        both = int(memory) + int(swap) if memory is not None and swap is not None else None
-        # memory <= memory+swap must hold after every single write.
-        _write_if_possible(self._file("memory", "memory.memsw.limit_in_bytes"), "-1")
-        self._limit("memory", "memory.limit_in_bytes", memory, "-1")
-        if both is not None:
-            self._limit("memory", "memory.memsw.limit_in_bytes", both, "-1", optional=True)
-        self._limit("memory", "memory.soft_limit_in_bytes", limits["memory_soft"], "-1", optional=True)
-        self._limit("pids", "pids.max", limits["processes"], "max")
-        if limits["cpus"] is not None:
-            self._limit("cpuset", "cpuset.cpus", limits["cpus"], "")
-        elif cpuset := self._controllers.get("cpuset"):
-            _write(f"{cpuset}/cpuset.cpus", _read(f"{os.path.dirname(cpuset)}/cpuset.cpus").strip())
-        if limits["cpu_quota"] is not None:
-            self._limit("cpu", "cpu.cfs_period_us", limits["cpu_period"] or 100000, "100000")
-        self._limit("cpu", "cpu.cfs_quota_us", limits["cpu_quota"], "-1")
-        weight, io_weight = limits["cpu_weight"], limits["io_weight"]
-        shares = None if weight is None else max(2, int(weight) * 1024 // 100)
-        self._limit("cpu", "cpu.shares", shares, "1024", optional=True)
-        blkio = None if io_weight is None else min(1000, max(10, int(io_weight) * 5))
-        for file in ("blkio.weight", "blkio.bfq.weight"):
-            self._limit("blkio", file, blkio, "500", optional=True)
+    def _settings(self, limits: LimitValues) -> Iterator[Setting]:
+        files = cgroup_limits.throttle_files(unified=False)
+        throttled = {file: _read_if_there(f"{self._directory('blkio')}/{file}") for file in files}
+        cpuset = os.path.dirname(self._directory("cpuset"))
+        defaults = {"cpus": _read_if_there(f"{cpuset}/cpuset.cpus").strip(), "swappiness": _swappiness()}
+        yield from cgroup_limits.hybrid(limits, throttled, defaults)
+        if "hugetlb" in self._controllers:
+            yield from cgroup_limits.hugepages(limits, "hugetlb.{}.limit_in_bytes", "-1")
+        else:
+            yield from cgroup_limits.hugepages(limits, "hugetlb.{}.max", "max")
+
+    def set_cpus(self, cpus: str | None) -> None:
+        """See `Cgroup.set_cpus`."""
+        self._widen_cpuset()
+        super().set_cpus(cpus)
+
+    def _widen_cpuset(self) -> None:
+        """Give our parent all CPUs: v1 takes those that go offline from every group, and gives none back."""
+        if cpuset := self._controllers.get("cpuset"):
+            parent = os.path.dirname(cpuset)
+            _write(f"{parent}/cpuset.cpus", _read(f"{os.path.dirname(parent)}/cpuset.cpus").strip())
+
+    def _directory(self, controller: str) -> str:
+        # What no v1 hierarchy has is left to the v2 one.
+        return self._controllers.get(controller, self.path)
+
+    def _has(self, controller: str) -> bool:
+        return controller in self._controllers or super()._has(controller)
 
     def allow_devices(self, rules: Iterable[str]) -> None:
         """See `Cgroup.allow_devices`, and the kernel's cgroup-v1/devices.rst."""
@@ -275,13 +337,13 @@ class HybridCgroup(Cgroup):
                 if rule not in after:
                     _write(f"{devices}/devices.deny", rule)
 
-    def _file(self, controller: str, file: str) -> str:
-        return f"{self._controllers.get(controller, f'/sys/fs/cgroup/{controller} (missing)')}/{file}"
+    def watch_oom(self) -> OomWatch:
+        """See `Cgroup.watch_oom`."""
+        return EventOomWatch(self._directory("memory"))
 
-    def _limit(
-        self, controller: str, file: str, value: int | str | None, unlimited: str, *, optional: bool = False
-    ) -> None:
-        _write_limit(self._file(controller, file), value, unlimited, optional=optional)
+    def oom_kills(self) -> int:
+        """See `Cgroup.oom_kills`."""
+        return memory_events.count(_read_if_there(f"{self._directory('memory')}/memory.oom_control"))
 
     def usage(self) -> dict[str, int]:
         """See `Cgroup.usage`."""
@@ -293,7 +355,7 @@ class HybridCgroup(Cgroup):
             ("swap", "memory", "memory.memsw.usage_in_bytes"),
             ("swap_peak", "memory", "memory.memsw.max_usage_in_bytes"),
         ):
-            _note(found, key, self._file(controller, file))
+            _note(found, key, f"{self._directory(controller)}/{file}")
         for swap, memory in (("swap", "memory"), ("swap_peak", "memory_peak")):
             if swap in found and memory in found:
                 found[swap] = max(0, found[swap] - found[memory])
@@ -353,44 +415,6 @@ def _layout() -> tuple[str, dict[str, str]]:
     return _found[0]
 
 
-def _remove_tree(path: str) -> None:
-    try:
-        os.rmdir(path)
-    except FileNotFoundError:
-        return
-    except OSError:
-        # Groups of the container's own making lie below; a directory of kernfs is removed with its files.
-        _remove_below(path)
-        os.rmdir(path)
-
-
-def _remove_below(path: str) -> None:
-    """Remove the groups below one, however deep: a container can nest them until their paths are longer than PATH_MAX.
-
-    So one step at a time, with one descriptor and no recursion.
-    """
-    here = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    names: list[str] = []
-    try:
-        while True:
-            down = next((name for name in os.listdir(here) if _is_group(name, here)), None)
-            if down is not None:
-                names.append(down)
-            elif not names:
-                return
-            there = os.open(down or "..", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-            os.close(here)
-            here = there
-            if down is None:
-                os.rmdir(names.pop(), dir_fd=here)
-    finally:
-        os.close(here)
-
-
-def _is_group(name: str, directory: int) -> bool:
-    return stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
-
-
 def _cpu_ns(path: str) -> int:
     for line in _read(f"{path}/cpu.stat").splitlines():
         name, _, value = line.partition(" ")
@@ -416,14 +440,6 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def _write_limit(path: str, value: int | str | None, unlimited: str, *, optional: bool) -> None:
-    # A limit that is not asked for need not be there to be lifted.
-    if value is None or optional:
-        _write_if_possible(path, unlimited if value is None else str(value))
-    else:
-        _write(path, str(value))
-
-
 def _write_if_possible(path: str, text: str) -> None:
     """Write where the file may be missing or the kernel may refuse: an optional controller, a limit to lift."""
     try:
@@ -435,3 +451,14 @@ def _write_if_possible(path: str, text: str) -> None:
 def _read(path: str) -> str:
     with open(path) as file:
         return file.read()
+
+
+def _read_if_there(path: str) -> str:
+    try:
+        return _read(path)
+    except FileNotFoundError:
+        return ""
+
+
+def _swappiness() -> str:
+    return _read("/proc/sys/vm/swappiness").strip()

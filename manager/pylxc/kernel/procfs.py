@@ -46,11 +46,12 @@ def unescape(text: str) -> str:
 class MountInfo:
     """One line of mountinfo. See: proc_pid_mountinfo(5)."""
 
-    __slots__ = ("fstype", "options", "root", "source", "super_options", "target")
+    __slots__ = ("fstype", "id", "options", "root", "source", "super_options", "target")
 
     def __init__(self, line: str) -> None:
         left, _, right = line.partition(" - ")
         fields = left.split(" ")
+        self.id = int(fields[0])
         self.root = unescape(fields[3])
         self.target = unescape(fields[4])
         self.options = fields[5].split(",")
@@ -63,6 +64,25 @@ class MountInfo:
 def mounts(pid: int | str = "self") -> list[MountInfo]:
     """Return the mount table that a process sees, in mount order."""
     return [MountInfo(line) for line in _read(f"/proc/{pid}/mountinfo").splitlines()]
+
+
+def mount_of(path: str) -> MountInfo:
+    """Return the mount that a path lies on.
+
+    Raises:
+        OSError: it cannot be opened.
+        LookupError: the mount is out of this process's sight.
+    """
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        rows = (line.partition(":") for line in _read(f"/proc/self/fdinfo/{fd}").splitlines())
+        wanted = next(int(value) for name, _, value in rows if name == "mnt_id")
+    finally:
+        os.close(fd)
+    for mount in mounts():
+        if mount.id == wanted:
+            return mount
+    raise LookupError(f"{path} lies on a mount that cannot be seen")
 
 
 def _read(path: str) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from pylxc.errors import Internal, NotFound
 from pylxc.kernel import cgroup, pidfd, procfs
 from pylxc.kernel import fds as descriptors
+from pylxc.kernel.memory_events import OomWatch
 from pylxc.runtime import protocol
 from pylxc.runtime.spec import ContainerExit, IdMap
 
@@ -28,7 +29,12 @@ _ANSWER_SECONDS = 10.0
 
 
 class Container:
-    """A running container: its state, its monitor's socket, pidfds of monitor and PID 1 (owned)."""
+    """A running container: its state, its monitor's socket, pidfds of monitor and PID 1 (owned).
+
+    Attributes:
+        oom_kills: how many of its processes were killed for want of memory that are told of.
+        oom_watch: tells of more; None where that cannot be.
+    """
 
     def __init__(self, state: dict[str, Any], control: socket.socket, monitor_fd: int, init_fd: int) -> None:
         self.state = state
@@ -36,9 +42,18 @@ class Container:
         self.monitor_fd = monitor_fd
         self.init_fd = init_fd
         self.cgroup = cgroup.open_cgroup(state["cgroups"]["name"])
+        self.oom_kills = self.cgroup.oom_kills()
+        self.oom_watch = self._watch_oom()
         self.ended = threading.Event()
         self.exit: ContainerExit | None = None
         self._lock = threading.Lock()
+
+    def _watch_oom(self) -> OomWatch | None:
+        try:
+            return self.cgroup.watch_oom()
+        except OSError as error:
+            log.warning("Not told when %s is out of memory: %s", self.cgroup.name, error)
+            return None
 
     def ask(self, message: protocol.Message) -> list[int]:
         """Send the monitor a request, return the descriptors of its answer.
@@ -76,6 +91,8 @@ class Container:
         """Close what it owns; the container runs on."""
         with contextlib.suppress(OSError):
             self.control.shutdown(socket.SHUT_RDWR)  # lets go whoever waits for an answer
+        if self.oom_watch is not None:
+            self.oom_watch.close()
         with self._lock:
             self.control.close()
             descriptors.close([self.monitor_fd, self.init_fd])
@@ -172,20 +189,28 @@ def _check_state(state: dict[str, Any]) -> None:
             raise TypeError(f"{value!r} is no {kind.__name__}")
     state.setdefault("monitor_pid", 0)
     state.setdefault("started_at", 0.0)
+    state.setdefault("lacking", {})
     spec.setdefault("rootfs", "")
     if spec.setdefault("idmap", None):
         IdMap.from_json(spec["idmap"])
 
 
-def read_end(run_dir: str) -> ContainerExit | None:
-    """Return how the container ended whose monitor has gone; None when it had not started in this boot of the host."""
+def read_end(run_dir: str, told: int | None = None) -> ContainerExit | None:
+    """Return how the container ended whose monitor has gone; None when it had not started in this boot of the host.
+
+    `told` is how many of its `oom_kills` somebody has been told of, all of them when None.
+    """
     state = _read_json(f"{run_dir}/state.json")
     if state is None or state.get("boot_id") != procfs.boot_id():
         return None
     # Without a record the monitor was killed: PID 1 got SIGKILL with it and nobody saw how it ended.
     recorded = _read_json(f"{run_dir}/exit.json") or {}
+    kills = 0 if told is None else max(0, recorded.get("oom_kills", 0) - told)
     return ContainerExit(
-        reason=recorded.get("reason", "killed"), status=recorded.get("status", -9), at=recorded.get("at", time.time())
+        reason=recorded.get("reason", "killed"),
+        status=recorded.get("status", -9),
+        at=recorded.get("at", time.time()),
+        oom_kills=kills,
     )
 
 

@@ -7,7 +7,6 @@ Monitors are the truth. A container's facts lie in its run directory (`state.jso
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import select
@@ -20,29 +19,20 @@ from typing import Any
 
 from pylxc.errors import BadRequest, Conflict, Internal, NotFound
 from pylxc.kernel import fds as descriptors
-from pylxc.kernel import procfs, seccomp
+from pylxc.kernel import procfs
+from pylxc.kernel.memory_events import OomWatch
 from pylxc.paths import Paths
 from pylxc.runtime import container as containers
-from pylxc.runtime import devices, protocol
+from pylxc.runtime import devices, hardening, protocol
 from pylxc.runtime.container import Container
 from pylxc.runtime.spawn import Child, Spawner
-from pylxc.runtime.spec import Confinement, ContainerExit, ContainerSpec, DeviceNode, IdMap, Limits
+from pylxc.runtime.spec import ContainerExit, ContainerSpec, DeviceNode, IdMap, Limits
 
 log = logging.getLogger(__name__)
 
 START_SECONDS = 60.0
 """How long a monitor may take for a step of a start (an idmapped mount of a slow file system, a busy host)."""
 KILL_SECONDS = 30.0
-
-
-_PRIVILEGED_DROP = ("sys_time", "sys_module", "sys_rawio", "mac_admin", "mac_override")
-"""Capabilities that a container without a user namespace of its own never has: they act on the host."""
-
-_HOST_SYSCALLS: tuple[tuple[str, str], ...] = (("syslog", "errno:1"),)
-"""Denied to every container unless its policy names them: the kernel's log is the host's, whoever may read it."""
-
-_KEY_SYSCALLS = (("add_key", "errno:38"), ("keyctl", "errno:38"), ("request_key", "errno:38"))
-"""Denied to privileged containers: root's keyrings are per user namespace, theirs would be the host's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +63,23 @@ class Stats:
 class Runtime:
     """Containers of one state directory. Thread-safe; never forks and never enters a namespace itself."""
 
-    def __init__(self, paths: Paths, on_exit: Callable[[str, ContainerExit], None]) -> None:
-        """Call `on_exit(key, exit)` from a thread of its own when a container has ended and nothing of it is left."""
+    def __init__(
+        self,
+        paths: Paths,
+        on_exit: Callable[[str, ContainerExit], None],
+        on_oom: Callable[[str, int], None] = lambda _key, _kills: None,
+    ) -> None:
+        """Take what is to be called.
+
+        Args:
+            paths: the state directory.
+            on_exit: called with key and end, from a thread of its own, when nothing of a container is left.
+            on_oom: called with key and number when processes of a container were killed for want of memory; must return
+                at once.
+        """
         self._paths = paths
         self._on_exit = on_exit
+        self._on_oom = on_oom
         self._lock = threading.Lock()
         self._containers: dict[str, Container] = {}
         self._starting: set[str] = set()
@@ -141,8 +144,9 @@ class Runtime:
             self._clean(spec.key, spec.run_dir)
             os.makedirs(spec.run_dir, mode=0o700)
             os.makedirs(spec.log_dir, mode=0o700, exist_ok=True)
-            spec = replace(spec, confinement=_hardened(spec.confinement, privileged=spec.idmap is None))
-            payload = {"spec": spec.to_json(), "seccomp": self._seccomp_file(spec.confinement)}
+            spec = replace(spec, confinement=hardening.hardened(spec.confinement, privileged=spec.idmap is None))
+            program = hardening.seccomp_file(f"{self._paths.run}/seccomp", spec.confinement)
+            payload = {"spec": spec.to_json(), "seccomp": program}
             payload["cgroup"] = containers.cgroup_name(spec.key, spec.run_dir)
             child = self._spawner.spawn("monitor", payload, ())
             try:
@@ -288,12 +292,38 @@ class Runtime:
 
         Raises:
             NotFound: it does not run.
-            BadRequest: the kernel refuses a limit.
+            BadRequest: the kernel refuses a limit, or does not have one that the container did without so far.
         """
+        container = self._running(key, frozen=True)
         try:
-            self._running(key, frozen=True).cgroup.set_limits(asdict(limits))
+            lacking = container.cgroup.set_limits(asdict(limits))
         except OSError as error:
-            raise BadRequest(f"Failed setting limits: {error.strerror} ({error.filename})") from error
+            raise BadRequest(f"Failed setting {error.strerror}") from error
+        if new := lacking.keys() - container.state["lacking"].keys():
+            raise BadRequest("; ".join(f"{each} cannot be applied: {lacking[each]}" for each in sorted(new)))
+
+    def set_cpus(self, key: str, cpus: str | None) -> None:
+        """Let a running container run on the CPUs of a cpuset list, on all when None; one that has ended does not.
+
+        Raises:
+            BadRequest: the kernel refuses.
+        """
+        container = self._containers.get(key)
+        try:
+            if container is not None:
+                container.cgroup.set_cpus(cpus)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise BadRequest(f"Failed setting {error.strerror}") from error
+
+    def cpus(self, key: str) -> str:
+        """Return the cpuset list of a running container, empty for all CPUs; raises NotFound."""
+        return self._running(key, frozen=True).cgroup.cpus()
+
+    def lacking(self, key: str) -> dict[str, str]:
+        """Return the limits that a running container was started without, see `kernel.cgroup.Lacking`."""
+        return dict(self._running(key, frozen=True).state["lacking"])
 
     def allow_devices(self, key: str, before: Sequence[DeviceNode], after: Sequence[DeviceNode]) -> None:
         """Let a running container that was let use the devices `before` use the devices `after`.
@@ -336,20 +366,6 @@ class Runtime:
             raise BadRequest("The instance is frozen", hint="start it again first")
         return container
 
-    def _seccomp_file(self, confinement: Confinement) -> str:
-        """Return the path of the compiled filter, "" for none; each distinct policy is compiled once."""
-        if not confinement.seccomp and confinement.seccomp_default == "allow":
-            return ""
-        policy = repr((confinement.seccomp, confinement.seccomp_default)).encode()
-        path = f"{self._paths.run}/seccomp/{hashlib.sha256(policy).hexdigest()[:32]}.bpf"
-        if not os.path.exists(path):
-            program = seccomp.compile_filter(confinement.seccomp, confinement.seccomp_default)
-            partial = f"{path}.{threading.get_ident()}"
-            with open(partial, "wb") as file:
-                file.write(program)
-            os.replace(partial, path)
-        return path
-
     def _clean(self, key: str, run_dir: str) -> None:
         """Remove what an earlier start left in the run directory; refuse while a monitor lives there."""
         if not os.path.isdir(run_dir):
@@ -384,14 +400,23 @@ class Runtime:
         with self._lock:
             self._containers[key] = container
         self._watch(container.monitor_fd, lambda: self._ended(key, container))
+        if (watch := container.oom_watch) is not None:
+            self._watch(watch.fileno(), lambda: self._out_of_memory(key, container, watch), watch.events)
+
+    def _out_of_memory(self, key: str, container: Container, watch: OomWatch) -> None:
+        if killed := watch.take():
+            container.oom_kills += killed
+            self._on_oom(key, killed)
 
     def _ended(self, key: str, container: Container) -> None:
         """The monitor has gone, so the container has: clean up and report (runtime thread)."""
         self._unwatch(container.monitor_fd)
+        if container.oom_watch is not None:
+            self._unwatch(container.oom_watch.fileno())
         run_dir = container.state["spec"]["run_dir"]
         ended = None
         try:
-            ended = containers.read_end(run_dir)
+            ended = containers.read_end(run_dir, container.oom_kills)
             containers.remove_leftovers(key, run_dir)
         except (Internal, OSError) as error:
             log.error("Failed cleaning up after instance %s: %s", key, error)
@@ -401,15 +426,17 @@ class Runtime:
         container.ended.set()
         container.close()
         if ended is not None:
+            if ended.oom_kills:
+                self._on_oom(key, ended.oom_kills)
             self._report(key, ended)
 
     def _report(self, key: str, ended: ContainerExit) -> None:
         # A thread each: whoever hears of it may wait for locks, for other containers, for the runtime itself.
         threading.Thread(target=self._on_exit, args=(key, ended), name=f"exit-{key}", daemon=True).start()
 
-    def _watch(self, fd: int, callback: Callable[[], None]) -> None:
+    def _watch(self, fd: int, callback: Callable[[], None], events: int = select.EPOLLIN) -> None:
         self._watched[fd] = callback
-        self._epoll.register(fd, select.EPOLLIN)
+        self._epoll.register(fd, events)
 
     def _unwatch(self, fd: int) -> None:
         self._epoll.unregister(fd)
@@ -475,17 +502,3 @@ def _expect(child: Child, word: str) -> tuple[dict[str, Any], list[int]]:
     if word not in received[0]:
         raise Internal(f"Expected {word!r} from the container's monitor")
     return received
-
-
-def _hardened(confinement: Confinement, *, privileged: bool) -> Confinement:
-    """Return the confinement with what no container may do to its host."""
-    names = confinement.drop_capabilities
-    rules = confinement.seccomp
-    denied = _HOST_SYSCALLS
-    if privileged:
-        names = tuple(dict.fromkeys((*names, *_PRIVILEGED_DROP)))
-        denied += _KEY_SYSCALLS
-    if confinement.seccomp_default == "allow":
-        named = {name for name, _ in rules}
-        rules += tuple(rule for rule in denied if rule[0] not in named)
-    return replace(confinement, drop_capabilities=names, seccomp=rules)

@@ -170,10 +170,13 @@ class Monitor:
             pass
         self._console.detach()
         code = os.waitstatus_to_exitcode(status)
+        # Opened as late as this: it reads the host's whole mount table.
+        group = cgroup.open_cgroup(self._cgroup)
         ended = {"reason": _reason(code, killed=self._killed), "status": code, "at": time.time()}
-        protocol.write_file(f"{self._run_dir}/exit.json", ended)
+        protocol.write_file(f"{self._run_dir}/exit.json", ended | {"oom_kills": group.oom_kills()})
         self._keep_console_log()
-        _remove_cgroup(self._cgroup)
+        group.kill()
+        group.remove()
 
     def _keep_console_log(self) -> None:
         """Leave what the console has shown to those who ask for it later."""
@@ -184,13 +187,6 @@ class Monitor:
             os.close(fd)
         except OSError as error:
             protocol.log(self._log_dir, f"Failed keeping the console's log: {error}")
-
-
-def _remove_cgroup(name: str) -> None:
-    # Opened as late as this: it reads the host's whole mount table.
-    group = cgroup.open_cgroup(name)
-    group.kill()
-    group.remove()
 
 
 def _reason(code: int, *, killed: bool) -> str:

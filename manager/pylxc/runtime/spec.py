@@ -71,11 +71,23 @@ class DeviceNode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IoLimit:
+    """The most that may be read from and written to a block device ("254:0") in a second; None is no limit."""
+
+    device: str
+    read_bytes: int | None = None
+    write_bytes: int | None = None
+    read_iops: int | None = None
+    write_iops: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Resource limits in one neutral form; `kernel.cgroup` writes them for the host's layout. None is no limit.
 
     Bytes for memory and swap, `cpus` is a cpuset list ("0-3,6"), `cpu_quota`/`cpu_period` in microseconds,
-    `cpu_weight` and `io_weight` on cgroup v2's 1..10000 scale.
+    `cpu_weight` and `io_weight` on cgroup v2's 1..10000 scale, `swappiness` the kernel's 0..200, `hugepages` bytes by
+    the size of a page ("2MB").
     """
 
     memory: int | None = None
@@ -87,6 +99,9 @@ class Limits:
     cpu_period: int | None = None
     cpu_weight: int | None = None
     io_weight: int | None = None
+    swappiness: int | None = None
+    hugepages: dict[str, int] = field(default_factory=dict)
+    io: tuple[IoLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +166,7 @@ class ContainerSpec:
                 "init": tuple(data["init"]),
                 "mounts": tuple(Mount(**{**m, "options": tuple(m["options"])}) for m in data["mounts"]),
                 "devices": tuple(DeviceNode(**d) for d in data["devices"]),
-                "limits": Limits(**data["limits"]),
+                "limits": Limits(**{**data["limits"], "io": tuple(IoLimit(**each) for each in data["limits"]["io"])}),
                 "confinement": Confinement(
                     **{
                         **confinement,
@@ -227,9 +242,10 @@ class ContainerExit:
 
     `reason` is "halt" (clean power-off), "reboot" (asked from inside, or by a restart), "crash" (PID 1 died by itself)
     or "killed" (a forced stop). `status` is PID 1's wait status as os.waitstatus_to_exitcode gives it. `at` is a Unix
-    time in seconds.
+    time in seconds. `oom_kills` is how many processes the kernel killed for want of memory and nobody has been told of.
     """
 
     reason: str
     status: int
     at: float
+    oom_kills: int = 0

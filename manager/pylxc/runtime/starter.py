@@ -63,6 +63,7 @@ class Starter:
         self._monitor = monitor
         self._pid = 0
         self._pidfd = -1
+        self._lacking: dict[str, str] = {}
 
     def run(self) -> None:
         """Start the container; returns when init runs and the monitor has it.
@@ -122,7 +123,7 @@ class Starter:
         spec = self._spec
         group = self._cgroup
         group.create()
-        group.set_limits(vars(spec.limits))
+        self._lacking = group.set_limits(vars(spec.limits))
         group.allow_devices(devices.rules(spec.devices))
         if spec.idmap is not None:
             group.delegate(_root(spec.idmap.uids), _root(spec.idmap.gids))
@@ -183,6 +184,7 @@ class Starter:
             "monitor_pid": os.getppid(),
             "started_at": time.time(),
             "boot_id": procfs.boot_id(),
+            "lacking": self._lacking,
             "cgroups": {"name": self._cgroup.name, "unified": self._cgroup.path, "v1": self._cgroup.v1_paths},
         }
         protocol.write_file(f"{self._spec.run_dir}/state.json", state)

@@ -6,21 +6,40 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-import pytest
-
 from pylxc.kernel.cgroup import ENTRY_LEAF, HybridCgroup, UnifiedCgroup, open_for_entry
-from pylxc.runtime.spec import Limits
+from pylxc.runtime.spec import IoLimit, Limits
 
-V2 = ("memory.max", "memory.low", "memory.swap.max", "pids.max", "cpuset.cpus", "cpu.max", "cpu.weight", "io.weight")
+V2 = (
+    *("memory.max", "memory.low", "memory.swap.max", "pids.max", "cpuset.cpus", "cpu.max", "cpu.weight", "io.weight"),
+    *("io.max", "hugetlb.2MB.max"),
+)
 V1 = {
-    "memory": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.soft_limit_in_bytes"),
+    "memory": (
+        "memory.limit_in_bytes",
+        "memory.memsw.limit_in_bytes",
+        "memory.soft_limit_in_bytes",
+        "memory.swappiness",
+    ),
     "pids": ("pids.max",),
     "cpu": ("cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.shares"),
     "cpuset": ("cpuset.cpus",),
-    "blkio": ("blkio.weight",),
+    "blkio": (
+        "blkio.weight",
+        *(f"blkio.throttle.{way}_{unit}_device" for way in ("read", "write") for unit in ("bps", "iops")),
+    ),
 }
 LIMITS = Limits(
-    memory=1 << 28, swap=1 << 20, processes=9, cpus="0-1", cpu_quota=5000, cpu_period=20000, cpu_weight=50, io_weight=40
+    memory=1 << 28,
+    swap=1 << 20,
+    processes=9,
+    cpus="0-1",
+    cpu_quota=5000,
+    cpu_period=20000,
+    cpu_weight=50,
+    io_weight=40,
+    swappiness=65,
+    hugepages={"2MB": 4 << 20},
+    io=(IoLimit(device="8:0", read_bytes=1000, write_iops=5),),
 )
 
 
@@ -52,7 +71,8 @@ def written(directory: Path | str) -> dict[str, str]:
 
 def test_limits_on_a_unified_host(tmp_path: Path) -> None:
     group = unified(tmp_path)
-    group.set_limits(asdict(LIMITS))
+    lacking = group.set_limits(asdict(LIMITS))
+    assert lacking.keys() == {"limits.memory.swap.priority"}
     assert written(group.path) == {
         "memory.max": "268435456",
         "memory.low": "0",
@@ -62,6 +82,8 @@ def test_limits_on_a_unified_host(tmp_path: Path) -> None:
         "cpu.max": "5000 20000",
         "cpu.weight": "50",
         "io.weight": "40",
+        "io.max": "8:0 rbps=1000 wbps=max riops=max wiops=5",
+        "hugetlb.2MB.max": "4194304",
     }
 
 
@@ -78,6 +100,11 @@ def test_limits_on_a_hybrid_host(tmp_path: Path) -> None:
         "cpu.shares": "512",
         "cpuset.cpus": "0-1",
         "blkio.weight": "200",
+        "blkio.throttle.read_bps_device": "8:0 1000",
+        "blkio.throttle.write_bps_device": "8:0 0",
+        "blkio.throttle.read_iops_device": "8:0 0",
+        "blkio.throttle.write_iops_device": "8:0 5",
+        "memory.swappiness": "65",
     }
 
 
@@ -95,12 +122,27 @@ def test_who_enters_goes_into_a_leaf_where_the_group_may_have_no_process(tmp_pat
     os.close(fd)
 
 
-def test_a_limit_without_its_controller_is_an_error(tmp_path: Path) -> None:
+def test_what_a_host_does_not_have_is_named(tmp_path: Path) -> None:
     group = unified(tmp_path)
-    Path(group.path, "pids.max").unlink()
+    for name in ("pids.max", "io.weight"):
+        Path(group.path, name).unlink()
+    Path(group.path, "cgroup.controllers").write_text("memory io\n")
+    assert group.set_limits(asdict(Limits())) == {}
+    assert group.set_limits(asdict(Limits(processes=5, io_weight=5))) == {
+        "limits.processes": "there is no cgroup controller 'pids'",
+        "limits.disk.priority": "the cgroup controller 'io' has no io.weight",
+    }
+
+
+def test_limits_of_devices_that_are_not_wanted_any_more_are_lifted(tmp_path: Path) -> None:
+    group = unified(tmp_path)
+    Path(group.path, "io.max").write_text("8:0 rbps=1000 wbps=max riops=max wiops=max\n")
     group.set_limits(asdict(Limits()))
-    with pytest.raises(FileNotFoundError, match=r"pids.max"):
-        group.set_limits(asdict(Limits(processes=5)))
+    assert written(group.path)["io.max"].startswith("8:0 rbps=max wbps=max riops=max wiops=max")
+    older = hybrid(tmp_path / "older")
+    Path(older.v1_paths[-1], "blkio.throttle.read_bps_device").write_text("8:0 1000\n8:16 5\n")
+    older.set_limits(asdict(Limits(io=(IoLimit(device="8:0", read_bytes=7),))))
+    assert written(older.v1_paths[-1])["blkio.throttle.read_bps_device"].startswith("8:16 0")
 
 
 def test_groups_deeper_than_a_path_may_be_long_are_removed(tmp_path: Path) -> None:

@@ -15,9 +15,13 @@ _SPECIAL = ("ceph:", "cephfs:", "cloud-init:", "tmpfs-overlay:", "tmpfs:")
 
 
 class DiskDriver(DeviceDriver):
-    """See `DeviceDriver`. The size of the root disk is set where its volume is."""
+    """See `DeviceDriver`.
 
-    live = frozenset({"size"})
+    The size of the root disk is set where its volume is; limits are the control group's matter, for all disks of an
+    instance together.
+    """
+
+    live = frozenset({"limits.max", "limits.read", "limits.write", "size"})
 
     def validate(self, name: str, device: Mapping[str, str], *, in_profile: bool) -> None:
         """See `DeviceDriver`."""

@@ -14,14 +14,15 @@ from pylxc.db import instances
 from pylxc.db.engine import Database
 from pylxc.db.models import now
 from pylxc.errors import BadRequest, Conflict, Internal, NotFound, PylxcError
-from pylxc.paths import Paths, storage_name
+from pylxc.paths import Paths, split_key, storage_name
 from pylxc.revert import Reverter
 from pylxc.runtime.handle import Runtime
 from pylxc.runtime.spec import ContainerExit, IdMap
 from pylxc.services.events import EventBus
 from pylxc.services.guests.service import Guests
-from pylxc.services.instances import attached, limits, root_size, spec
+from pylxc.services.instances import attached, root_size, spec
 from pylxc.services.instances import idmap as ids
+from pylxc.services.instances.allotment import Allotments
 from pylxc.services.instances.devices import DeviceManager, Prepared
 from pylxc.services.instances.expand import (
     POWER,
@@ -51,20 +52,12 @@ class _Run:
     """A container from before it starts until everything of it is cleared away.
 
     Attributes:
-        cpus: the cpuset that it was given, None for all CPUs.
         stopping: somebody stops it: what it asks for itself (a reboot) is void.
         gone: set when it has ended and is cleared away.
     """
 
-    cpus: str | None = None
     stopping: bool = False
     gone: threading.Event = field(default_factory=threading.Event)
-
-
-def split_key(key: str) -> tuple[str, str]:
-    """Return (project, name) of a key that `paths.storage_name` made; neither holds an underscore."""
-    project, _, name = key.rpartition("_")
-    return project or "default", name
 
 
 class Lifecycle:
@@ -90,6 +83,7 @@ class Lifecycle:
         templates: Templates,
         hotplug: Hotplug,
         guests: Guests,
+        allotments: Allotments,
         remove: Callable[[Record], None],
     ) -> None:
         self._db = db
@@ -102,6 +96,7 @@ class Lifecycle:
         self._templates = templates
         self._hotplug = hotplug
         self._guests = guests
+        self._allotments = allotments
         self._remove = remove
         self._runs: dict[str, _Run] = {}
         self._early: list[tuple[str, ContainerExit]] | None = []
@@ -271,16 +266,6 @@ class Lifecycle:
             row = instances.get(session, project, name)
             row.config = {**row.config, POWER: "RUNNING"}
 
-    def reassign_cpus(self, key: str, wanted: str) -> str | None:
-        """Return the cpuset that a new value of `limits.cpu` gives a running container, and remember it."""
-        with self._guard:
-            run = self._runs.get(key)
-        if run is None:
-            return None
-        run.cpus = None
-        run.cpus = limits.cpuset(wanted, self._used_cpus())
-        return run.cpus
-
     def adopt(self) -> None:
         """Take over the containers that run, then deal with the exits that were reported so far; call once at start."""
         running = self._runtime.keys()
@@ -301,11 +286,13 @@ class Lifecycle:
                 log.warning("Letting container %s go on, which a daemon that died kept still", key)
                 self._thaw(key)
             self._reach(found)
+            self._allotments.adopt(found)
             try:
                 self._hotplug.apply(found)
                 self._hotplug.resume(found)
             except PylxcError as error:
                 log.error("Failed bringing the devices of instance %s in line: %s", key, error)
+        self._allotments.cpus.spread()
         over = {key for key, _ in self._early or ()}
         with self._db.reading() as session:
             left = [record(row) for row in instances.with_devices(session)]
@@ -368,13 +355,14 @@ class Lifecycle:
         with Reverter() as revert:
             revert.add(self._guests.sockets.remove, key)
             self._guests.open(found, idmap)
-            cpus = limits.cpuset(found.expanded_config.get("limits.cpu", ""), self._used_cpus())
+            revert.add(self._allotments.release, key)
+            share = self._allotments.prepare(found, volume)
             config = {key: value for key, value in found.expanded_config.items() if not is_of_run(key)}
             parts = self._devices.start(project, name, found.expanded_devices, config)
-            container = spec.build(found, self._paths, f"{volume}/rootfs", idmap, cpus, parts)
+            container = spec.build(found, self._paths, f"{volume}/rootfs", idmap, share, parts)
             self._record_start(found, idmap, parts)
             revert.add(self._record_stop, project, name)
-            run = _Run(cpus)
+            run = _Run()
             with self._guard:
                 self._runs[key] = run
             revert.add(self._forget, key)
@@ -387,6 +375,7 @@ class Lifecycle:
             revert.add(self._stop_at_once, key, run)
             self._devices.started(parts, pid)
             revert.success()
+        self._allotments.started(found)
         return found
 
     def _stop_at_once(self, key: str, run: _Run) -> None:
@@ -420,6 +409,7 @@ class Lifecycle:
         log.info("Container %s has ended: %s, status %s", key, ended.reason, ended.status)
         try:
             self._guests.sockets.remove(key)
+            self._allotments.release(key)
             with self._db.reading() as session:
                 found = load(session, project, name)
                 has = attached.from_json(instances.get(session, project, name).attached)
@@ -485,10 +475,6 @@ class Lifecycle:
             row = instances.get(session, project, name)
             row.config = {key: value for key, value in row.config.items() if not is_of_run(key)} | {POWER: "STOPPED"}
             row.attached = {}
-
-    def _used_cpus(self) -> list[str]:
-        with self._guard:
-            return [run.cpus for run in self._runs.values() if run.cpus]
 
     def _forget(self, key: str) -> None:
         with self._guard:

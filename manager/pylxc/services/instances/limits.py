@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from pylxc import validate
 from pylxc.config.instance import INSTANCE
-from pylxc.runtime.spec import Limits
+from pylxc.runtime.spec import IoLimit, Limits
 from pylxc.units import parse_bytes
 
 _SHARES = 1024
 """cpu.shares of an instance without limits; cgroup v2's cpu.weight 100."""
 
 
-def compute(config: Mapping[str, str], cpus: str | None) -> Limits:
+def compute(config: Mapping[str, str], cpus: str | None, io: tuple[IoLimit, ...] = ()) -> Limits:
     """Return an instance's limits.
 
     Args:
         config: its expanded configuration, valid.
-        cpus: the cpuset that `limits.cpu` came to, from `cpuset`.
+        cpus: the cpuset that `limits.cpu` came to, from `cpus.Cpus`.
+        io: what its disks come to, from `disk_limits.of`.
     """
     memory = memory_bytes(config.get("limits.memory", ""))
     is_soft = config.get("limits.memory.enforce") == "soft"
@@ -36,6 +37,9 @@ def compute(config: Mapping[str, str], cpus: str | None) -> Limits:
         cpu_period=period,
         cpu_weight=_cpu_weight(config),
         io_weight=max(1, int(priority) * 20) if priority else None,
+        swappiness=_swappiness(config.get("limits.memory.swap.priority", "")),
+        hugepages=_hugepages(config),
+        io=io,
     )
 
 
@@ -49,41 +53,6 @@ def memory_bytes(value: str) -> int | None:
     return parse_bytes(value)
 
 
-def cpuset(value: str, used: Iterable[str]) -> str | None:
-    """Return the CPUs that `limits.cpu` gives an instance as a cpuset list, None for all.
-
-    A set is taken as it is. A number picks the CPUs that the fewest others were given.
-
-    Args:
-        value: of limits.cpu.
-        used: the cpuset lists that other running instances have.
-    """
-    if not value:
-        return None
-    if not value.isdigit():
-        return ",".join(str(cpu) for cpu in sorted(parse_cpuset(value)))
-    available = sorted(os.sched_getaffinity(0))
-    wanted = int(value)
-    if wanted == 0 or wanted >= len(available):
-        return None
-    load = dict.fromkeys(available, 0)
-    for other in used:
-        for cpu in parse_cpuset(other):
-            if cpu in load:
-                load[cpu] += 1
-    picked = sorted(available, key=lambda cpu: (load[cpu], cpu))[:wanted]
-    return ",".join(str(cpu) for cpu in sorted(picked))
-
-
-def parse_cpuset(text: str) -> set[int]:
-    """Return the CPUs of a list such as 0-3,6."""
-    cpus: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        cpus.update(range(int(first), int(last or first) + 1))
-    return cpus
-
-
 def rlimits(config: Mapping[str, str]) -> tuple[tuple[str, int, int], ...]:
     """Return `limits.kernel.*` as (name, soft, hard), -1 for unlimited."""
     prefix = "limits.kernel."
@@ -93,6 +62,16 @@ def rlimits(config: Mapping[str, str]) -> tuple[tuple[str, int, int], ...]:
             soft, _, hard = value.partition(":")
             found.append((key.removeprefix(prefix), _rlimit(soft), _rlimit(hard or soft)))
     return tuple(found)
+
+
+def _swappiness(priority: str) -> int | None:
+    # As LXD has it: the highest priority is the kernel's default.
+    return 70 - int(priority) if priority else None
+
+
+def _hugepages(config: Mapping[str, str]) -> dict[str, int]:
+    prefix = "limits.hugepages."
+    return {key.removeprefix(prefix): parse_bytes(v) for key, v in config.items() if key.startswith(prefix) and v}
 
 
 def _rlimit(text: str) -> int:

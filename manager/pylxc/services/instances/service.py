@@ -20,7 +20,8 @@ from pylxc.services import etag, filters
 from pylxc.services.events import EventBus
 from pylxc.services.guests.service import Guests
 from pylxc.services.images.service import Images
-from pylxc.services.instances import limits
+from pylxc.services.instances import disk_limits
+from pylxc.services.instances.allotment import Allotments, load_modules
 from pylxc.services.instances.backup_files import BackupFiles
 from pylxc.services.instances.backups import Backups
 from pylxc.services.instances.boot import Boot
@@ -34,6 +35,7 @@ from pylxc.services.instances.lifecycle import Lifecycle
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.logs import Logs
 from pylxc.services.instances.move import Mover
+from pylxc.services.instances.oom import OutOfMemory
 from pylxc.services.instances.publish import Publisher
 from pylxc.services.instances.remove import Remover, check_free
 from pylxc.services.instances.render import etag_fields, full, render
@@ -47,6 +49,7 @@ from pylxc.services.operations import Operation, Operations
 from pylxc.services.rendering.renderer import Renderer
 from pylxc.services.server import Server
 from pylxc.services.storage.service import StoragePools
+from pylxc.services.warnings import Warnings
 from pylxc.wire.instances import InstancePost, InstancePut, InstancesPost, InstanceState, InstanceStatePut
 
 log = logging.getLogger(__name__)
@@ -77,12 +80,14 @@ class Instances:
         events: EventBus,
         guests: Guests,
         server: Server,
+        warnings: Warnings,
         clock: Clock,
         first_use: Callable[[], None],
     ) -> None:
         """`first_use` sets up storage and network on a server that has no pool; called before its first instance."""
         self._db = db
         self._runtime = runtime
+        self._storage = storage
         self._operations = operations
         self._events = events
         self._locks = InstanceLocks()
@@ -94,6 +99,8 @@ class Instances:
         self._left = Leftovers(self._locks)
         self._remover = Remover(db, paths, storage, devices, events, self._left)
         self._hotplug = Hotplug(db, paths, runtime, devices)
+        self._allotments = Allotments(runtime, warnings)
+        self._ooms = OutOfMemory(db, events, warnings)
         self._lifecycle = Lifecycle(
             db=db,
             paths=paths,
@@ -105,6 +112,7 @@ class Instances:
             templates=self._templates,
             hotplug=self._hotplug,
             guests=guests,
+            allotments=self._allotments,
             remove=self._remover.delete,
         )
         self.snapshots = Snapshots(
@@ -405,6 +413,10 @@ class Instances:
         """Clear away after a container that has ended; the runtime calls this."""
         self._lifecycle.on_exit(key, ended)
 
+    def on_oom(self, key: str, kills: int) -> None:
+        """Tell that processes of a container were killed for want of memory; the runtime calls this."""
+        self._ooms.note(key, kills)
+
     def reconcile(self) -> None:
         """Make rows and what runs agree; call once, after the runtime has opened and networks and pools are up."""
         self._remover.reconcile()
@@ -429,6 +441,7 @@ class Instances:
         """Write down what is due, and let go of what helps starting them."""
         self._files.close()
         self._renderer.close()
+        self._allotments.close()
 
     # Helpers
 
@@ -471,7 +484,10 @@ class Instances:
             return False
         with Reverter() as revert:
             changed = changed_keys(before.expanded_config, after.expanded_config)
-            if any(key.startswith("limits.") for key in changed):
+            if "linux.kernel_modules" in changed:
+                load_modules(after)
+            disks = disk_limits.are_changed(before.expanded_devices, after.expanded_devices)
+            if disks or any(key.startswith("limits.") for key in changed):
                 revert.add(self._set_limits, before)
                 self._set_limits(after)
             if before.expanded_devices != after.expanded_devices:
@@ -481,8 +497,7 @@ class Instances:
         return True
 
     def _set_limits(self, found: Record) -> None:
-        cpus = self._lifecycle.reassign_cpus(found.key, found.expanded_config.get("limits.cpu", ""))
-        self._runtime.set_limits(found.key, limits.compute(found.expanded_config, cpus))
+        self._allotments.change(found, self._storage.volumes.path(found.pool, found.project, found.name))
 
 
 def _action(body: InstanceStatePut) -> str:

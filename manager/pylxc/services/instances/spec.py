@@ -8,7 +8,7 @@ from typing import Protocol
 from pylxc.config.instance import INSTANCE
 from pylxc.errors import BadRequest
 from pylxc.paths import Paths
-from pylxc.runtime.spec import Confinement, ContainerSpec, DeviceNode, IdMap, Mount
+from pylxc.runtime.spec import Confinement, ContainerSpec, DeviceNode, IdMap, Limits, Mount
 from pylxc.services.instances import limits
 from pylxc.services.instances.expand import Record
 
@@ -30,7 +30,7 @@ class DeviceParts(Protocol):
 
 
 def build(
-    record: Record, paths: Paths, rootfs: str, idmap: IdMap | None, cpus: str | None, devices: DeviceParts
+    record: Record, paths: Paths, rootfs: str, idmap: IdMap | None, share: Limits, devices: DeviceParts
 ) -> ContainerSpec:
     """Return the spec of an instance.
 
@@ -39,7 +39,7 @@ def build(
         paths: where its logs and run directory are.
         rootfs: its tree on the host.
         idmap: from `idmap.choose`; None when it is privileged.
-        cpus: from `limits.cpuset`.
+        share: its limits.
         devices: what its devices add.
 
     Raises:
@@ -56,7 +56,7 @@ def build(
         environment=_with_prefix(config, "environment."),
         mounts=(_guest_api(record.key, paths, idmap), *devices.mounts),
         devices=tuple(devices.nodes),
-        limits=limits.compute(config, cpus),
+        limits=share,
         confinement=confinement(config),
         sysctls=_with_prefix(config, "linux.sysctl."),
         nesting=INSTANCE.is_true(config, "security.nesting"),

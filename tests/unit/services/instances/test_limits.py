@@ -7,8 +7,6 @@ import pytest
 from pylxc.runtime.spec import Limits
 from pylxc.services.instances import limits
 
-CPUS = sorted(os.sched_getaffinity(0))
-
 
 def test_nothing_set_is_no_limit() -> None:
     assert limits.compute({}, None) == Limits()
@@ -42,17 +40,10 @@ def test_cpu_quota_in_microseconds() -> None:
     assert (hard.cpu_quota, hard.cpu_period) == (25_000, 100_000)
 
 
-def test_cpusets() -> None:
-    assert limits.cpuset("", []) is None
-    assert limits.cpuset("1-1", []) == "1"
-    assert limits.cpuset("0-2,5", []) == "0,1,2,5"
-    assert limits.cpuset(str(len(CPUS)), []) is None
-
-
-@pytest.mark.skipif(len(CPUS) < 2, reason="needs two CPUs")
-def test_a_number_of_cpus_goes_to_the_idle_ones() -> None:
-    assert limits.cpuset("1", []) == str(CPUS[0])
-    assert limits.cpuset("1", [str(CPUS[0])]) == str(CPUS[1])
+def test_priorities_of_swapping_and_huge_pages() -> None:
+    assert limits.compute({"limits.memory.swap.priority": "10"}, None).swappiness == 60
+    assert limits.compute({"limits.memory.swap.priority": "0"}, None).swappiness == 70
+    assert limits.compute({"limits.hugepages.2MB": "4MiB"}, None).hugepages == {"2MB": 4 << 20}
 
 
 def test_rlimits() -> None:

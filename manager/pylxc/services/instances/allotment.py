@@ -1,0 +1,99 @@
+"""What an instance may use of its host, from before it starts until it has ended; and what it needs of the kernel."""
+
+from __future__ import annotations
+
+import logging
+
+from pylxc.errors import BadRequest, NotFound, PylxcError
+from pylxc.kernel import modules
+from pylxc.runtime.handle import Runtime
+from pylxc.runtime.spec import Limits
+from pylxc.services.instances import disk_limits, limits
+from pylxc.services.instances.cpus import Cpus, CpuWatch
+from pylxc.services.instances.expand import Record
+from pylxc.services.warnings import LIMIT, Warnings
+
+log = logging.getLogger(__name__)
+
+
+class Allotments:
+    """The limits of running instances; thread-safe.
+
+    Attributes:
+        cpus: which CPUs they run on.
+    """
+
+    def __init__(self, runtime: Runtime, warnings: Warnings) -> None:
+        self._runtime = runtime
+        self._warnings = warnings
+        self.cpus = Cpus(runtime.set_cpus)
+        self._watch = CpuWatch(self.cpus.spread)
+
+    def close(self) -> None:
+        """Take no notice of CPUs any more that come or go."""
+        self._watch.close()
+
+    def prepare(self, found: Record, root: str) -> Limits:
+        """Return the limits that an instance is to start with, and load the kernel modules that it wants.
+
+        Args:
+            found: the instance; `release` undoes what is noted of it here.
+            root: the directory of its volume.
+
+        Raises:
+            BadRequest: a module cannot be loaded, or the block device below a disk with limits cannot be told.
+        """
+        load_modules(found)
+        cpus = self.cpus.place(found.key, found.expanded_config.get("limits.cpu", ""), starting=True)
+        return limits.compute(found.expanded_config, cpus, disk_limits.of(found.expanded_devices, root))
+
+    def started(self, found: Record) -> None:
+        """Warn of the limits that this host does not have: an instance starts without them, as with LXD."""
+        self.cpus.settle(found.key)
+        try:
+            lacking = self._runtime.lacking(found.key)
+        except NotFound:  # it has ended already
+            return
+        limit = found.expanded_config.get("limits.cpu", "")
+        if limit and not limit.isdigit() and not self.cpus.has_own(found.key):
+            lacking["limits.cpu"] = f"none of the CPUs {limit} is online"
+        if lacking:
+            message = "; ".join(f"{key}: {why}" for key, why in sorted(lacking.items()))
+            self._warnings.add(LIMIT, f"Instance {found.name!r} runs without {message}", found.id)
+        else:
+            self._warnings.resolve(LIMIT, found.id)
+
+    def change(self, found: Record, root: str) -> None:
+        """Give a running instance the limits of its configuration; arguments as `prepare` has them.
+
+        Raises:
+            BadRequest: this host does not have one, or cannot give it; those before it are set.
+        """
+        io = disk_limits.of(found.expanded_devices, root)
+        cpus = self.cpus.place(found.key, found.expanded_config.get("limits.cpu", ""))
+        self._runtime.set_limits(found.key, limits.compute(found.expanded_config, cpus, io))
+
+    def adopt(self, found: Record) -> None:
+        """Take note of an instance that has run on without the daemon; `cpus.spread` is to follow."""
+        try:
+            self.cpus.adopt(found.key, found.expanded_config.get("limits.cpu", ""), self._runtime.cpus(found.key))
+        except NotFound:  # it has ended just now
+            return
+
+    def release(self, key: str) -> None:
+        """Take note that an instance does not run any more."""
+        self.cpus.release(key)
+
+
+def load_modules(found: Record) -> None:
+    """Load the kernel modules of `linux.kernel_modules`.
+
+    Raises:
+        BadRequest: one cannot be loaded; it is named.
+    """
+    names = (name.strip() for name in found.expanded_config.get("linux.kernel_modules", "").split(","))
+    for name in filter(None, names):
+        try:
+            modules.load(name)
+        except PylxcError as error:
+            raise BadRequest(f"Failed loading kernel module {name!r}: {error.message}", hint=error.hint) from error
