@@ -69,13 +69,9 @@ class Runtime:
         on_exit: Callable[[str, ContainerExit], None],
         on_oom: Callable[[str, int], None] = lambda _key, _kills: None,
     ) -> None:
-        """Take what is to be called.
+        """Call `on_exit(key, exit)` from a thread of its own when a container has ended and nothing of it is left.
 
-        Args:
-            paths: the state directory.
-            on_exit: called with key and end, from a thread of its own, when nothing of a container is left.
-            on_oom: called with key and number when processes of a container were killed for want of memory; must return
-                at once.
+        `on_oom(key, kills)` is called when processes were killed for want of memory; it must return at once.
         """
         self._paths = paths
         self._on_exit = on_exit

@@ -78,6 +78,7 @@ LXD = """
     instance_nic_network
     backup_override_name
     firewall_driver
+    limits_hugepages
     container_nic_routed_gateway
     resources_cpu_socket
     resources_gpu

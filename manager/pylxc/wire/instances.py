@@ -144,12 +144,13 @@ class InstanceStateCPU(TypedDict):
 
 
 class InstanceStateMemory(TypedDict):
-    """Memory in bytes."""
+    """Memory in bytes; `total` is what the instance may have."""
 
     usage: int
     usage_peak: int
     swap_usage: int
     swap_usage_peak: int
+    total: int
 
 
 class InstanceStateDisk(TypedDict):

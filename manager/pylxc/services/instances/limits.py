@@ -48,9 +48,13 @@ def memory_bytes(value: str) -> int | None:
     if not value:
         return None
     if value.endswith("%"):
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return total * int(value[:-1]) // 100
+        return host_memory() * int(value[:-1]) // 100
     return parse_bytes(value)
+
+
+def host_memory() -> int:
+    """Return the host's memory in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def rlimits(config: Mapping[str, str]) -> tuple[tuple[str, int, int], ...]:

@@ -13,15 +13,13 @@ from pylxc.db.engine import Database
 from pylxc.db.models import Clock
 from pylxc.errors import BadRequest, NotSupported, PylxcError
 from pylxc.paths import Paths, storage_name
-from pylxc.revert import Reverter
 from pylxc.runtime.handle import Running, Runtime
 from pylxc.runtime.spec import ContainerExit
 from pylxc.services import etag, filters
 from pylxc.services.events import EventBus
 from pylxc.services.guests.service import Guests
 from pylxc.services.images.service import Images
-from pylxc.services.instances import disk_limits
-from pylxc.services.instances.allotment import Allotments, load_modules
+from pylxc.services.instances.allotment import Allotments
 from pylxc.services.instances.backup_files import BackupFiles
 from pylxc.services.instances.backups import Backups
 from pylxc.services.instances.boot import Boot
@@ -32,6 +30,7 @@ from pylxc.services.instances.expand import Record, load, load_all, url
 from pylxc.services.instances.hotplug import Hotplug
 from pylxc.services.instances.leftovers import Leftovers
 from pylxc.services.instances.lifecycle import Lifecycle
+from pylxc.services.instances.live import LiveChanges
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.logs import Logs
 from pylxc.services.instances.move import Mover
@@ -43,7 +42,7 @@ from pylxc.services.instances.snapshot_schedule import SnapshotSchedule
 from pylxc.services.instances.snapshots import Snapshots
 from pylxc.services.instances.state import States
 from pylxc.services.instances.templates import Templates
-from pylxc.services.instances.update import Updater, changed_keys
+from pylxc.services.instances.update import Updater
 from pylxc.services.instances.wait import Wait
 from pylxc.services.operations import Operation, Operations
 from pylxc.services.rendering.renderer import Renderer
@@ -87,12 +86,10 @@ class Instances:
         """`first_use` sets up storage and network on a server that has no pool; called before its first instance."""
         self._db = db
         self._runtime = runtime
-        self._storage = storage
         self._operations = operations
         self._events = events
         self._locks = InstanceLocks()
         self._logs = Logs(paths)
-        self._guests = guests
         self._states = States(runtime, storage)
         self._renderer = Renderer()
         self._templates = Templates(runtime, self._renderer)
@@ -147,7 +144,8 @@ class Instances:
         )
         self._boot = Boot(db, runtime, storage, self._lifecycle)
         storage.on_return = self._on_pool_return
-        self.updater = Updater(db, storage.volumes, devices, events, self._locks, self._apply_live)
+        live = LiveChanges(runtime, storage, self._allotments, self._hotplug, guests)
+        self.updater = Updater(db, storage.volumes, devices, events, self._locks, live.apply)
         self._creator = Creator(
             db=db,
             storage=storage,
@@ -477,27 +475,6 @@ class Instances:
         self._lifecycle.settle(found.key)
         if self._runtime.get(found.key) is not None:
             raise BadRequest(complaint)
-
-    def _apply_live(self, before: Record, after: Record) -> bool:
-        running = self._runtime.get(after.key)
-        if running is None:
-            return False
-        with Reverter() as revert:
-            changed = changed_keys(before.expanded_config, after.expanded_config)
-            if "linux.kernel_modules" in changed:
-                load_modules(after)
-            disks = disk_limits.are_changed(before.expanded_devices, after.expanded_devices)
-            if disks or any(key.startswith("limits.") for key in changed):
-                revert.add(self._set_limits, before)
-                self._set_limits(after)
-            if before.expanded_devices != after.expanded_devices:
-                self._hotplug.apply(after)
-            revert.success()
-        self._guests.changed(before, after, running.idmap)
-        return True
-
-    def _set_limits(self, found: Record) -> None:
-        self._allotments.change(found, self._storage.volumes.path(found.pool, found.project, found.name))
 
 
 def _action(body: InstanceStatePut) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pylxc.errors import NotFound, PylxcError
 from pylxc.kernel import netinfo
 from pylxc.runtime.handle import Running, Runtime
+from pylxc.services.instances import limits
 from pylxc.services.instances.expand import Record, root_disk
 from pylxc.services.instances.render import STATUS_CODES
 from pylxc.services.storage.service import StoragePools
@@ -56,7 +57,7 @@ class States:
             "status": status,
             "status_code": STATUS_CODES[status],
             "disk": self._disks(found, unaccounted),
-            "memory": {"usage": 0, "usage_peak": 0, "swap_usage": 0, "swap_usage_peak": 0},
+            "memory": {"usage": 0, "usage_peak": 0, "swap_usage": 0, "swap_usage_peak": 0, "total": 0},
             "network": None,
             "pid": run.pid if run else 0,
             "processes": 0,
@@ -75,6 +76,7 @@ class States:
             "usage_peak": stats.memory_peak or 0,
             "swap_usage": stats.swap or 0,
             "swap_usage_peak": stats.swap_peak or 0,
+            "total": memory_limit(found.expanded_config),
         }
         state["network"] = {interface.name: _render(interface) for interface in networks.get(run.pid, [])}
         return state
@@ -93,6 +95,12 @@ class States:
             return {}
         used, most = usage
         return {device: {"usage": used, "total": most}}
+
+
+def memory_limit(config: Mapping[str, str]) -> int:
+    """Return the bytes of memory that an instance of this expanded configuration has at most: all of the host's."""
+    host = limits.host_memory()
+    return min(limits.memory_bytes(config.get("limits.memory", "")) or host, host)
 
 
 def _render(interface: netinfo.Interface) -> InstanceStateNetwork:

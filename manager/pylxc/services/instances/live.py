@@ -1,0 +1,52 @@
+"""What a change of its configuration means for an instance that runs."""
+
+from __future__ import annotations
+
+from pylxc.revert import Reverter
+from pylxc.runtime.handle import Runtime
+from pylxc.services.guests.service import Guests
+from pylxc.services.instances import disk_limits
+from pylxc.services.instances.allotment import Allotments, load_modules
+from pylxc.services.instances.expand import Record
+from pylxc.services.instances.hotplug import Hotplug
+from pylxc.services.instances.update import changed_keys
+from pylxc.services.storage.service import StoragePools
+
+
+class LiveChanges:
+    """Brings running instances in line with their records; thread-safe."""
+
+    def __init__(
+        self, runtime: Runtime, storage: StoragePools, allotments: Allotments, hotplug: Hotplug, guests: Guests
+    ) -> None:
+        self._runtime = runtime
+        self._storage = storage
+        self._allotments = allotments
+        self._hotplug = hotplug
+        self._guests = guests
+
+    def apply(self, before: Record, after: Record) -> bool:
+        """Bring an instance in line with its new record; return whether it runs.
+
+        Raises:
+            PylxcError: something cannot be had; all is as it was.
+        """
+        running = self._runtime.get(after.key)
+        if running is None:
+            return False
+        with Reverter() as revert:
+            changed = changed_keys(before.expanded_config, after.expanded_config)
+            if "linux.kernel_modules" in changed:
+                load_modules(after)
+            disks = disk_limits.are_changed(before.expanded_devices, after.expanded_devices)
+            if disks or any(key.startswith("limits.") for key in changed):
+                revert.add(self._set_limits, before)
+                self._set_limits(after)
+            if before.expanded_devices != after.expanded_devices:
+                self._hotplug.apply(after)
+            revert.success()
+        self._guests.changed(before, after, running.idmap)
+        return True
+
+    def _set_limits(self, found: Record) -> None:
+        self._allotments.change(found, self._storage.volumes.path(found.pool, found.project, found.name))
