@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import subprocess
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.images import CACHE
-from tests.vm.stock_host import StockHost, build_disk
+from tests.vm.stock_host import CHECKOUT, StockHost, build_disk
+
+CONTRACT = "test_storage_drivers.py"
 
 
 @pytest.fixture(scope="module")
-def host(busybox_files: list[str], debian12_files: list[str], debian13_files: list[str]) -> Iterator[StockHost]:
+def host(
+    busybox_files: list[str],
+    debian12_files: list[str],
+    debian13_files: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[StockHost]:
     """Boot a machine that has pylxc installed, its units enabled, and three images imported."""
     images = {"busybox": busybox_files, "debian12": debian12_files, "debian13": debian13_files}
     files = {Path(file): f"/images/{alias}/{Path(file).name}" for alias, each in images.items() for file in each}
+    made = tmp_path_factory.mktemp("made")
+    files |= {_xfs_image(made): "/images/xfs.zst", _contract(made): "/images/contract.tar"}
     disk, kernel = build_disk(CACHE / "vm-root.img", files=files)
     try:
         with StockHost(disk, kernel) as machine:
@@ -174,6 +186,83 @@ def test_network_devices_that_need_modules(host: StockHost) -> None:
     host.check("sh", "-c", "ip link delete ub0.5; ip link delete ub0; ip link delete lower0; ip netns delete out")
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_project_quotas(host: StockHost, kind: str) -> None:
+    """Which CI's own kernel does not have."""
+    make = {
+        "ext4": "truncate -s 512M /srv/ext4.img && mkfs.ext4 -q -O quota,project -E quotatype=prjquota /srv/ext4.img",
+        "xfs": "zstd -q -d --sparse /images/xfs.zst -o /srv/xfs.img",
+    }
+    mount = f"mkdir -p /srv/{kind} && mount -o loop,prjquota /srv/{kind}.img /srv/{kind} && mkdir /srv/{kind}/pool"
+    host.check("sh", "-euc", f"{make[kind]}; {mount}")
+    host.check("pylxc", "storage", "create", kind, "dir", f"source=/srv/{kind}/pool")
+    name = f"q-{kind}"
+    host.check("pylxc", "launch", "busybox", name, "-s", kind, "-d", "root,size=32MiB", timeout=120)
+
+    def room() -> str:
+        return host.check("pylxc", "exec", name, "--", "sh", "-c", "df -k / | tail -1").split()[1]
+
+    def holds(mebibytes: int) -> bool:
+        script = f"dd if=/dev/zero of=/big bs=1M count={mebibytes} conv=fsync; status=$?; rm /big; exit $status"
+        return host.run("pylxc", "exec", name, "--", "sh", "-c", script)[0] == 0
+
+    assert room() == "32768"
+    assert not holds(40)
+    host.check("pylxc", "config", "device", "set", name, "root", "size=64MiB")
+    assert room() == "65536"
+    assert holds(40)
+    host.check("pylxc", "snapshot", name, "s0")
+    host.check("pylxc", "exec", name, "--", "dd", "if=/dev/zero", "of=/kept", "bs=1M", "count=16", "conv=fsync")
+    status, out = host.run("pylxc", "config", "device", "set", name, "root", "size=8MiB")
+    assert status != 0
+    assert "in use" in out
+    used = json.loads(host.check("pylxc", "query", f"/1.0/instances/{name}/state"))["disk"]["root"]
+    assert 16 << 20 <= used["usage"] < used["total"] == 64 << 20
+    host.check("pylxc", "restore", name, "s0", timeout=120)
+    host.check("systemctl", "restart", "pylxc.service", timeout=120)
+    assert room() == "65536"
+    assert not holds(80)
+    host.check("pylxc", "config", "device", "set", name, "root", "size=")
+    assert holds(80)
+    host.check("pylxc", "delete", "--force", name)
+    _meets_the_contract(host, kind)
+    host.check("pylxc", "storage", "delete", kind)
+    host.check("umount", f"/srv/{kind}")
+
+
+def _meets_the_contract(host: StockHost, kind: str) -> None:
+    """Run the tests of the driver dir on a file system of the machine."""
+    run = "tar -xf /images/contract.tar -C /opt/contract && cd /opt/contract && PYTHONPATH=. /opt/pylxc/bin/python"
+    options = f"-q -c /dev/null --noconftest --basetemp /srv/{kind}/tmp -k 'dir and not btrfs'"
+    host.check("sh", "-euc", f"mkdir -p /opt/contract && {run} -m pytest {options} tests/host/{CONTRACT}", timeout=600)
+
+
+def _xfs_image(directory: Path) -> Path:
+    """Return an empty file system, packed: the machine has no mkfs.xfs."""
+    plain = directory / "xfs.img"
+    with open(plain, "wb") as file:
+        file.truncate(512 << 20)
+    subprocess.run(["mkfs.xfs", "-q", plain], check=True)
+    subprocess.run(["zstd", "-q", "--rm", plain, "-o", f"{plain}.zst"], check=True)
+    return Path(f"{plain}.zst")
+
+
+def _contract(directory: Path) -> Path:
+    """Return a tar of the drivers' tests with the pytest that runs here."""
+    packed = directory / "contract.tar"
+    with tarfile.open(packed, "w") as tar:
+        for name in (f"host/{CONTRACT}", "support/tree.py"):
+            tar.add(CHECKOUT / "tests" / name, f"tests/{name}")
+        for package in ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments"):
+            spec = importlib.util.find_spec(package)
+            assert spec is not None
+            assert spec.origin is not None
+            source = Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
+            tar.add(source, source.name)
+    return packed
+
+
 @pytest.mark.timeout(600)
 def test_nothing_is_left_behind(host: StockHost, leftovers: Callable[[StockHost], list[str]]) -> None:
     assert leftovers(host) == []
@@ -184,7 +273,9 @@ def leftovers() -> Callable[[StockHost], list[str]]:
     """Return a function that names the mounts, veths and cgroups that containers have left on a machine."""
 
     def find(machine: StockHost) -> list[str]:
-        mounts = [line for line in machine.check("cat", "/proc/mounts").splitlines() if "pylxc" in line]
+        known = "/storage-pools/default btrfs"
+        lines = machine.check("cat", "/proc/mounts").splitlines()
+        mounts = [line for line in lines if "pylxc" in line and known not in line]
         links = [line for line in machine.check("ip", "-o", "link").splitlines() if "veth" in line]
         return mounts + links
 
