@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.daemon import Daemon, unique
+from tests.support.daemon import POOL_ONLY, Daemon, unique
 from tests.support.terminal import Terminal
 from tests.support.wait import until
 
@@ -21,7 +21,7 @@ from tests.support.wait import until
 @pytest.fixture(scope="module")
 def guest(module_daemon: Daemon, busybox_files: list[str]) -> Iterator[str]:
     """Return a running container that the tests of this module share."""
-    module_daemon.command("admin", "init", "--minimal")
+    module_daemon.request("POST", "/1.0/pylxc/init", {"preseed": POOL_ONLY})
     alias = module_daemon.import_image("busybox", busybox_files)
     name = unique("g")
     module_daemon.command("launch", alias, name)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import ROOT, Daemon
+from tests.support.daemon import POOL_ONLY, ROOT, Daemon
 from tests.support.wait import until
 
 PROFILE = """
@@ -207,7 +207,7 @@ def test_a_client_that_waits_hears_the_end_of_its_operation(
     daemon: Daemon, busybox_files: list[str], name: str
 ) -> None:
     daemon.start()
-    daemon.request("POST", "/1.0/pylxc/init", {"minimal": True})
+    daemon.request("POST", "/1.0/pylxc/init", {"preseed": POOL_ONLY})
     daemon.import_image("busybox", busybox_files)
     connection = socket.socket(socket.AF_UNIX)
     with connection:
@@ -288,7 +288,7 @@ def test_sigterm_leaves_containers_and_sigpwr_stops_them_first(
     daemon: Daemon, busybox_files: list[str], name: str
 ) -> None:
     daemon.start()
-    daemon.request("POST", "/1.0/pylxc/init", {"minimal": True})
+    daemon.request("POST", "/1.0/pylxc/init", {"preseed": POOL_ONLY})
     alias = daemon.import_image("busybox", busybox_files)
     source = {"type": "image", "alias": alias}
     daemon.request("POST", "/1.0/instances", {"name": name, "source": source})

@@ -6,7 +6,7 @@ import shlex
 import subprocess
 from collections.abc import Callable
 
-from tests.support.daemon import ROOT, Daemon
+from tests.support.daemon import POOL_AND_BRIDGE, ROOT, Daemon
 from tests.support.lan import STATIC, Lan
 from tests.support.wait import until
 
@@ -55,7 +55,7 @@ def test_waiting(make_daemon: Callable[..., Daemon], busybox_files: list[str]) -
     daemon = make_daemon()
     daemon.start()
     image = daemon.import_image("busybox", busybox_files)
-    daemon.command("admin", "init", "--auto")
+    daemon.request("POST", "/1.0/pylxc/init", {"preseed": POOL_AND_BRIDGE})
     daemon.command("network", "create", "br1", "ipv4.address=10.213.7.1/24", "ipv6.address=none")
     background = []
     for words in commands("Waiting until it is ready"):
@@ -75,7 +75,7 @@ def test_reaching_an_instance(make_daemon: Callable[..., Daemon], busybox_files:
     daemon = make_daemon()
     daemon.start()
     image = daemon.import_image("busybox", busybox_files)
-    daemon.command("admin", "init", "--auto")
+    daemon.request("POST", "/1.0/pylxc/init", {"preseed": POOL_AND_BRIDGE})
     daemon.command("network", "create", "br1", "ipv4.address=10.213.7.1/24", "ipv6.address=none")
     shown = {}
     for words in commands("Reaching an instance through the host: ports, proxies, forwards"):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemon import ApiError, Daemon
+from tests.support.daemon import POOL_ONLY, ApiError, Daemon
 from tests.support.namespace import NetworkNamespace
 from tests.support.sockets import inside, listening, read_all, serving
 from tests.support.wait import until
@@ -35,7 +35,7 @@ def host(busybox_files: list[str], need: Callable[..., None]) -> Iterator[Daemon
         assert daemon.netns
         daemon.netns.add_outside()
         daemon.start()
-        daemon.command("admin", "init", "--minimal")
+        daemon.request("POST", "/1.0/pylxc/init", {"preseed": POOL_ONLY})
         daemon.command("network", "create", "br0", "ipv4.address=10.140.0.1/24", "ipv6.address=fd42:140::1/64")
         image = daemon.import_image("busybox", busybox_files)
         for name, address in (("c1", GUEST), ("c2", OTHER)):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.daemon import ApiError, Daemon
+from tests.support.daemon import ApiError, Daemon, unique
 
 
 @pytest.fixture
@@ -43,7 +45,8 @@ def init(daemon: Daemon, body: object) -> None:
 def test_auto_makes_pool_bridge_and_profile_once(daemon: Daemon) -> None:
     init(daemon, {"auto": True})
     (pool,) = daemon.request("GET", "/1.0/storage-pools?recursion=1")
-    assert (pool["name"], pool["driver"]) == ("default", "dir")
+    assert (pool["name"], pool["driver"]) == ("default", "btrfs")
+    assert pool["config"]["source"] == f"{daemon.dir}/disks/default.img"
     network = daemon.request("GET", "/1.0/networks/pylxcbr0")
     assert network["managed"]
     assert network["config"]["ipv4.address"].endswith("/24")
@@ -55,7 +58,7 @@ def test_auto_makes_pool_bridge_and_profile_once(daemon: Daemon) -> None:
         "root": {"type": "disk", "path": "/", "pool": "default"},
         "eth0": {"type": "nic", "name": "eth0", "network": "pylxcbr0"},
     }
-    assert daemon.request("GET", "/1.0")["environment"]["storage"] == "dir"
+    assert daemon.request("GET", "/1.0")["environment"]["storage"] == "btrfs"
     before = picture(daemon)
     init(daemon, {"auto": True})
     assert picture(daemon) == before
@@ -65,6 +68,75 @@ def test_minimal_makes_no_bridge(daemon: Daemon) -> None:
     init(daemon, {"minimal": True})
     assert [n for n in daemon.request("GET", "/1.0/networks?recursion=1") if n["managed"]] == []
     assert list(daemon.request("GET", "/1.0/profiles/default")["devices"]) == ["root"]
+
+
+def test_the_first_launch_says_what_was_made(daemon: Daemon, busybox_files: list[str]) -> None:
+    image = daemon.import_image("busybox", busybox_files)
+    told = "Storage pool default is btrfs on a loop file: snapshots and copies take no time"
+    assert told in daemon.command("launch", image, "c1").stdout.splitlines()
+    assert told not in daemon.command("launch", image, "c2").stdout
+
+
+def test_without_the_tools_it_is_a_directory(make_daemon: Callable[[], Daemon]) -> None:
+    daemon = make_daemon()
+    daemon.start(without="mkfs.btrfs")
+    told = daemon.command("admin", "init", "--auto").stdout
+    assert told.startswith("Storage pool default is a directory (dir), as mkfs.btrfs is missing (package btrfs-progs)")
+    assert driver(daemon) == "dir"
+
+
+def test_btrfs_that_fails_leaves_nothing(make_daemon: Callable[[], Daemon]) -> None:
+    daemon = make_daemon()
+    daemon.start(without="/dev/loop-control")
+    told = daemon.command("admin", "init", "--minimal").stdout
+    assert len(told.splitlines()) == 1
+    assert "dir), as btrfs failed" in told
+    assert driver(daemon) == "dir"
+    assert list(Path(daemon.dir, "disks").iterdir()) == []
+    assert daemon.leaks.loops() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "found", "told"),
+    [
+        ("btrfs", "btrfs", "is btrfs, as"),
+        ("xfs", "dir", "has reflinks"),
+        ("ext4", "dir", "wants 10GiB of free space"),
+    ],
+)
+def test_the_file_system_of_the_host_decides(
+    make_daemon: Callable[[str], Daemon], kind: str, found: str, told: str, tmp_path: Path, busybox_files: list[str]
+) -> None:
+    image, place = tmp_path / "disk.img", Path("/var/tmp", unique("pt"))
+    with open(image, "wb") as file:
+        file.truncate(512 << 20)
+    subprocess.run([f"mkfs.{kind}", "-q", image], check=True)
+    place.mkdir()
+    subprocess.run(["mount", "-o", "loop", image, place], check=True)
+    daemon = make_daemon(str(place))
+    try:
+        daemon.start()
+        assert told in daemon.command("admin", "init", "--minimal").stdout
+        assert driver(daemon) == found
+        if found == "dir":
+            return
+        daemon.command("launch", daemon.import_image("busybox", busybox_files), "c1")
+        daemon.stop()
+        daemon.start()
+        daemon.command("snapshot", "c1", "s0")
+        daemon.command("delete", "--force", "c1")
+        daemon.command("profile", "device", "remove", "default", "root")
+        daemon.command("storage", "delete", "default")
+        assert list(Path(daemon.dir, "storage-pools").iterdir()) == []
+    finally:
+        assert daemon.close() == []
+        subprocess.run(["umount", place], check=True)
+        place.rmdir()
+
+
+def driver(daemon: Daemon) -> str:
+    name: str = daemon.request("GET", "/1.0/storage-pools/default")["driver"]
+    return name
 
 
 PRESEED: dict[str, Any] = {

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemon import ApiError, Daemon, unique
+from tests.support.daemon import POOL_ONLY, ApiError, Daemon, unique
 from tests.support.sockets import echo_all, inside, listening, read_all, serving
 from tests.support.wait import until
 
@@ -37,7 +37,7 @@ def host(busybox_files: list[str], need: Callable[..., None]) -> Iterator[Daemon
         assert daemon.netns
         daemon.netns.add_outside()
         daemon.start()
-        daemon.command("admin", "init", "--minimal")
+        daemon.request("POST", "/1.0/pylxc/init", {"preseed": POOL_ONLY})
         daemon.command("network", "create", "br0", "ipv4.address=10.160.0.1/24", "ipv6.address=none")
         daemon.import_image("busybox", busybox_files)
         yield daemon

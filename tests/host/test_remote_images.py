@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.daemon import Daemon, unique
+from tests.support.daemon import POOL_AND_BRIDGE, Daemon, unique
 from tests.support.simplestreams import Simplestreams, another_version
 from tests.support.terminal import Terminal
 from tests.support.tls import Authority
@@ -29,7 +29,7 @@ def module_daemon(authority: Authority) -> Iterator[Daemon]:
     daemon = Daemon()
     daemon.env["SSL_CERT_FILE"] = authority.file
     daemon.start()
-    daemon.command("admin", "init", "--auto")
+    daemon.request("POST", "/1.0/pylxc/init", {"preseed": POOL_AND_BRIDGE})
     yield daemon
     problems = daemon.close()
     assert not problems, problems

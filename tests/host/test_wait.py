@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.daemon import Daemon, UnixConnection, unique
+from tests.support.daemon import POOL_AND_BRIDGE, Daemon, UnixConnection, unique
 from tests.support.sockets import inside, listening
 from tests.support.wait import until
 
@@ -23,7 +23,7 @@ TIMED_OUT = 124
 @pytest.fixture(scope="module")
 def networked(module_daemon: Daemon, busybox_files: list[str]) -> Daemon:
     """Return a daemon with a network, and the image busybox."""
-    module_daemon.command("admin", "init", "--auto")
+    module_daemon.request("POST", "/1.0/pylxc/init", {"preseed": POOL_AND_BRIDGE})
     module_daemon.import_image("busybox", busybox_files)
     return module_daemon
 

@@ -29,6 +29,21 @@ POOL_ONLY = {
 }
 """A preseed: a dir pool, root disks on it, no network."""
 
+POOL_AND_BRIDGE = {
+    **POOL_ONLY,
+    "networks": [{"name": "pylxcbr0", "type": "bridge"}],
+    "profiles": [
+        {
+            "name": "default",
+            "devices": {
+                "root": {"type": "disk", "path": "/", "pool": "default"},
+                "eth0": {"type": "nic", "name": "eth0", "network": "pylxcbr0"},
+            },
+        }
+    ],
+}
+"""A preseed: the same with a bridge, as `admin init --auto` makes it on a host that can have no better pool."""
+
 
 def unique(prefix: str) -> str:
     """Return a name nobody else uses: tests may run twice, or beside each other."""

@@ -35,7 +35,9 @@ def _init(session: Session, args: Args) -> None:
         if not given:
             raise BadRequest("The preseed is read from stdin", hint="pylxc admin init --preseed < preseed.yaml")
         body = {"preseed": yamltext.load(given, "preseed")}
-    session.client.request("POST", "/1.0/pylxc/init", body)
+    told = session.client.request("POST", "/1.0/pylxc/init", body).metadata["storage"]
+    if told and not session.quiet:
+        print(told)
 
 
 def _dump(session: Session) -> None:
@@ -115,7 +117,10 @@ COMMANDS = (
                 "",
                 _init,
                 options=(
-                    Option("--auto", help="A directory pool, a bridge with NAT, and a profile that uses both"),
+                    Option(
+                        "--auto",
+                        help="The best storage pool that the host can have, a bridge with NAT, a profile for both",
+                    ),
                     Option("--dump", help="Print the present configuration as a preseed"),
                     Option("--minimal", help="The same without a network"),
                     Option("--preseed", help="What the YAML on stdin says"),

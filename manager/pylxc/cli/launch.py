@@ -157,6 +157,8 @@ def _create(session: Session, args: Args, command: Command) -> str:
     if not session.quiet:
         print(f"Creating {name}" if name else "Creating the instance", flush=True)
     operation = session.client.start("POST", "/1.0/instances", {**body, "name": name, "source": source})
+    if not session.quiet and (told := operation.metadata.get("first_use")):
+        print(told, flush=True)
     session.wait(operation, f"Creating {name or 'the instance'}")
     if not name:
         name = operation.first("instances")

@@ -164,8 +164,8 @@ class Assembly:
         self.services.networks.close()
         self._database.close()
 
-    def _first_use(self) -> None:
-        self.services.initialise.auto()
+    def _first_use(self) -> str:
+        return self.services.initialise.auto()
 
     def _on_exit(self, key: str, ended: ContainerExit) -> None:
         self.services.instances.on_exit(key, ended)

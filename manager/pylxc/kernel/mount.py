@@ -100,6 +100,15 @@ def _setattr(mount_fd: int, attr: _MountAttr, recursive: bool) -> None:
     syscall("mount_setattr", mount_fd, "", flags, attr, ctypes.sizeof(attr))
 
 
+def is_known(fstype: str) -> bool:
+    """Tell whether the kernel has a file system, by the name it has there; loads its module when there is one."""
+    try:
+        os.close(syscall("fsopen", fstype, _FSOPEN_CLOEXEC, path=fstype))
+    except OSError:
+        return False
+    return True
+
+
 def new(fstype: str, options: tuple[tuple[str, str], ...] = (), *, attributes: int = 0, source: str = "") -> int:
     """Return a descriptor of a new detached mount of a file system.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import threading
 
-from pylxc.errors import BadRequest, NotFound
+from pylxc.drivers.storage import choice
+from pylxc.errors import BadRequest, NotFound, PylxcError
 from pylxc.revert import Reverter
 from pylxc.services import builtin_profiles
 from pylxc.services.networks.service import Networks
@@ -15,6 +17,7 @@ from pylxc.services.projects import Projects
 from pylxc.services.server import Server
 from pylxc.services.storage.service import StoragePools
 from pylxc.wire.server import (
+    InitAnswer,
     InitPost,
     Preseed,
     PreseedNetwork,
@@ -52,7 +55,7 @@ class Initialise:
             if profile["name"] not in there:
                 self._profiles.create("default", profile)
 
-    def run(self, body: InitPost) -> None:
+    def run(self, body: InitPost) -> InitAnswer:
         """Do what a POST of /1.0/pylxc/init asks for.
 
         Raises:
@@ -63,23 +66,26 @@ class Initialise:
         if len(wanted) != 1:
             raise BadRequest("One of auto, minimal and preseed is wanted")
         if wanted == ["auto"]:
-            self.auto()
-        elif wanted == ["minimal"]:
-            self.minimal()
-        else:
-            self.preseed(body["preseed"])
+            return {"storage": self.auto()}
+        if wanted == ["minimal"]:
+            return {"storage": self.minimal()}
+        self.preseed(body["preseed"])
+        return {"storage": ""}
 
-    def auto(self) -> None:
+    def auto(self) -> str:
         """Make what a server without a storage pool lacks: pool, bridge, default profile. Otherwise do nothing.
+
+        Returns:
+            One line about the pool that was made: what it is, and why; "" when nothing was done.
 
         Raises:
             PylxcError: one of them cannot be made; then none is.
         """
-        self._first_use(network=True)
+        return self._first_use(network=True)
 
-    def minimal(self) -> None:
+    def minimal(self) -> str:
         """Like `auto`, without the bridge."""
-        self._first_use(network=False)
+        return self._first_use(network=False)
 
     def preseed(self, preseed: Preseed) -> None:
         """Bring everything that `preseed` names into being, or change it where it is there already.
@@ -93,12 +99,11 @@ class Initialise:
             self._apply(preseed, revert)
             revert.success()
 
-    def _first_use(self, *, network: bool) -> None:
-        with self._lock:
+    def _first_use(self, *, network: bool) -> str:
+        with self._lock, Reverter() as revert:
             if self._storage.names():
-                return
-            values = {"pool": POOL}
-            preseed: Preseed = {"storage_pools": [{"name": POOL, "driver": "dir"}]}
+                return ""
+            values, preseed = {"pool": POOL}, Preseed()
             if network:
                 taken = set(self._networks.names())
                 bridge = next(name for name in map(BRIDGE.format, itertools.count()) if name not in taken)
@@ -109,9 +114,29 @@ class Initialise:
             missing = {name: device for name, device in devices.items() if name not in there}
             preseed["profiles"] = [{"name": "default", "devices": missing}]
             log.info("Setting up storage%s and the default profile", " and network" if network else "")
-            with Reverter() as revert:
-                self._apply(preseed, revert)
-                revert.success()
+            told = self._first_pool(revert)
+            log.info("%s", told)
+            self._apply(preseed, revert)
+            revert.success()
+        return told
+
+    def _first_pool(self, revert: Reverter) -> str:
+        """Make the best pool that the host can have, and return a line about it."""
+        path = self._storage.place(POOL)
+        reason = choice.obstacle(os.path.dirname(path))
+        for each in choice.choices(path):
+            try:
+                self._storage.create(POOL, each.driver, each.config)
+            except PylxcError as error:
+                log.warning("The first storage pool cannot be %s: %s", each.driver, error)
+                reason = f"{each.driver} failed ({error.message})"
+            else:
+                break
+        else:
+            each = choice.last(reason)
+            self._storage.create(POOL, each.driver, each.config)
+        revert.add(self._storage.delete, POOL)
+        return f"Storage pool {POOL} is {each.reason}"
 
     def _apply(self, preseed: Preseed, revert: Reverter) -> None:
         if config := preseed.get("config"):

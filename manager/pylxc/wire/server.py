@@ -77,6 +77,12 @@ class InitPost(TypedDict, total=False):
     preseed: Preseed
 
 
+class InitAnswer(TypedDict):
+    """Answer to it: one line about the storage pool that was made, what it is and why; empty for none."""
+
+    storage: str
+
+
 class PreseedNetwork(TypedDict, total=False):
     """A network of a preseed."""
 

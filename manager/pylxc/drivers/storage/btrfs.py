@@ -22,7 +22,8 @@ from pylxc.errors import BadRequest, Unavailable
 from pylxc.kernel import btrfs, command, loop, mount, qgroup
 
 _GIB = 1 << 30
-_LOOP_SMALLEST, _LOOP_LARGEST = 5 * _GIB, 30 * _GIB
+LOOP_SMALLEST = 5 * _GIB
+_LOOP_LARGEST = 30 * _GIB
 _LOOP_SHARE = 0.2
 _MKFS_SECONDS = 600
 _OPTIONS = "btrfs.mount_options"
@@ -33,7 +34,8 @@ class BtrfsDriver(DirectoryPool):
     """A pool on btrfs; see `StorageDriver`.
 
     `source` is empty for a loop file, `disks/POOL.img` beside storage-pools/; a block device, which is formatted and
-    known by its UUID from then on; or an empty directory on btrfs, to which the pool's place then is a symbolic link.
+    known by its UUID from then on; an empty directory on btrfs, to which the pool's place then is a symbolic link; or
+    that place itself, where it is on btrfs: it becomes a subvolume.
     """
 
     info = Info(name="btrfs", version="6", has_instant_copies=True)
@@ -44,7 +46,9 @@ class BtrfsDriver(DirectoryPool):
         """See `StorageDriver`."""
         changes: dict[str, str] = {}
         try:
-            if self._is_directory:
+            if not self._is_elsewhere and not self._is_loop:
+                self._make_own()
+            elif self._is_directory:
                 self._make_link()
                 if not btrfs.is_btrfs(self._source):
                     raise BadRequest(f"Source path {self._source!r} is not on btrfs")
@@ -65,11 +69,13 @@ class BtrfsDriver(DirectoryPool):
     def delete(self) -> None:
         """See `StorageDriver`."""
         try:
-            if os.path.ismount(self._path):
+            if self._is_mounted:
                 self._unmount()
             elif os.path.islink(self._path):
                 self._empty()
                 os.unlink(self._path)
+            elif not self._is_loop and not self._is_elsewhere:
+                self._empty()
             if os.path.isdir(self._path):
                 os.rmdir(self._path)
             if self._is_loop:
@@ -81,7 +87,7 @@ class BtrfsDriver(DirectoryPool):
     def open(self) -> None:
         """See `StorageDriver`."""
         try:
-            if not self._is_directory and not os.path.ismount(self._path):
+            if not self._is_directory and not self._is_mounted:
                 self._mount()
             if not btrfs.is_btrfs(os.path.realpath(self._path)):
                 raise Unavailable(f"Storage pool directory {self._path!r} is not on btrfs")
@@ -125,7 +131,7 @@ class BtrfsDriver(DirectoryPool):
 
     def close(self) -> None:
         """See `StorageDriver`."""
-        if os.path.ismount(self._path):
+        if self._is_mounted:
             with contextlib.suppress(OSError):
                 self._unmount()
 
@@ -141,6 +147,15 @@ class BtrfsDriver(DirectoryPool):
     @property
     def _is_directory(self) -> bool:
         return not self._is_loop and not _is_block(self._source) and not _is_uuid(self._source)
+
+    @property
+    def _is_mounted(self) -> bool:
+        return not self._is_directory and os.path.ismount(self._path)  # a subvolume looks like a mount
+
+    def _make_own(self) -> None:
+        if not btrfs.is_btrfs(os.path.dirname(self._path)):
+            raise BadRequest(f"Source path {self._source!r} is not on btrfs")
+        btrfs.create(self._path)
 
     def _make_image(self) -> dict[str, str]:
         os.makedirs(os.path.dirname(self._image), mode=0o700, exist_ok=True)
@@ -279,4 +294,4 @@ def _device_of(name: str) -> str:
 
 def _loop_size(free: int) -> int:
     """Return the size of a loop file, bytes, as LXD chooses it: 20% of the free space, 5 to 30 GiB."""
-    return min(max(int(free * _LOOP_SHARE) // _GIB * _GIB, _LOOP_SMALLEST), _LOOP_LARGEST)
+    return min(max(int(free * _LOOP_SHARE) // _GIB * _GIB, LOOP_SMALLEST), _LOOP_LARGEST)

@@ -55,7 +55,8 @@ class Creator:
     """Makes instances; thread-safe.
 
     Args:
-        first_use: called before an instance is made on a server that has no storage pool: sets one up, and a network.
+        first_use: called before an instance is made on a server that has no storage pool: sets one up, and a network,
+            and returns a line about it.
         start: starts an instance by project and name.
         require_stopped: `Lifecycle`'s.
     """
@@ -71,7 +72,7 @@ class Creator:
         events: EventBus,
         locks: InstanceLocks,
         remover: Remover,
-        first_use: Callable[[], None],
+        first_use: Callable[[], str],
         templates: Templates,
         copier: Copier,
         start: Callable[[str, str], None],
@@ -100,8 +101,7 @@ class Creator:
             Conflict: the name is taken.
             NotSupported: the dialect has this kind of source and this server does not.
         """
-        if not self._storage.names():
-            self._first_use()
+        told = "" if self._storage.names() else self._first_use()
         source = body.get("source") or {}
         copied = self._copier.find(project, dict(source)) if source.get("type") == "copy" else None
         if copied and source.get("refresh") and (target := self._present(project, body.get("name", ""))):
@@ -120,6 +120,7 @@ class Creator:
             project=project,
             resources={"instances": [url(project, request.name)]},
             cancellable=True,
+            metadata={"first_use": told} if told else None,
         )
 
     def adopt(self, project: str, body: InstancesPost, make: Callable[[Record], None], operation: Operation) -> Record:

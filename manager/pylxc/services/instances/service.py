@@ -81,7 +81,7 @@ class Instances:
         server: Server,
         warnings: Warnings,
         clock: Clock,
-        first_use: Callable[[], None],
+        first_use: Callable[[], str],
     ) -> None:
         """`first_use` sets up storage and network on a server that has no pool; called before its first instance."""
         self._db = db

@@ -114,6 +114,10 @@ class StoragePools:
             users = storage.users(session)
             return [self._render(pool, users.get(pool.name, [])) for pool in storage.pools(session)]
 
+    def place(self, name: str) -> str:
+        """Return the directory of a pool of that name, whether it exists or not."""
+        return self._paths.pool(name)
+
     def names(self) -> Names:
         """Return the pools' names."""
         with self._db.reading() as session:
