@@ -6,6 +6,9 @@ import datetime as dt
 
 from dateutil.relativedelta import relativedelta
 
+from pylxc.errors import BadRequest
+from pylxc.wire.times import parse_timestamp
+
 _UNITS = {"S": "seconds", "M": "minutes", "H": "hours", "d": "days", "w": "weeks", "m": "months", "y": "years"}
 
 
@@ -23,3 +26,11 @@ def after(moment: dt.datetime, text: str) -> dt.datetime | None:
         return moment + relativedelta(**amounts)  # type: ignore[arg-type]
     except (OverflowError, ValueError):
         return None  # after the end of the calendar
+
+
+def given(text: str | None) -> dt.datetime | None:
+    """Return the time that a request names, None for never; raises BadRequest."""
+    try:
+        return parse_timestamp(text or "")
+    except ValueError as error:
+        raise BadRequest(f"Invalid expires_at: {error}") from error

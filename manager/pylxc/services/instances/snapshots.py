@@ -17,11 +17,11 @@ from pylxc.db import instances, profiles, projects
 from pylxc.db import snapshots as rows
 from pylxc.db.engine import Database
 from pylxc.db.models import Config, Profile, Snapshot, now
-from pylxc.errors import BadRequest, Conflict, NotSupported
+from pylxc.errors import Conflict, NotSupported
 from pylxc.revert import Reverter
-from pylxc.services import etag, expiry
+from pylxc.services import etag, expiry, snapshot_names
 from pylxc.services.events import EventBus
-from pylxc.services.instances import root_size, snapshot_names
+from pylxc.services.instances import root_size
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.instances.expand import (
     Record,
@@ -39,7 +39,7 @@ from pylxc.services.operations import Operation, Operations
 from pylxc.services.rendering.renderer import Renderer
 from pylxc.services.storage.service import StoragePools
 from pylxc.wire.instances import InstanceSnapshot, InstanceSnapshotPost, InstanceSnapshotPut, InstanceSnapshotsPost
-from pylxc.wire.times import NEVER_USED, parse_timestamp, timestamp
+from pylxc.wire.times import NEVER_USED, timestamp
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class Snapshots:
     def _expiry(self, found: Record, body: InstanceSnapshotsPost) -> dt.datetime | None:
         text = body.get("expires_at")
         if text is not None:
-            return _moment(text)
+            return expiry.given(text)
         return expiry.after(now(), found.expanded_config.get("snapshots.expiry", ""))
 
     def take(self, project: str, name: str, snapshot: str, expires_at: dt.datetime | None) -> None:
@@ -203,7 +203,7 @@ class Snapshots:
         """
         found, _ = self.get(project, name, snapshot)
         etag.check(if_match, found["expires_at"])
-        moment = _moment(body["expires_at"]) if "expires_at" in body else _moment(found["expires_at"])
+        moment = expiry.given(body["expires_at"]) if "expires_at" in body else expiry.given(found["expires_at"])
 
         def run(_operation: Operation) -> None:
             with self._db.transaction() as session:
@@ -374,13 +374,6 @@ class Snapshots:
 def _check_free(taken: set[str], name: str, snapshot: str) -> None:
     if snapshot in taken:
         raise Conflict(f'Snapshot "{name}/{snapshot}" already exists')
-
-
-def _moment(text: str) -> dt.datetime | None:
-    try:
-        return parse_timestamp(text)
-    except ValueError as error:
-        raise BadRequest(f"Invalid expires_at: {error}") from error
 
 
 def _restored_config(then: Config, present: Config) -> Config:

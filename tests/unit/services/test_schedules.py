@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 
-from pylxc.services.instances.snapshot_schedule import is_due
+from pylxc.services.schedules import is_due
 
 
 def at(hour: int, minute: int, day: int = 2, second: int = 0) -> dt.datetime:
