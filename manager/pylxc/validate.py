@@ -60,6 +60,13 @@ def project_name(name: str) -> None:
         raise BadRequest(f"Invalid project name {name!r}: it must not contain spaces, underscores or quotes")
 
 
+def volume_name(name: str, project: str) -> None:
+    """Check the name of a custom volume of a project: after that, a directory is called by both."""
+    object_name(name, "storage volume")
+    if not name.isprintable() or len(f"{project}_{name}".encode()) > 255:
+        raise BadRequest(f"Invalid storage volume name {name[:70]!r}")
+
+
 def interface_name(name: str) -> None:
     """Check the name of a network interface or managed network: at most 15 characters.
 

@@ -230,7 +230,7 @@ def test_update_and_rename(host: NetworkHost) -> None:
 
 def test_devices_are_validated(host: NetworkHost) -> None:
     host.create(ipv4_address="10.199.7.1/24")
-    validate = partial(host.devices.validate, in_profile=False)
+    validate = partial(host.devices.validate, project="default")
     validate({"eth0": {"type": "nic", "network": "br0", "ipv4.address": "10.199.7.5"}, "x": {"type": "none"}})
     bad: list[tuple[dict[str, str], str]] = [
         ({"type": "nic", "network": "br7"}, "Network 'br7' not found"),

@@ -16,7 +16,9 @@ from pylxc.runtime.proxies import Proxies
 from pylxc.services.events import EventBus
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.networks.service import Networks
+from pylxc.services.operations import Operations
 from pylxc.services.storage.service import StoragePools
+from pylxc.services.volumes.service import CustomVolumes
 from tests.support.namespace import entered
 from tests.support.wait import until
 
@@ -113,9 +115,11 @@ class NetworkHost:
         """Start the services as a daemon does."""
         self.networks = Networks(self.db, self.paths, EventBus())
         self.networks.start()
-        storage = StoragePools(self.db, self.paths, EventBus())
+        events = EventBus()
+        storage = StoragePools(self.db, self.paths, events)
+        volumes = CustomVolumes(self.db, storage, Operations(events), events)
         proxies = Proxies(self.paths, Runtime(self.paths, lambda *_: None))  # asked for nothing, never opened
-        self.devices = DeviceManager(self.db, self.paths, self.networks, storage, proxies)
+        self.devices = DeviceManager(self.db, self.paths, self.networks, storage, volumes, proxies)
 
     def create(self, name: str = "br0", **config: str) -> None:
         """Make a network; `ipv4_address` is the key ipv4.address."""

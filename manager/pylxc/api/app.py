@@ -35,6 +35,7 @@ from pylxc.api import (
     responses,
     server,
     storage_pools,
+    storage_volume_snapshots,
     storage_volumes,
     warnings,
 )
@@ -71,6 +72,7 @@ MODULES = (
     network_forwards,
     storage_pools,
     storage_volumes,
+    storage_volume_snapshots,
     warnings,
 )
 THREADS = 128
@@ -147,7 +149,7 @@ class App:
         trusted = _identify(request)
         if not trusted and request.method not in match.endpoint.untrusted:
             raise Forbidden("not authorized")
-        if request.query.get("target"):
+        if request.query.get("target", "") not in ("", "none"):  # "none" is where volumes say that they are
             raise BadRequest("This server is not part of a cluster")
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -1,66 +1,124 @@
-"""/1.0/storage-pools/POOL/volumes: the volumes of instances and images."""
+"""/1.0/storage-pools/POOL/volumes: the volumes of instances, images and users."""
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
 from pylxc.api.call import Call, Endpoint
-from pylxc.api.responses import Answer, Sync
+from pylxc.api.responses import Answer, Async, Created, Sync
 from pylxc.errors import BadRequest, NotFound
-from pylxc.services.etag import etag
-from pylxc.wire.storage import StorageVolume
-
-_TYPES = ("container", "custom", "image", "virtual-machine")
+from pylxc.services.storage.listing import KINDS, url
+from pylxc.services.storage.places import Place
+from pylxc.wire.storage import StorageVolume, StorageVolumePost, StorageVolumePut, StorageVolumesPost
 
 
 async def list_volumes(call: Call) -> Answer:
     """Answer a pool's volumes: URLs, or objects with recursion."""
-    kind = _type(call) if "type" in call.params else None
+    kind = volume_type(call) if "type" in call.params else None
     project = None if call.all_projects else call.project
-    volumes = await call.run(call.services.storage.volumes.list, call.params["pool"], project, kind)
-    if project not in (None, "default") and kind in (None, "image"):
-        # The images' volumes are the default project's, and seen from every project that may use them.
-        volumes += await call.run(call.services.storage.volumes.list, call.params["pool"], "default", "image")
+    volumes = await call.run(
+        call.services.storage.listing.list, call.params["pool"], project, kind, call.query.get("filter")
+    )
     return Sync(volumes if call.recursion else [_url(call.params["pool"], volume) for volume in volumes])
+
+
+async def create(call: Call) -> Answer:
+    """Make a custom volume, empty or as a copy."""
+    body = await call.body(StorageVolumesPost)
+    if "type" in call.params:
+        body["type"] = volume_type(call)
+    elif not body.get("type"):
+        raise BadRequest("You must provide a storage volume type of the storage volume", hint="custom")
+    operation = await call.run(call.services.volumes.create, call.project, call.params["pool"], body)
+    return Async(operation) if operation else Sync()
 
 
 async def get(call: Call) -> Answer:
     """Answer one volume."""
-    volume = await call.run(
-        call.services.storage.volumes.get, call.params["pool"], _project(call), _type(call), call.params["volume"]
-    )
-    return Sync(volume, etag(volume["name"], volume["type"], volume["config"]))
+    listing = call.services.storage.listing
+    volume = await call.run(listing.get, call.params["pool"], call.project, volume_type(call), call.params["volume"])
+    return Sync(volume, listing.etag(volume))
+
+
+async def put(call: Call) -> Answer:
+    """Replace a volume's configuration, or restore a snapshot."""
+    return await _update(call, patch=False)
+
+
+async def patch(call: Call) -> Answer:
+    """Change the keys of a volume that are given."""
+    return await _update(call, patch=True)
+
+
+async def _update(call: Call, *, patch: bool) -> Answer:
+    names = custom(call)
+    body = await call.body(StorageVolumePut)
+    await call.run(call.services.volumes.update, *names, body, patch=patch, if_match=call.if_match)
+    return Sync()
+
+
+async def post(call: Call) -> Answer:
+    """Rename a volume, or move it to another pool."""
+    names = custom(call)
+    body = await call.body(StorageVolumePost)
+    done = await call.run(call.services.volumes.rename, *names, body)
+    return Created(url(done)) if isinstance(done, Place) else Async(done)
+
+
+async def delete(call: Call) -> Answer:
+    """Delete a volume."""
+    await call.run(call.services.volumes.delete, *custom(call))
+    return Sync()
 
 
 async def state(call: Call) -> Answer:
     """Answer what a volume takes."""
     used = await call.run(
-        call.services.storage.volumes.measure, call.params["pool"], _project(call), _type(call), call.params["volume"]
+        call.services.storage.listing.state,
+        call.params["pool"],
+        call.project,
+        volume_type(call),
+        call.params["volume"],
     )
-    return Sync({"usage": {"used": used, "total": 0}})
+    return Sync({"usage": used})
 
 
-def _type(call: Call) -> str:
+def volume_type(call: Call) -> str:
+    """Return the type of volume in the path.
+
+    Raises:
+        BadRequest: there is no such type.
+        NotFound: the volume is of a type of which there are none.
+    """
     kind = call.params["type"]
-    if kind not in _TYPES:
-        raise BadRequest(f"Invalid storage volume type {kind!r}", hint=f"one of {', '.join(_TYPES)}")
+    if kind not in KINDS:
+        raise BadRequest(f"Invalid storage volume type {kind!r}", hint=f"one of {', '.join(KINDS)}")
     if kind == "virtual-machine" and "volume" in call.params:
         raise NotFound("Storage volume not found")
     return kind
 
 
-def _project(call: Call) -> str:
-    return "default" if call.params["type"] == "image" else call.project
+def custom(call: Call) -> tuple[str, str, str]:
+    """Return project, pool and name of the custom volume in the path.
+
+    Raises:
+        BadRequest: it is of another type, which is its instance's or image's business.
+    """
+    kind = volume_type(call)
+    if kind != "custom":
+        raise BadRequest(f"Storage volumes of type {kind!r} cannot be changed with the storage API")
+    return call.project, call.params["pool"], call.params["volume"]
 
 
 def _url(pool: str, volume: StorageVolume) -> str:
-    url = f"/1.0/storage-pools/{quote(pool)}/volumes/{volume['type']}/{quote(volume['name'])}"
-    return url if volume["project"] == "default" else f"{url}?project={quote(volume['project'])}"
+    name, _, snapshot = volume["name"].partition("/")
+    return url(Place(pool, volume["project"], name, snapshot, kind=volume["type"]))
 
+
+_ALL = "/1.0/storage-pools/{pool}/volumes"
+_ONE = f"{_ALL}/{{type}}/{{volume}}"
 
 ENDPOINTS = (
-    Endpoint(path="/1.0/storage-pools/{pool}/volumes", get=list_volumes),
-    Endpoint(path="/1.0/storage-pools/{pool}/volumes/{type}", get=list_volumes),
-    Endpoint(path="/1.0/storage-pools/{pool}/volumes/{type}/{volume}", get=get),
-    Endpoint(path="/1.0/storage-pools/{pool}/volumes/{type}/{volume}/state", get=state),
+    Endpoint(path=_ALL, get=list_volumes, post=create),
+    Endpoint(path=f"{_ALL}/{{type}}", get=list_volumes, post=create),
+    Endpoint(path=_ONE, get=get, put=put, patch=patch, post=post, delete=delete),
+    Endpoint(path=f"{_ONE}/state", get=state),
 )

@@ -53,7 +53,7 @@ TABLE: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "snapshot": ("snapshot", "Create instance snapshots", ()),
     "start": ("state", "Start instances", ()),
     "stop": ("state", "Stop instances", ()),
-    "storage": ("storage", "Manage storage pools", ()),
+    "storage": ("storage", "Manage storage pools and volumes", ()),
     "version": ("version", "Show the versions of client and server", ()),
     "wait": ("wait", "Wait until an instance is ready", ()),
     "warning": ("warning", "Show and acknowledge the server's warnings", ()),

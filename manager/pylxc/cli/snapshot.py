@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pylxc.cli.session import Session
 
-_NEVER = "0001-01-01T00:00:00Z"
+NEVER = "0001-01-01T00:00:00Z"
 
 
 def _snapshot(session: Session, args: Args) -> None:
@@ -23,7 +23,7 @@ def _snapshot(session: Session, args: Args) -> None:
     if args.reuse and snapshot:
         with suppress(NotFound):
             session.wait(snapshots.delete(name, snapshot), f"Deleting {name}/{snapshot}")
-    expires_at = _NEVER if args.no_expiry else None
+    expires_at = NEVER if args.no_expiry else None
     operation = snapshots.create(name, snapshot, stateful=args.stateful, expires_at=expires_at)
     session.wait(operation, f"Snapshotting {name}")
 

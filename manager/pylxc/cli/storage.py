@@ -7,6 +7,7 @@ import sys
 from pylxc.cli.edit import assignments
 from pylxc.cli.entity import Entity, group
 from pylxc.cli.grammar import Args, Command, Option
+from pylxc.cli.storage_volume import VOLUME
 from pylxc.units import binary_size
 
 TYPE_CHECKING = False
@@ -59,8 +60,9 @@ def _info(session: Session, args: Args) -> None:
 COMMANDS = (
     group(
         "storage",
-        "Manage storage pools",
+        "Manage storage pools and volumes",
         (
+            VOLUME,
             *POOL.commands(rename=False),
             POOL.list_command(
                 "List available storage pools", ("NAME", "DRIVER", "SOURCE", "DESCRIPTION", "USED BY", "STATE"), _row

@@ -11,18 +11,19 @@ from pylxc.config.key import Key, Table
 _USER = Key(name="user.*", type="string", live=True, help="Free for the user.")
 
 _VOLUME_KEYS = (
-    Key(name="block.filesystem", type="string", check=v.one_of("btrfs", "ext4", "xfs"), acts=False,
+    Key(name="block.filesystem", type="string", check=v.one_of("btrfs", "ext4", "xfs"), refused=True,
         help="File system of block-backed volumes."),
-    Key(name="block.mount_options", type="string", acts=False, help="Mount options of block-backed volumes."),
-    Key(name="security.shifted", type="bool", check=v.boolean, default="false", acts=False,
-        help="Whether the volume's ids are shifted per instance, so that isolated instances may share it."),
-    Key(name="security.unmapped", type="bool", check=v.boolean, default="false", acts=False,
-        help="Whether the volume's ids are left as they are."),
-    Key(name="size", type="size", check=v.size, help="Most that the volume may take; 0 for no limit."),
-    Key(name="snapshots.expiry", type="expiry", check=v.expiry, acts=False, help="When snapshots expire."),
-    Key(name="snapshots.pattern", type="template", default="snap%d", acts=False,
+    Key(name="block.mount_options", type="string", refused=True, help="Mount options of block-backed volumes."),
+    Key(name="security.shifted", type="bool", check=v.boolean, default="false",
+        help="Whether instances with different id maps may share the volume; they always may."),
+    Key(name="security.unmapped", type="bool", check=v.boolean, default="false",
+        help="Whether instances see the volume's ids as the host does, instead of as their own."),
+    Key(name="size", type="size", check=v.size, live=True, help="Most that the volume may take; 0 for no limit."),
+    Key(name="snapshots.expiry", type="expiry", check=v.expiry, live=True, unset="never",
+        help="When new snapshots expire."),
+    Key(name="snapshots.pattern", type="template", default="snap%d", live=True,
         help="Name of snapshots that were given none."),
-    Key(name="snapshots.schedule", type="schedule", check=v.schedule, acts=False, help="When to take snapshots."),
+    Key(name="snapshots.schedule", type="schedule", check=v.schedule, live=True, help="When to take snapshots."),
 )  # fmt: skip
 
 VOLUME = Table(
@@ -30,9 +31,7 @@ VOLUME = Table(
     "Storage volumes",
     (
         *_VOLUME_KEYS,
-        Key(name="volatile.idmap.last", type="json", help="Id map that the files on disk were shifted to."),
-        Key(name="volatile.idmap.next", type="json", help="Id map of the next use."),
-        Key(name="volatile.uuid", type="string", help="The volume's id."),
+        Key(name="volatile.*", type="string", acts=False, help="What LXD notes of a volume; accepted, and not kept."),
         _USER,
     ),
 )  # fmt: skip
@@ -45,8 +44,8 @@ _POOL = (
         help="Whether rsync compresses when migrating."),
     Key(name="volatile.initial_source", type="string", help="The source that the pool was created with."),
     *(
-        Key(name=f"volume.{key.name}", type=key.type, check=key.check, default=key.default, acts=key.acts, live=True,
-            help=f"Default of new volumes: {key.help[0].lower()}{key.help[1:]}")
+        Key(name=f"volume.{key.name}", type=key.type, check=key.check, default=key.default, unset=key.unset,
+            refused=key.refused, live=True, help=f"Default of new volumes: {key.help[0].lower()}{key.help[1:]}")
         for key in _VOLUME_KEYS
     ),
     _USER,

@@ -32,9 +32,13 @@ from pylxc.services.networks.service import Networks
 from pylxc.services.operations import Operations
 from pylxc.services.profiles import Profiles
 from pylxc.services.projects import Projects
+from pylxc.services.rendering.renderer import Renderer
 from pylxc.services.server import Server
 from pylxc.services.services import Services
 from pylxc.services.storage.service import StoragePools
+from pylxc.services.volumes.service import CustomVolumes
+from pylxc.services.volumes.snapshots import TAKE as VOLUME_SNAPSHOTS_TAKE
+from pylxc.services.volumes.snapshots import VolumeSnapshots
 from pylxc.services.warnings import Warnings
 
 log = logging.getLogger(__name__)
@@ -59,12 +63,16 @@ class Assembly:
         logging.getLogger("pylxc").addHandler(self._log_events)
         operations = Operations(events)
         self._runtime = Runtime(paths, self._on_exit, self._on_oom)
+        self._renderer = Renderer()
         storage = StoragePools(self._database, paths, events)
+        volumes = CustomVolumes(self._database, storage, operations, events)
+        volume_snapshots = VolumeSnapshots(self._database, volumes.store, operations, self._renderer, clock)
+        storage.on_return += [volumes.reconcile, volume_snapshots.reconcile]
         networks = Networks(self._database, paths, events)
         server = Server(self._database, ServerCertificate(paths), storage, events, shutdown)
         images = Images(self._database, paths, self._runtime, storage, operations, events, server.value, clock)
         self._proxies = Proxies(paths, self._runtime)
-        devices = DeviceManager(self._database, paths, networks, storage, self._proxies)
+        devices = DeviceManager(self._database, paths, networks, storage, volumes, self._proxies)
         projects = Projects(self._database, operations, events)
         guests = Guests(self._database, images, paths)
         warnings = Warnings(self._database, events, clock)
@@ -80,6 +88,7 @@ class Assembly:
             guests=guests,
             server=server,
             warnings=warnings,
+            renderer=self._renderer,
             clock=clock,
             first_use=self._first_use,
         )
@@ -105,6 +114,8 @@ class Assembly:
             images=images,
             networks=networks,
             storage=storage,
+            volumes=volumes,
+            volume_snapshots=volume_snapshots,
             warnings=warnings,
         )
 
@@ -117,6 +128,8 @@ class Assembly:
         services = self.services
         for name, start in (
             ("storage", services.storage.start),
+            ("volumes", services.volumes.reconcile),
+            ("volume snapshots", services.volume_snapshots.reconcile),
             ("networks", services.networks.start),
             ("profiles", services.initialise.start),
             ("images", services.images.start),
@@ -152,6 +165,8 @@ class Assembly:
         yield Job(name=SNAPSHOTS_TAKE, interval=minute, run=schedule.take)
         yield Job(name="storage-pools-retry", interval=minute, run=self.services.storage.retry)
         yield Job(name="snapshots-expire", interval=minute, run=schedule.expire)
+        yield Job(name=VOLUME_SNAPSHOTS_TAKE, interval=minute, run=self.services.volume_snapshots.take_scheduled)
+        yield Job(name="volume-snapshots-expire", interval=minute, run=self.services.volume_snapshots.expire)
         yield Job(name="images-expire", interval=dt.timedelta(hours=1), run=upkeep.expire)
         yield Job(name="warnings-expire", interval=dt.timedelta(days=1), run=self.services.warnings.expire)
 
@@ -159,6 +174,7 @@ class Assembly:
         """Let go of everything; containers and networks stay."""
         logging.getLogger("pylxc").removeHandler(self._log_events)
         self.services.instances.close()
+        self._renderer.close()
         self._proxies.close()
         self._runtime.close()
         self.services.networks.close()

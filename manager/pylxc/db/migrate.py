@@ -10,7 +10,7 @@ from pylxc.db.engine import Database
 from pylxc.errors import Unavailable
 from pylxc.resources import resource_dir
 
-HEAD = "0008"
+HEAD = "0009"
 """The newest revision in migrations/versions; a test holds the two together."""
 
 

@@ -227,7 +227,10 @@ class StoragePool(Base):
 
 
 class StorageVolume(Base):
-    """A volume of a pool: `type` is container, image or custom; an image's `name` is its fingerprint."""
+    """A volume of a pool: `type` is container, image or custom; an image's `name` is its fingerprint.
+
+    Of custom volumes `new_name` is set while a rename is under way, `restoring` while it goes back to a snapshot.
+    """
 
     __tablename__ = "storage_volumes"
     __table_args__ = (UniqueConstraint("storage_pool_id", "project_id", "type", "name"),)
@@ -238,11 +241,30 @@ class StorageVolume(Base):
     type: Mapped[str]
     content_type: Mapped[str] = mapped_column(default="filesystem")
     state: Mapped[str] = mapped_column(default="creating")
+    new_name: Mapped[str] = mapped_column(default="", server_default="")
+    restoring: Mapped[str] = mapped_column(default="", server_default="")
     description: Mapped[str] = mapped_column(default="")
     config: Mapped[Config] = mapped_column(default=dict)
     created_at: Mapped[dt.datetime] = mapped_column(default=now)
     pool: Mapped[StoragePool] = relationship(lazy="joined")
     project: Mapped[Project] = relationship(lazy="joined")
+
+
+class VolumeSnapshot(Base):
+    """A custom volume's configuration and tree as they were; `new_name` is set while a rename is under way."""
+
+    __tablename__ = "storage_volumes_snapshots"
+    __table_args__ = (UniqueConstraint("storage_volume_id", "name"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    storage_volume_id: Mapped[int] = mapped_column(ForeignKey("storage_volumes.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    new_name: Mapped[str] = mapped_column(default="")
+    state: Mapped[str] = mapped_column(default="creating")
+    description: Mapped[str] = mapped_column(default="")
+    config: Mapped[Config] = mapped_column(default=dict)
+    created_at: Mapped[dt.datetime] = mapped_column(default=now)
+    expires_at: Mapped[dt.datetime | None]
+    volume: Mapped[StorageVolume] = relationship(lazy="joined")
 
 
 class Network(Base):

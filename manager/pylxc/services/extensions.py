@@ -32,12 +32,14 @@ LXD = """
     container_edit_metadata
     resources
     kernel_limits
+    storage_api_volume_rename
     console
     restrict_devlxd
     devlxd_events
     proxy
     file_get_symlink
     network_leases
+    storage_api_local_volume_handling
     operation_description
     event_lifecycle
     devlxd_images
@@ -58,6 +60,8 @@ LXD = """
     container_full
     container_incremental_copy
     container_only_migration
+    storage_api_volume_snapshots
+    storage_unmapped
     projects
     kernel_features
     event_location
@@ -69,6 +73,7 @@ LXD = """
     backup_compression_algorithm
     resources_v2
     container_exec_user_group_cwd
+    storage_shifted
     instances
     image_types
     images_expiry
@@ -80,6 +85,8 @@ LXD = """
     firewall_driver
     limits_hugepages
     container_nic_routed_gateway
+    custom_volume_snapshot_expiry
+    volume_snapshot_scheduling
     resources_cpu_socket
     resources_gpu
     resources_numa
@@ -107,6 +114,7 @@ LXD = """
     network_gvrp
     projects_images_remote_cache_expiry
     projects_images_auto_update
+    storage_api_project
     warnings
     server_supported_storage_drivers
     event_lifecycle_requestor_address
@@ -118,6 +126,9 @@ LXD = """
     instance_pool_move
     instance_get_full
     event_project
+    storage_volume_state
+    storage_volumes_all_projects
+    custom_volume_refresh
     instance_allow_inconsistent_copy
     instance_nic_routed_neighbor_probe
     instance_file_head

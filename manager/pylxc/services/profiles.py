@@ -195,7 +195,7 @@ class Profiles:
 
     def _check(self, config: dict[str, str], devices: dict[str, dict[str, str]]) -> None:
         checks.config(config, in_profile=True)
-        self._devices.validate(devices, in_profile=True)
+        self._devices.validate(devices, None)
 
     def _tell(self, verb: str, project: str, name: str, context: dict[str, str] | None = None) -> None:
         self._events.lifecycle(f"profile-{verb}", f"/1.0/profiles/{quote(name)}", project=project, context=context)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pylxc.services.projects import Projects
     from pylxc.services.server import Server
     from pylxc.services.storage.service import StoragePools
+    from pylxc.services.volumes.service import CustomVolumes
+    from pylxc.services.volumes.snapshots import VolumeSnapshots
     from pylxc.services.warnings import Warnings
 
 
@@ -49,4 +51,6 @@ class Services:
     images: Images
     networks: Networks
     storage: StoragePools
+    volumes: CustomVolumes
+    volume_snapshots: VolumeSnapshots
     warnings: Warnings

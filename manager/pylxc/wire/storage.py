@@ -45,6 +45,77 @@ class StoragePoolResources(TypedDict):
     inodes: Usage
 
 
+class StorageVolumeSource(TypedDict, total=False):
+    """Where a new volume's content comes from; `name` is VOLUME or VOLUME/SNAPSHOT."""
+
+    type: str
+    name: str
+    pool: str
+    project: str
+    volume_only: bool
+    refresh: bool
+
+
+class StorageVolumePut(TypedDict, total=False):
+    """Body of PUT and PATCH of a volume; `restore` names the snapshot to go back to."""
+
+    config: dict[str, str]
+    description: str
+    restore: str
+
+
+class StorageVolumesPost(TypedDict, total=False):
+    """Body of POST /1.0/storage-pools/NAME/volumes."""
+
+    name: str
+    type: str
+    content_type: str
+    description: str
+    config: dict[str, str]
+    source: StorageVolumeSource
+
+
+class StorageVolumePost(TypedDict, total=False):
+    """Body of POST of a volume: its new name, pool and project."""
+
+    name: str
+    pool: str
+    project: str
+    migration: bool
+
+
+class StorageVolumeSnapshotsPost(TypedDict, total=False):
+    """Body of POST of a volume's snapshots."""
+
+    name: str
+    description: str
+    expires_at: str | None
+
+
+class StorageVolumeSnapshotPut(TypedDict, total=False):
+    """Body of PUT and PATCH of a volume's snapshot."""
+
+    description: str
+    expires_at: str | None
+
+
+class StorageVolumeSnapshotPost(TypedDict, total=False):
+    """Body of POST of a volume's snapshot."""
+
+    name: str
+
+
+class StorageVolumeSnapshot(TypedDict):
+    """A snapshot of a volume."""
+
+    name: str
+    description: str
+    content_type: str
+    config: dict[str, str]
+    created_at: str
+    expires_at: str | None
+
+
 class StorageVolume(TypedDict):
     """A volume; `type` is container, virtual-machine, custom or image."""
 

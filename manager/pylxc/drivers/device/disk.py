@@ -1,4 +1,4 @@
-"""Disks: the root disk, which is the instance's volume, and directories or files of the host."""
+"""Disks: the root disk, which is the instance's volume, custom volumes, and directories or files of the host."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ class DiskDriver(DeviceDriver):
     def validate(self, name: str, device: Mapping[str, str], *, in_profile: bool) -> None:
         """See `DeviceDriver`."""
         path, source = device.get("path", ""), device.get("source", "")
+        if not path and device.get("pool") and source:
+            raise BadRequest("Custom filesystem volumes require a path to be defined")
         if not path:
             raise BadRequest(f"Disk device {name!r} needs a path")
         if path == "/":
@@ -38,13 +40,14 @@ class DiskDriver(DeviceDriver):
             raise BadRequest("Only the root disk may have a size quota")
         if not source:
             raise BadRequest(f'Disk device {name!r} is missing the required "source" property')
+        if ".." in path.split("/"):
+            raise BadRequest(f"Invalid path {path!r}: it must not contain '..'")
         if device.get("pool"):
-            raise NotSupported("Custom storage volumes are not supported", hint="use a path of the host as source")
+            _check_volume(device)
+            return
         if source.startswith(_SPECIAL):
             raise NotSupported(f"Disk source {source!r} is not supported")
         validate.absolute_path(source)
-        if ".." in path.split("/"):
-            raise BadRequest(f"Invalid path {path!r}: it must not contain '..'")
 
     def start(self, context: Context, host: HostTools) -> RunConfig:
         """See `DeviceDriver`."""
@@ -52,11 +55,13 @@ class DiskDriver(DeviceDriver):
         device = context.device
         if device["path"] == "/":
             return RunConfig()
-        source = device["source"]
+        volume = context.volume
+        source = volume.path if volume else "" if device.get("pool") else device["source"]
         if not os.path.exists(source):
             if DISK.is_true(device, "required"):
+                what = "Storage volume" if device.get("pool") else "Source path"
                 raise BadRequest(
-                    f"Source path {source!r} of disk device {context.name!r} does not exist",
+                    f"{what} {device['source']!r} of disk device {context.name!r} does not exist",
                     hint="set required=false to start without it",
                 )
             return RunConfig()
@@ -68,7 +73,16 @@ class DiskDriver(DeviceDriver):
             source=source,
             target=f"/{device['path'].lstrip('/')}",
             options=tuple(options),
-            shift=DISK.is_true(device, "shift"),
+            shift=volume.mapped if volume else DISK.is_true(device, "shift"),
             create="dir" if os.path.isdir(source) else "file",
         )
         return RunConfig(mounts=(mount,))
+
+
+def _check_volume(device: Mapping[str, str]) -> None:
+    if os.path.isabs(device["source"]):
+        raise BadRequest("Storage volumes cannot be specified as absolute paths")
+    if device.get("shift"):
+        raise BadRequest('The "shift" property cannot be used with custom storage volumes', hint="their ids are mapped")
+    if DISK.is_true(device, "recursive"):
+        raise BadRequest('The "recursive" property cannot be used with custom storage volumes')

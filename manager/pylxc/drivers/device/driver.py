@@ -42,6 +42,14 @@ class RunConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A custom volume: its directory on the host; with `mapped` its ids are those that its instances see."""
+
+    path: str
+    mapped: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """A device of an instance.
 
@@ -53,6 +61,7 @@ class Context:
         pid: of PID 1 when the container runs or is being started, else 0.
         network: configuration of the managed network that it, or what it leads to, is on; None for none.
         addresses: those that the network has given it for good, by family, where none is configured.
+        volume: the custom volume that it mounts, None where there is none.
         siblings: all devices of the instance, itself among them.
     """
 
@@ -63,6 +72,7 @@ class Context:
     pid: int = 0
     network: Mapping[str, str] | None = None
     addresses: Mapping[str, str] = field(default_factory=dict)
+    volume: Volume | None = None
     siblings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def address(self, family: str) -> str:

@@ -23,10 +23,12 @@ from pylxc.kernel import rename
 KINDS = ("containers", "containers-snapshots", "custom", "custom-snapshots", "images")
 STAGING = ".staging"
 TRASH = ".trash"
+_CLOSED = ("custom", "custom-snapshots", STAGING, TRASH)
+"""What nobody but root passes through: a custom volume's own mode is its users' to change."""
 
 
 class DirectoryPool(ABC):
-    """A pool in a directory; see `StorageDriver`. Volumes are root's alone: no user of the host gets into one.
+    """A pool in a directory; see `StorageDriver`. No user of the host gets into a volume.
 
     A driver says how a volume is made, copied and removed.
     """
@@ -61,7 +63,9 @@ class DirectoryPool(ABC):
 
     def _make_directories(self) -> None:
         for name in (*KINDS, STAGING, TRASH):
-            os.makedirs(f"{self._path}/{name}", mode=0o700 if name in (STAGING, TRASH) else 0o711, exist_ok=True)
+            os.makedirs(f"{self._path}/{name}", mode=0o711, exist_ok=True)
+        for name in _CLOSED:
+            os.chmod(f"{self._path}/{name}", 0o700)
 
     def _make_link(self) -> None:
         """Make the pool's place a symbolic link to the empty directory that `source` names.
@@ -139,7 +143,10 @@ class DirectoryPool(ABC):
 
     def import_volume(self, directory: str, volume: str, *, readonly: bool = False) -> None:
         """See `StorageDriver`."""
-        self.create_volume(volume, lambda target: tree.copy_contents(directory, target), readonly=readonly)
+        with self._staged("copying the volume") as staged:
+            self._make(staged)
+            tree.copy_contents(directory, staged)
+            self._place(staged, volume, readonly)
 
     def refresh_volume(self, directory: str, volume: str) -> None:
         """See `StorageDriver`."""

@@ -78,7 +78,7 @@ class BackupFiles:
                 {"name": p.name, "description": p.description, "config": p.config, "devices": p.devices}
                 for p in profiles.named(session, scope, found.profiles)
             ]
-        volume = self._storage.volumes.get(found.pool, found.project, "container", found.name)
+        volume = self._storage.listing.get(found.pool, found.project, "container", found.name)
         return backup_index.describe(
             render(found, "Stopped"),
             snapshots,

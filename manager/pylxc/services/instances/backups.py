@@ -36,8 +36,9 @@ from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.snapshots import Snapshots
 from pylxc.services.operations import Operation, Operations
 from pylxc.services.server import Server
+from pylxc.services.storage.places import Place
 from pylxc.services.storage.service import StoragePools
-from pylxc.services.storage.volumes import BACKUP_YAML, Place
+from pylxc.services.storage.volumes import BACKUP_YAML
 from pylxc.services.unarchive import Extractor, Part
 from pylxc.wire.instances import InstanceBackup, InstanceBackupsPost
 from pylxc.wire.times import timestamp

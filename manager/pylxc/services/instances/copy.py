@@ -18,8 +18,8 @@ from pylxc.services.instances.expand import Record, load
 from pylxc.services.instances.lifecycle import Lifecycle
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.templates import deferred
+from pylxc.services.storage.places import Place
 from pylxc.services.storage.service import StoragePools
-from pylxc.services.storage.volumes import Place
 from pylxc.wire.instances import InstancesPost
 
 _KEPT = ("volatile.base_image", "volatile.last_state.idmap")

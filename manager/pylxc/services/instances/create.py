@@ -169,7 +169,7 @@ class Creator:
         config = checks.without_empty({**_sizes(body.get("instance_type", "")), **body.get("config", {})})
         devices = body.get("devices", {})
         checks.config(config)
-        self._devices.validate(devices, in_profile=False)
+        self._devices.validate(devices, project)
         with self._db.reading() as session:
             taken = instances.claimed(session, project)
             scope = projects.scope_name(session, project, "profiles")

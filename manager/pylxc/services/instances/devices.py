@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from pylxc import validate
 from pylxc.config import device as tables
-from pylxc.config.device import NIC_BRIDGED
-from pylxc.db import instances
+from pylxc.config.device import DISK, NIC_BRIDGED
+from pylxc.db import instances, volumes
 from pylxc.db.engine import Database
 from pylxc.drivers.device import proxy, registry
-from pylxc.drivers.device.driver import Context, HostTools, Nic, RunConfig
+from pylxc.drivers.device.driver import Context, HostTools, Nic, RunConfig, Volume
 from pylxc.drivers.network.driver import Host
-from pylxc.errors import BadRequest, NotFound, PylxcError
+from pylxc.errors import BadRequest, NotFound, PylxcError, Unavailable
 from pylxc.kernel.netlink import random_hwaddr
 from pylxc.paths import Paths, storage_name
 from pylxc.revert import Reverter
@@ -23,6 +24,7 @@ from pylxc.runtime.proxies import Proxies
 from pylxc.runtime.spec import DeviceNode, Mount
 from pylxc.services.networks.service import Networks
 from pylxc.services.storage.service import StoragePools
+from pylxc.services.volumes.service import CustomVolumes
 
 log = logging.getLogger(__name__)
 
@@ -93,10 +95,19 @@ class Prepared:
 class DeviceManager:
     """Knows the drivers of devices and what of networks and storage they need; thread-safe."""
 
-    def __init__(self, db: Database, paths: Paths, networks: Networks, storage: StoragePools, proxies: Proxies) -> None:
+    def __init__(
+        self,
+        db: Database,
+        paths: Paths,
+        networks: Networks,
+        storage: StoragePools,
+        custom: CustomVolumes,
+        proxies: Proxies,
+    ) -> None:
         self._db = db
         self._networks = networks
         self._storage = storage
+        self._volumes = custom
         self._host = HostTools(
             netlink=networks.netlink,
             firewall=networks.firewall,
@@ -106,12 +117,13 @@ class DeviceManager:
             has_others=self._has_others,
         )
 
-    def validate(self, devices: Devices, *, in_profile: bool) -> None:
-        """Check devices' names, keys and values, and that the pools and networks that they name are there.
+    def validate(self, devices: Devices, project: str | None) -> None:
+        """Check devices' names, keys and values, and that the pools, networks and volumes that they name are there.
 
         Args:
             devices: as configured, not expanded.
-            in_profile: a profile's, which may be incomplete.
+            project: the instance's; None for those of a profile, which may be incomplete, and whose volumes are
+                looked for in the projects of its instances.
 
         Raises:
             BadRequest: something is wrong; the device is named.
@@ -121,8 +133,10 @@ class DeviceManager:
             validate.device_name(name)
             try:
                 tables.table(device).validate(device)
-                registry.find(device).validate(name, device, in_profile=in_profile)
+                registry.find(device).validate(name, device, in_profile=project is None)
                 self._check_references(device)
+                if project is not None:
+                    self._volume_of(project, device)
             except PylxcError as error:
                 if name not in error.message:
                     error.message = f"Device {name!r}: {error.message}"
@@ -204,6 +218,7 @@ class DeviceManager:
                     config=whole,
                     instance=found.instance,
                     network=self._network_of(keys, devices),
+                    volume=self._volume_of(project, keys),
                     addresses=self._addresses(project, name, device, keys),
                     siblings=devices,
                 )
@@ -245,6 +260,22 @@ class DeviceManager:
             return self._networks.attachable(device["network"])["config"]
         except NotFound as error:
             raise BadRequest(error.message) from error
+
+    def _volume_of(self, project: str, device: Mapping[str, str]) -> Volume | None:
+        """Return the custom volume of a disk of an instance; None for other devices, and where it may be missing."""
+        for pool, name in volumes.named([device]):
+            try:
+                return self._volumes.mountable(project, pool, name)
+            except (NotFound, Unavailable) as error:
+                if DISK.is_true(device, "required"):
+                    raise type(error)(error.message, hint="set required=false to do without it") from error
+        return None
+
+    @contextmanager
+    def using_volumes(self, project: str, devices: Iterable[Mapping[str, str]]) -> Iterator[None]:
+        """Keep the custom volumes of disks in their place, from before `start` until the instance's row has them."""
+        with self._volumes.using(project, volumes.named(devices)):
+            yield
 
     def attach(self, prepared: Prepared, pid: int) -> None:
         """Make what devices need on the host, NICs among it, for a container whose init does not run yet; all or none.

@@ -123,6 +123,12 @@ class _Change:
 
     def make(self, changes: Changes) -> None:
         """Make the changes; raises like `Hotplug.apply`."""
+        concerned = [self._wanted.expanded_devices[name] for name in changes.given]
+        concerned += [self._has[name].device for name in changes.taken]
+        with self._devices.using_volumes(self._project, concerned):
+            self._make(changes)
+
+    def _make(self, changes: Changes) -> None:
         fresh = {key: value for key, value in self._wanted.expanded_config.items() if not is_of_run(key)}
         prepared = self._prepare(self._wanted.expanded_devices, fresh, changes.given)
         new = had.of(prepared)

@@ -358,10 +358,11 @@ class Lifecycle:
             revert.add(self._allotments.release, key)
             share = self._allotments.prepare(found, volume)
             config = {key: value for key, value in found.expanded_config.items() if not is_of_run(key)}
-            parts = self._devices.start(project, name, found.expanded_devices, config)
-            container = spec.build(found, self._paths, f"{volume}/rootfs", idmap, share, parts)
-            self._record_start(found, idmap, parts)
-            revert.add(self._record_stop, project, name)
+            with self._devices.using_volumes(project, found.expanded_devices.values()):
+                parts = self._devices.start(project, name, found.expanded_devices, config)
+                container = spec.build(found, self._paths, f"{volume}/rootfs", idmap, share, parts)
+                self._record_start(found, idmap, parts)
+                revert.add(self._record_stop, project, name)
             run = _Run()
             with self._guard:
                 self._runs[key] = run

@@ -9,8 +9,8 @@ from pylxc.errors import BadRequest
 from pylxc.revert import Reverter
 from pylxc.services.instances import root_size
 from pylxc.services.instances.expand import Record, root_disk
+from pylxc.services.storage.places import Place
 from pylxc.services.storage.service import StoragePools
-from pylxc.services.storage.volumes import Place
 
 
 class Mover:

@@ -80,6 +80,7 @@ class Instances:
         guests: Guests,
         server: Server,
         warnings: Warnings,
+        renderer: Renderer,
         clock: Clock,
         first_use: Callable[[], str],
     ) -> None:
@@ -91,8 +92,7 @@ class Instances:
         self._locks = InstanceLocks()
         self._logs = Logs(paths)
         self._states = States(runtime, storage)
-        self._renderer = Renderer()
-        self._templates = Templates(runtime, self._renderer)
+        self._templates = Templates(runtime, renderer)
         self._left = Leftovers(self._locks)
         self._remover = Remover(db, paths, storage, devices, events, self._left)
         self._hotplug = Hotplug(db, paths, runtime, devices)
@@ -120,7 +120,7 @@ class Instances:
             events=events,
             locks=self._locks,
             lifecycle=self._lifecycle,
-            renderer=self._renderer,
+            renderer=renderer,
             left=self._left,
         )
         self.wait = Wait(
@@ -143,7 +143,7 @@ class Instances:
             lifecycle=self._lifecycle,
         )
         self._boot = Boot(db, runtime, storage, self._lifecycle)
-        storage.on_return = self._on_pool_return
+        storage.on_return.append(self._on_pool_return)
         live = LiveChanges(runtime, storage, self._allotments, self._hotplug, guests)
         self.updater = Updater(db, storage.volumes, devices, events, self._locks, live.apply)
         self._creator = Creator(
@@ -436,9 +436,8 @@ class Instances:
         self._boot.stop_all()
 
     def close(self) -> None:
-        """Write down what is due, and let go of what helps starting them."""
+        """Write down what is due."""
         self._files.close()
-        self._renderer.close()
         self._allotments.close()
 
     # Helpers

@@ -188,7 +188,7 @@ class Updater:
         for key in before.config:
             if key.startswith("volatile.idmap.") and key not in wanted.config:
                 raise BadRequest("Volatile idmap keys can't be deleted by the user")
-        self._devices.validate(wanted.devices, in_profile=False)
+        self._devices.validate(wanted.devices, before.project)
         if tuple(wanted.profiles) != before.profiles:
             if len(set(wanted.profiles)) != len(wanted.profiles):
                 raise BadRequest("Duplicate profile found in request")

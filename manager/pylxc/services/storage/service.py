@@ -23,9 +23,11 @@ from pylxc.errors import BadRequest, Conflict, PylxcError, Unavailable
 from pylxc.paths import Paths
 from pylxc.services import etag
 from pylxc.services.events import EventBus
+from pylxc.services.storage.listing import Listing
+from pylxc.services.storage.places import Trees
 from pylxc.services.storage.sweeper import Sweeper
 from pylxc.services.storage.volumes import Volumes
-from pylxc.wire.storage import StoragePool, StoragePoolResources, StorageVolume
+from pylxc.wire.storage import StoragePool, StoragePoolResources
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +35,16 @@ User = tuple[str, str, str]
 Users = list[User]
 Names = list[str]
 Pools = list[StoragePool]  # inside the class `list` is its method
-VolumeList = list[StorageVolume]
 
 
 class StoragePools:
     """Pools, and the volumes in them.
 
     Attributes:
-        volumes: what is in the pools.
-        on_return: called, in a thread of its own, with the name of a pool that could not be used and now can.
+        trees: what is in the pools.
+        volumes: those of images and instances.
+        listing: what there is to see of volumes.
+        on_return: called in turn, in a thread of their own, with the name of a pool that could not be used and now can.
     """
 
     def __init__(self, db: Database, paths: Paths, events: EventBus) -> None:
@@ -50,11 +53,13 @@ class StoragePools:
         self._events = events
         self._broken: set[str] = set()
         self._guard = threading.Lock()
-        self.on_return: Callable[[str], None] = lambda _name: None
+        self.on_return: list[Callable[[str], None]] = []
         self._drivers: dict[str, StorageDriver] = {}
         self._changing = threading.Lock()
         self._sweeper = Sweeper()
-        self.volumes = Volumes(db, paths, self.driver, self._sweeper)
+        self.trees = Trees(self.driver, self._sweeper)
+        self.volumes = Volumes(db, self.trees)
+        self.listing = Listing(db, self.trees)
 
     # Life of the service
 
@@ -309,7 +314,8 @@ class StoragePools:
 
     def _welcome(self, name: str) -> None:
         self.volumes.settle_rest()
-        self.on_return(name)
+        for call in self.on_return:
+            call(name)
 
     def is_available(self, name: str) -> bool:
         """Tell whether a pool can be used, as far as was seen; a look at it brings none back."""

@@ -1,4 +1,4 @@
-"""Volumes of images and instances: one row each, whose state says whether the directory is whole.
+"""Volumes of images and instances, and the rows of all volumes, whose state says whether the directory is whole.
 
 A volume's row is there before its directory and goes after it, so that nothing on disk is ever without a row:
 `settle` removes what a row in state "creating" or "deleting" names.
@@ -10,65 +10,33 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from urllib.parse import quote
 
 from sqlalchemy.exc import IntegrityError
 
 from pylxc import units
 from pylxc.db import models, projects, storage
 from pylxc.db.engine import Database
-from pylxc.drivers.storage import tree
-from pylxc.drivers.storage.driver import PoolFull, StorageDriver
 from pylxc.errors import Conflict, NotFound, PylxcError
-from pylxc.paths import Paths, storage_name
 from pylxc.services.storage.locks import NamedLocks
-from pylxc.services.storage.sweeper import Sweeper
-from pylxc.wire import times
-from pylxc.wire.storage import StorageVolume
+from pylxc.services.storage.places import Place, Trees
 
 log = logging.getLogger(__name__)
-
-Names = list[str]  # inside the class `list` is its method
 
 BACKUP_YAML = "backup.yaml"
 """What an instance's volume says about it beside rootfs/: there from when it is whole until it is to go."""
 
-_DIRECTORIES = {"container": "containers", "image": "images", "custom": "custom"}
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an instance's volume is, or a snapshot's when that is given."""
-
-    pool: str
-    project: str
-    name: str
-    snapshot: str = ""
-
-    @property
-    def path(self) -> str:
-        """The volume's name for the pool's driver."""
-        if self.snapshot:
-            return _snapshot_place(self.project, self.name, self.snapshot)
-        return _place("container", self.project, self.name)
-
 
 class Volumes:
-    """Makes, clones and removes volumes.
+    """Makes, clones and removes the volumes of images and instances, and keeps the rows of all volumes.
 
     Args:
         db: where the rows are.
-        paths: where the pools are.
-        driver: returns the driver of a pool by name; raises NotFound or Unavailable.
-        sweeper: frees what deleted volumes took.
+        trees: what the pools hold.
     """
 
-    def __init__(self, db: Database, paths: Paths, driver: Callable[[str], StorageDriver], sweeper: Sweeper) -> None:
+    def __init__(self, db: Database, trees: Trees) -> None:
         self._db = db
-        self._paths = paths
-        self._driver = driver
-        self._sweeper = sweeper
+        self._trees = trees
         self._locks = NamedLocks()
         self._left: Sequence[models.StorageVolume] = ()
 
@@ -103,16 +71,9 @@ class Volumes:
         if self._has_image(pool, fingerprint):
             return
         with self._locks.exclusive(f"{pool}/{fingerprint}"):
-            if self._has_image(pool, fingerprint):
-                return
-            driver = self._driver(pool)
-            row = self._add(pool, "default", "image", fingerprint)
-            try:
-                self._with_room(lambda: driver.create_volume(_place("image", "default", fingerprint), unpack))
-            except BaseException:
-                self._forget(row)
-                raise
-            self._finish(row)
+            if not self._has_image(pool, fingerprint):
+                place = _image(pool, fingerprint)
+                self._make(place, lambda: self._trees.create(place, unpack))
 
     def _has_image(self, pool: str, fingerprint: str) -> bool:
         with self._db.reading() as session:
@@ -123,7 +84,7 @@ class Volumes:
         with self._db.reading() as session:
             return storage.images(session)
 
-    def image_pools(self, fingerprint: str) -> Names:
+    def image_pools(self, fingerprint: str) -> list[str]:
         """Return the names of the pools in which an image has a volume."""
         with self._db.reading() as session:
             return storage.image_pools(session, fingerprint)
@@ -134,7 +95,7 @@ class Volumes:
             rows = storage.image_volumes(session, fingerprint)
         for row in rows:
             with self._locks.exclusive(f"{row.pool.name}/{fingerprint}"):
-                self._delete(row)
+                self.remove(row)
 
     # Instances
 
@@ -159,22 +120,18 @@ class Volumes:
             NotSupported: the pool cannot limit it.
             Internal: no space left; nothing is left behind.
         """
-        driver = self._driver(pool)
-        place = _place("container", project, name)
-        row = self._add(pool, project, "container", name)
-        try:
+        place = Place(pool, project, name)
+
+        def make() -> None:
             if fingerprint is None:
-                self._with_room(lambda: driver.create_volume(place, fill))
-            else:
-                with self._locks.shared(f"{pool}/{fingerprint}"):
-                    if not self._has_image(pool, fingerprint):
-                        raise NotFound(f"Image {fingerprint[:12]} has no volume in storage pool {pool!r}")
-                    self._with_room(lambda: driver.clone_volume(_place("image", "default", fingerprint), place))
-            self._limit_new(driver, row, place, size)
-        except BaseException:
-            self._forget(row)
-            raise
-        self._finish(row)
+                self._trees.create(place, fill)
+                return
+            with self._locks.shared(f"{pool}/{fingerprint}"):
+                if not self._has_image(pool, fingerprint):
+                    raise NotFound(f"Image {fingerprint[:12]} has no volume in storage pool {pool!r}")
+                self._trees.copy(_image(pool, fingerprint), place)
+
+        self._make(place, make, size)
 
     def copy_instance(
         self, source: Place, pool: str, project: str, name: str, *, size: str = "", counts: bool = True
@@ -196,26 +153,8 @@ class Volumes:
             NotSupported: the pool cannot limit it.
             Internal: no space left; nothing is left behind.
         """
-        row = self._add(pool, project, "container", name)
-        try:
-            place = _place("container", project, name)
-            self._copy(source, pool, place)
-            self._limit_new(self._driver(pool), row, place, size)
-        except BaseException:
-            self._forget(row)
-            raise
-        if counts:
-            self._finish(row)
-
-    def _limit_new(self, driver: StorageDriver, row: models.StorageVolume, place: str, size: str) -> None:
-        """Limit a volume that was just made; when that cannot be, it is gone again."""
-        try:
-            if wanted := units.parse_bytes(size or row.config.get("size", "0")):
-                driver.set_size(place, wanted)
-        except BaseException:
-            driver.delete_volume(place)
-            self._sweeper.add(driver)
-            raise
+        place = Place(pool, project, name)
+        self._make(place, lambda: self._trees.copy(source, place), size, counts=counts)
 
     def resize_instance(self, pool: str, project: str, name: str, size: str) -> None:
         """Let an instance's volume take at most `size`, "" for what the pool's `volume.size` was when it was made.
@@ -224,18 +163,22 @@ class Volumes:
             BadRequest: it takes more now.
             NotSupported: the pool cannot limit it.
         """
-        driver, place = self._driver(pool), _place("container", project, name)
-        wanted = units.parse_bytes(size or self.get(pool, project, "container", name)["config"].get("size", "0"))
-        if wanted != driver.size(place):
-            driver.set_size(place, wanted)
+        place = Place(pool, project, name)
+        with self._db.reading() as session:
+            row = storage.volume(session, pool, project, "container", name)
+        if row is None:
+            raise NotFound("Storage volume not found")
+        wanted = units.parse_bytes(size or row.config.get("size", "0"))
+        if wanted != self._trees.size(place):
+            self._trees.set_size(place, wanted)
 
     def require_sizes(self, pool: str) -> None:
         """Check that a pool can limit volumes; raises NotFound and NotSupported."""
-        self._driver(pool).require_sizes()
+        self._trees.require_sizes(pool)
 
     def copy_snapshot(self, source: Place, pool: str, project: str, name: str, snapshot: str) -> None:
         """Make a snapshot's volume as a copy of another one; raises Internal."""
-        self._copy(source, pool, _snapshot_place(project, name, snapshot), readonly=True)
+        self._trees.copy(source, Place(pool, project, name, snapshot))
 
     def refresh_instance(self, source: Place, pool: str, project: str, name: str) -> None:
         """Make an instance's volume what `source` is, copying only what differs; all of it or nothing.
@@ -243,18 +186,7 @@ class Volumes:
         Raises:
             Internal: no space left.
         """
-        driver = self._driver(pool)
-        directory, place = self._driver(source.pool).path(source.path), _place("container", project, name)
-        self._with_room(lambda: driver.refresh_volume(directory, place))
-        self._sweeper.add(driver)
-
-    def _copy(self, source: Place, pool: str, place: str, *, readonly: bool = False) -> None:
-        driver = self._driver(pool)
-        if source.pool == pool:
-            self._with_room(lambda: driver.clone_volume(source.path, place, readonly=readonly))
-        else:
-            directory = self._driver(source.pool).path(source.path)
-            self._with_room(lambda: driver.import_volume(directory, place, readonly=readonly))
+        self._trees.refresh(source, Place(pool, project, name))
 
     @contextmanager
     def readable(self, source: Place, still: Callable[[], AbstractContextManager[None]] | None) -> Iterator[str]:
@@ -269,7 +201,7 @@ class Volumes:
             return
         with ExitStack() as stack:
             with still():
-                aside = stack.enter_context(self._driver(source.pool).aside(source.path))
+                aside = stack.enter_context(self._trees.aside(source))
             yield aside
 
     def delete_instance(self, pool: str, project: str, name: str) -> None:
@@ -277,7 +209,7 @@ class Volumes:
         with self._db.reading() as session:
             row = storage.volume(session, pool, project, "container", name, state=None)
         if row is not None:
-            self._delete(row)
+            self.remove(row)
 
     def rename_instance(self, pool: str, project: str, name: str, new: str) -> None:
         """Rename an instance's volume, or finish a rename that was cut off in the middle.
@@ -286,7 +218,6 @@ class Volumes:
             NotFound: the instance has no volume.
             Conflict: the new name has one.
         """
-        driver = self._driver(pool)
         with self._db.reading() as session:
             row = storage.volume(session, pool, project, "container", name)
             taken = storage.volume(session, pool, project, "container", new, state=None)
@@ -298,25 +229,20 @@ class Volumes:
             raise Conflict(f"A volume named {new!r} exists already")
         # The row is what counts. A crash between the two leaves the row with the old name and the directory with the
         # new one; the caller repeats the rename, and finds the directory renamed.
-        driver.rename_volume(_place("container", project, name), _place("container", project, new))
-        snapshots = _snapshot_place(project, name)
-        if os.path.isdir(driver.path(snapshots)):
-            driver.rename_volume(snapshots, _snapshot_place(project, new))
+        self._trees.rename(Place(pool, project, name), Place(pool, project, new))
         with self._db.transaction() as session:
             session.get_one(models.StorageVolume, row.id).name = new
 
     def path(self, pool: str, project: str, name: str, snapshot: str = "") -> str:
         """Return the directory of an instance's volume, or of a snapshot's; raises Unavailable."""
-        return self._driver(pool).path(Place(pool, project, name, snapshot).path)
+        return self._trees.path(Place(pool, project, name, snapshot))
 
     def usage(self, pool: str, project: str, name: str) -> tuple[int, int] | None:
         """Return the bytes that an instance's volume takes and those that it may take, 0 for any number.
 
         It is None where the pool keeps no account.
         """
-        driver, place = self._driver(pool), _place("container", project, name)
-        used = driver.usage(place)
-        return None if used is None else (used, driver.size(place))
+        return self._trees.usage(Place(pool, project, name))
 
     # Snapshots of instances: they have rows of their own, which the caller keeps
 
@@ -326,131 +252,105 @@ class Volumes:
         Raises:
             Internal: no space left, or the copy failed; nothing of it is left.
         """
-        driver = self._driver(pool)
-        source, place = _place("container", project, name), _snapshot_place(project, name, snapshot)
-        self._with_room(lambda: driver.clone_volume(source, place, readonly=True))
+        place = Place(pool, project, name)
+        self._trees.copy(place, place.at(snapshot))
 
     def fill_snapshot(self, pool: str, project: str, name: str, snapshot: str, fill: Callable[[str], None]) -> None:
         """Make a snapshot's volume of what `fill` puts into the empty directory that it is given."""
-        driver = self._driver(pool)
-        self._with_room(lambda: driver.create_volume(_snapshot_place(project, name, snapshot), fill, readonly=True))
+        self._trees.create(Place(pool, project, name, snapshot), fill)
 
     def delete_snapshot(self, pool: str, project: str, name: str, snapshot: str) -> None:
         """Remove a snapshot's volume; none is no error."""
-        driver = self._driver(pool)
-        driver.delete_volume(_snapshot_place(project, name, snapshot))
-        self._sweeper.add(driver)
+        self._trees.delete(Place(pool, project, name, snapshot))
 
     def rename_snapshot(self, pool: str, project: str, name: str, snapshot: str, new: str) -> None:
         """Rename a snapshot's volume; one that has the new name already is no error."""
-        places = (_snapshot_place(project, name, text) for text in (snapshot, new))
-        self._driver(pool).rename_volume(*places)
+        place = Place(pool, project, name)
+        self._trees.rename(place.at(snapshot), place.at(new))
 
     def restore_snapshot(self, pool: str, project: str, name: str, snapshot: str) -> None:
         """Make an instance's volume what a snapshot of it is; it is the one or the other at every moment."""
-        driver = self._driver(pool)
-        source, place = _snapshot_place(project, name, snapshot), _place("container", project, name)
-        self._with_room(lambda: driver.replace_volume(source, place))
-        self._sweeper.add(driver)
+        self._trees.restore(Place(pool, project, name), snapshot)
 
-    # Any volume
+    # Rows, of any volume. One is on the disk before what it names is made or removed. Its end need not be: an image's
+    # volume is made again, an instance's own row, written after it, takes it along, and what is deleted is deleted
+    # once more.
 
-    def list(self, pool: str, project: str | None, kind: str | None = None) -> list[StorageVolume]:
-        """Return a pool's volumes of `project` (None: all) and `kind` (None: all)."""
-        with self._db.reading() as session:
-            storage.pool(session, pool)
-            return [_render(row) for row in storage.volumes(session, pool, project=project, kind=kind)]
+    def add(self, place: Place, *, description: str = "", config: models.Config | None = None) -> models.StorageVolume:
+        """Write the row of a volume that is about to be made, and return it.
 
-    def get(self, pool: str, project: str, kind: str, name: str) -> StorageVolume:
-        """Return a volume; raises NotFound."""
-        with self._db.reading() as session:
-            storage.pool(session, pool)
-            row = storage.volume(session, pool, project, kind, name)
-        if row is None:
-            raise NotFound("Storage volume not found")
-        return _render(row)
+        Args:
+            place: where it will be.
+            description: the volume's.
+            config: likewise; None for the size that the pool gives to volumes.
 
-    def measure(self, pool: str, project: str, kind: str, name: str) -> int:
-        """Return the bytes that a volume takes, counted file by file where the pool keeps no account."""
-        self.get(pool, project, kind, name)
-        driver = self._driver(pool)
-        place = _place(kind, project, name)
-        known = driver.usage(place)
-        return tree.size(driver.path(place)) if known is None else known
-
-    def _add(self, pool: str, project: str, kind: str, name: str) -> models.StorageVolume:
+        Raises:
+            NotFound: there is no such pool or project.
+            Conflict: there is a volume of this name.
+        """
         try:
             with self._db.transaction() as session:
-                found = storage.pool(session, pool)
-                default = found.config.get("volume.size") if kind != "image" else None
+                pool = storage.pool(session, place.pool)
+                if config is None:
+                    size = pool.config.get("volume.size") if place.kind != "image" else None
+                    config = {"size": size} if size else {}
                 row = models.StorageVolume(
-                    storage_pool_id=found.id,
-                    project_id=projects.get(session, project).id,
-                    type=kind,
-                    name=name,
-                    config={"size": default} if default else {},
+                    pool=pool,
+                    project=projects.get(session, place.project),
+                    type=place.kind,
+                    name=place.name,
+                    description=description,
+                    config=config,
                 )
                 session.add(row)
         except IntegrityError:
-            raise Conflict(f"A volume named {name!r} exists already in storage pool {pool!r}") from None
+            raise Conflict(f"A volume named {place.name!r} exists already in storage pool {place.pool!r}") from None
         return row
 
-    # A row is on the disk before what it names is made or removed. Its end need not be: an image's volume is made
-    # again, an instance's own row, written after it, takes it along, and what is deleted is deleted once more.
-
-    def _finish(self, row: models.StorageVolume) -> None:
+    def finish(self, row: models.StorageVolume) -> None:
+        """Have everybody see a volume that is whole."""
         with self._db.transaction(outlives_host=False) as session:
             storage.set_volume_state(session, row.id, "created")
+
+    def remove(self, row: models.StorageVolume) -> None:
+        """Remove a volume with its snapshots, in whatever state it is."""
+        with self._db.transaction() as session:
+            storage.set_volume_state(session, row.id, "deleting")
+        self._drop(row)
+
+    def _make(self, place: Place, make: Callable[[], None], size: str = "", *, counts: bool = True) -> None:
+        row = self.add(place)
+        try:
+            make()
+            self._limit_new(place, units.parse_bytes(size or row.config.get("size", "0")))
+        except BaseException:
+            self._forget(row)
+            raise
+        if counts:
+            self.finish(row)
+
+    def _limit_new(self, place: Place, size: int) -> None:
+        """Limit a volume that was just made; when that cannot be, it is gone again."""
+        try:
+            if size:
+                self._trees.set_size(place, size)
+        except BaseException:
+            self._trees.delete(place)
+            raise
 
     def _forget(self, row: models.StorageVolume) -> None:
         with self._db.transaction(outlives_host=False) as session:
             storage.delete_volume(session, row.id)
 
-    def _delete(self, row: models.StorageVolume) -> None:
-        with self._db.transaction() as session:
-            storage.set_volume_state(session, row.id, "deleting")
-        self._drop(row)
-
     def _drop(self, row: models.StorageVolume) -> None:
-        driver = self._driver(row.pool.name)
+        place = Place(row.pool.name, row.project.name, row.name, kind=row.type)
         if row.type == "container":
             # Whoever finds the tree after a loss of the database is not to take it for an instance any more.
             with suppress(OSError):
-                os.unlink(f"{driver.path(_place(row.type, row.project.name, row.name))}/{BACKUP_YAML}")
-            driver.delete_volumes(_snapshot_place(row.project.name, row.name))
-        driver.delete_volume(_place(row.type, row.project.name, row.name))
+                os.unlink(f"{self._trees.path(place)}/{BACKUP_YAML}")
+        self._trees.delete(place)
         self._forget(row)
-        self._sweeper.add(driver)
-
-    def _with_room(self, make: Callable[[], None]) -> None:
-        """Make a volume; when the pool is full, once more after what was deleted lately has been freed."""
-        try:
-            make()
-        except PoolFull:
-            if not self._sweeper.finish():
-                raise
-            make()
 
 
-def _place(kind: str, project: str, name: str) -> str:
-    return f"{_DIRECTORIES[kind]}/{name if kind == 'image' else storage_name(project, name)}"
-
-
-def _snapshot_place(project: str, name: str, snapshot: str = "") -> str:
-    return f"containers-snapshots/{storage_name(project, name)}/{snapshot}".rstrip("/")
-
-
-def _render(row: models.StorageVolume) -> StorageVolume:
-    url = f"/1.0/{'images' if row.type == 'image' else 'instances'}/{quote(row.name)}"
-    project = row.project.name
-    return {
-        "name": row.name,
-        "description": row.description,
-        "type": row.type,
-        "content_type": row.content_type,
-        "config": row.config,
-        "used_by": [url if project == "default" else f"{url}?project={quote(project)}"],
-        "location": "none",
-        "project": project,
-        "created_at": times.timestamp(row.created_at),
-    }
+def _image(pool: str, fingerprint: str) -> Place:
+    return Place(pool, "default", fingerprint, kind="image")

@@ -1,0 +1,147 @@
+"""Where volumes lie in their pools, and what is done with the trees there, whatever they are volumes of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+from pylxc.drivers.storage import tree
+from pylxc.drivers.storage.driver import PoolFull, StorageDriver
+from pylxc.paths import storage_name
+from pylxc.services.storage.sweeper import Sweeper
+
+_DIRECTORIES = {"container": "containers", "image": "images", "custom": "custom"}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the volume of an instance, of an image or of a user is, or a snapshot of it when that is given."""
+
+    pool: str
+    project: str
+    name: str
+    snapshot: str = ""
+    kind: str = "container"
+
+    @property
+    def path(self) -> str:
+        """The volume's name for the pool's driver."""
+        return f"{self.snapshots}/{self.snapshot}" if self.snapshot else f"{_DIRECTORIES[self.kind]}/{self._key}"
+
+    @property
+    def snapshots(self) -> str:
+        """Where the snapshots of the volume are."""
+        return f"{_DIRECTORIES[self.kind]}-snapshots/{self._key}"
+
+    @property
+    def _key(self) -> str:
+        if self.kind == "image":
+            return self.name
+        # A volume's name may hold "_", which ends a project's: without it two volumes could have the same place.
+        return f"{self.project}_{self.name}" if self.kind == "custom" else storage_name(self.project, self.name)
+
+    def at(self, snapshot: str) -> Place:
+        """Return the place of a snapshot of this volume."""
+        return replace(self, snapshot=snapshot)
+
+
+class Trees:
+    """Makes, copies and removes the trees of volumes; their rows are others' business. Thread-safe.
+
+    Args:
+        driver: returns the driver of a pool by name; raises NotFound or Unavailable.
+        sweeper: frees what deleted volumes took.
+
+    Errors of all that makes a tree: `Internal` when no space is left or it fails otherwise; nothing is left then.
+    """
+
+    def __init__(self, driver: Callable[[str], StorageDriver], sweeper: Sweeper) -> None:
+        self._driver = driver
+        self._sweeper = sweeper
+
+    def path(self, place: Place) -> str:
+        """Return the directory of a volume, whether it exists or not; raises NotFound or Unavailable."""
+        return self._driver(place.pool).path(place.path)
+
+    def create(self, place: Place, fill: Callable[[str], None] | None = None) -> None:
+        """Make a volume: `fill` gets an empty directory; a snapshot's is read-only afterwards."""
+        driver = self._driver(place.pool)
+        self._with_room(lambda: driver.create_volume(place.path, fill, readonly=bool(place.snapshot)))
+
+    def copy(self, source: Place, place: Place) -> None:
+        """Make a volume that is a copy of another one, of this pool or of another one; a snapshot's is read-only."""
+        driver, readonly = self._driver(place.pool), bool(place.snapshot)
+        if source.pool == place.pool:
+            self._with_room(lambda: driver.clone_volume(source.path, place.path, readonly=readonly))
+        else:
+            directory = self._driver(source.pool).path(source.path)
+            self._with_room(lambda: driver.import_volume(directory, place.path, readonly=readonly))
+
+    def refresh(self, source: Place, place: Place) -> None:
+        """Make an existing volume what `source` is, copying only what differs; all of it or nothing."""
+        driver, directory = self._driver(place.pool), self._driver(source.pool).path(source.path)
+        self._with_room(lambda: driver.refresh_volume(directory, place.path))
+        self._sweeper.add(driver)
+
+    def restore(self, place: Place, snapshot: str) -> None:
+        """Make a volume what a snapshot of it is; it is the one or the other at every moment."""
+        driver = self._driver(place.pool)
+        self._with_room(lambda: driver.replace_volume(place.at(snapshot).path, place.path))
+        self._sweeper.add(driver)
+
+    def rename(self, place: Place, new: Place) -> None:
+        """Rename a volume with its snapshots, or a snapshot, within a pool; what has the new name is no error."""
+        driver = self._driver(place.pool)
+        driver.rename_volume(place.path, new.path)
+        if not place.snapshot and os.path.isdir(driver.path(place.snapshots)):
+            driver.rename_volume(place.snapshots, new.snapshots)
+
+    def delete(self, place: Place) -> None:
+        """Remove a volume with its snapshots, or a snapshot; none is no error."""
+        driver = self._driver(place.pool)
+        if place.kind != "image" and not place.snapshot:
+            driver.delete_volumes(place.snapshots)
+        driver.delete_volume(place.path)
+        self._sweeper.add(driver)
+
+    def aside(self, place: Place) -> AbstractContextManager[str]:
+        """Give a copy of a volume that is nobody's, as a path relative to the pool; it goes with the block."""
+        return self._driver(place.pool).aside(place.path)
+
+    def require_sizes(self, pool: str) -> None:
+        """Check that a pool can limit volumes; raises NotFound and NotSupported."""
+        self._driver(pool).require_sizes()
+
+    def set_size(self, place: Place, size: int) -> None:
+        """Let a volume take at most `size` bytes, 0 for no limit; what takes its place later is held to that too.
+
+        Raises:
+            NotSupported: the pool cannot limit it.
+            BadRequest: it takes more now.
+        """
+        self._driver(place.pool).set_size(place.path, size)
+
+    def size(self, place: Place) -> int:
+        """Return the bytes that a volume may take, 0 for any number."""
+        return self._driver(place.pool).size(place.path)
+
+    def usage(self, place: Place) -> tuple[int, int] | None:
+        """Return the bytes that a volume takes and may take, 0 for any number; None where the pool keeps no account."""
+        driver = self._driver(place.pool)
+        used = driver.usage(place.path)
+        return None if used is None else (used, driver.size(place.path))
+
+    def measure(self, place: Place) -> tuple[int, int]:
+        """Return what `usage` does, counted file by file where the pool keeps no account."""
+        return self.usage(place) or (tree.size(self.path(place)), 0)
+
+    def _with_room(self, make: Callable[[], None]) -> None:
+        """Make a volume; when the pool is full, once more after what was deleted lately has been freed."""
+        try:
+            make()
+        except PoolFull:
+            if not self._sweeper.finish():
+                raise
+            make()

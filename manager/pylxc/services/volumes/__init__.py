@@ -1,0 +1,1 @@
+"""Custom volumes: those that users make, and instances mount."""
