@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from pylxc.db.models import Backup, Instance, Project
 from pylxc.errors import NotFound
@@ -44,9 +44,10 @@ def claimed(session: Session, instance_id: int) -> set[str]:
 
 def every(session: Session) -> list[Backup]:
     """Return all backups in any state."""
-    return list(session.scalars(select(Backup)))
+    return list(session.scalars(select(Backup).options(joinedload(Backup.instance))))
 
 
 def expired(session: Session, moment: dt.datetime) -> list[Backup]:
     """Return the created backups whose time is over at `moment`."""
-    return list(session.scalars(select(Backup).where(Backup.state == "created", Backup.expires_at <= moment)))
+    query = select(Backup).where(Backup.state == "created", Backup.expires_at <= moment)
+    return list(session.scalars(query.options(joinedload(Backup.instance))))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import bindparam, delete, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, contains_eager
 
 from pylxc.db.models import Config, Devices, Instance, InstanceProfile, Profile, Project
 from pylxc.errors import NotFound
@@ -16,7 +16,8 @@ from pylxc.errors import NotFound
 
 def find(session: Session, project: str, name: str, *, state: str | None = "created") -> Instance | None:
     """Return the instance `name` of `project` in `state` (None for any), None when there is none."""
-    query = select(Instance).join(Instance.project).where(Project.name == project, Instance.name == name)
+    query = select(Instance).join(Instance.project).options(contains_eager(Instance.project))
+    query = query.where(Project.name == project, Instance.name == name)
     if state is not None:
         query = query.where(Instance.state == state)
     return session.scalar(query)
@@ -148,7 +149,8 @@ def run_facts(session: Session, instance_id: int) -> tuple[Config, dict[str, Any
 
 def set_run_facts(session: Session, instance_id: int, config: Config, attached: dict[str, Any]) -> None:
     """Change what `run_facts` returns."""
-    session.execute(update(Instance).where(Instance.id == instance_id).values(config=config, attached=attached))
+    query = update(Instance).where(Instance.id == instance_id).values(config=config, attached=attached)
+    session.execute(query, execution_options={"synchronize_session": False})
 
 
 def set_state(session: Session, instance_id: int, state: str) -> None:
@@ -181,7 +183,10 @@ def restoring(session: Session) -> list[Instance]:
 
 def set_profiles(session: Session, instance: Instance, profiles: Iterable[Profile]) -> None:
     """Make `profiles`, in order, the instance's profiles."""
+    profiles = list(profiles)
     if instance.id is not None:
+        if instance.profiles == profiles:
+            return
         instance.profile_links.clear()
         session.flush()  # the links' primary key holds the position: old rows have to go before new ones come
     instance.profile_links.extend(

@@ -154,7 +154,7 @@ class Snapshot(Base):
     stateful: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[dt.datetime] = mapped_column(default=now)
     expires_at: Mapped[dt.datetime | None]
-    instance: Mapped[Instance] = relationship(lazy="joined")
+    instance: Mapped[Instance] = relationship()
 
 
 class Backup(Base):
@@ -169,7 +169,7 @@ class Backup(Base):
     instance_only: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[dt.datetime] = mapped_column(default=now)
     expires_at: Mapped[dt.datetime | None]
-    instance: Mapped[Instance] = relationship(lazy="joined")
+    instance: Mapped[Instance] = relationship()
 
 
 class Image(Base):

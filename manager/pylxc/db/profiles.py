@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, contains_eager
 
 from pylxc.db.models import Instance, InstanceProfile, Profile, Project
 from pylxc.errors import NotFound
@@ -41,7 +41,8 @@ def named(session: Session, project: str, names: Iterable[str]) -> list[Profile]
         NotFound: one of them does not exist.
     """
     wanted = list(names)
-    query = select(Profile).join(Profile.project).where(Project.name == project, Profile.name.in_(wanted))
+    query = select(Profile).join(Profile.project).options(contains_eager(Profile.project))
+    query = query.where(Project.name == project, Profile.name.in_(wanted))
     found = {profile.name: profile for profile in session.scalars(query)}
     for name in wanted:
         if name not in found:

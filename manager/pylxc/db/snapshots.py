@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterable
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from pylxc.db.models import Instance, Project, Snapshot
 from pylxc.errors import NotFound
@@ -59,10 +59,11 @@ def claimed(session: Session, instance_id: int) -> set[str]:
 
 def unsettled(session: Session) -> list[Snapshot]:
     """Return what a dead daemon left half made, half deleted or half renamed."""
-    return list(session.scalars(select(Snapshot).where((Snapshot.state != "created") | (Snapshot.new_name != ""))))
+    query = select(Snapshot).where((Snapshot.state != "created") | (Snapshot.new_name != ""))
+    return list(session.scalars(query.options(joinedload(Snapshot.instance))))
 
 
 def expired(session: Session, moment: dt.datetime) -> list[Snapshot]:
     """Return the created snapshots whose time is over at `moment`."""
     query = select(Snapshot).where(Snapshot.state == "created", Snapshot.expires_at <= moment)
-    return list(session.scalars(query))
+    return list(session.scalars(query.options(joinedload(Snapshot.instance))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, contains_eager
 
 from pylxc.db.models import Instance, Profile, Project, StoragePool, StorageVolume
 from pylxc.errors import NotFound
@@ -63,6 +63,7 @@ def volume(
 ) -> StorageVolume | None:
     """Return a volume in `state` (None for any), None when there is none."""
     query = select(StorageVolume).join(StorageVolume.pool).join(StorageVolume.project)
+    query = query.options(contains_eager(StorageVolume.pool), contains_eager(StorageVolume.project))
     query = query.where(
         StoragePool.name == pool_name,
         Project.name == project,

@@ -104,13 +104,13 @@ class Copier:
 
         What a failure leaves goes with the instance.
         """
-        volumes = self._storage.volumes
         with self._still(source):
             size = root_size.wanted(target.expanded_devices)
-            volumes.copy_instance(source.place, target.pool, target.project, target.name, size=size)
             snapshots = self._snapshots_of(source.instance) if source.with_snapshots else []
-            for snapshot in snapshots:
-                self._copy_snapshot(source, snapshot, target)
+            names = [snapshot.name for snapshot in snapshots]
+            self._storage.volumes.copy_instance(
+                source.place, target.pool, target.project, target.name, size=size, snapshots=names
+            )
             if snapshots:
                 with self._db.transaction(outlives_host=False) as session:  # the instance's end takes them along
                     session.add_all(_duplicate(snapshot, target, "created") for snapshot in snapshots)

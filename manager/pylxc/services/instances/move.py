@@ -45,10 +45,7 @@ class Mover:
         with Reverter() as revert:
             revert.add(volumes.delete_instance, pool, found.project, found.name)
             place, size = Place(old, found.project, found.name), root_size.wanted(found.expanded_devices)
-            volumes.copy_instance(place, pool, found.project, found.name, size=size, counts=False)
-            for snapshot in snapshots:
-                source = Place(old, found.project, found.name, snapshot)
-                volumes.copy_snapshot(source, pool, found.project, found.name, snapshot)
+            volumes.copy_instance(place, pool, found.project, found.name, size=size, snapshots=snapshots, counts=False)
             with self._db.transaction() as session:
                 row = instances.get(session, found.project, found.name)
                 name, root = root_disk(found.expanded_devices)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from pylxc.drivers.storage.driver import PoolFull, StorageDriver
 from pylxc.paths import storage_name
 from pylxc.services.storage.sweeper import Sweeper
 
+_COPIES_AT_ONCE = 16
 _DIRECTORIES = {"container": "containers", "image": "images", "custom": "custom"}
 
 
@@ -70,8 +72,26 @@ class Trees:
         driver = self._driver(place.pool)
         self._with_room(lambda: driver.create_volume(place.path, fill, readonly=bool(place.snapshot)))
 
-    def copy(self, source: Place, place: Place) -> None:
-        """Make a volume that is a copy of another one, of this pool or of another one; a snapshot's is read-only."""
+    def copy(self, source: Place, place: Place, snapshots: Sequence[str] = ()) -> None:
+        """Make a volume that is a copy of another one, of this pool or of another one, with these of its snapshots.
+
+        A snapshot's volume is read-only.
+        """
+        if not snapshots:
+            self._copy(source, place)
+            return
+        # Where copies are instant all wait for the same commit of the file system; elsewhere the disk is busy enough.
+        at_once = _COPIES_AT_ONCE if self._driver(place.pool).info.has_instant_copies else 1
+        pairs = [(source, place), *((source.at(snapshot), place.at(snapshot)) for snapshot in snapshots)]
+        try:
+            with ThreadPoolExecutor(at_once, thread_name_prefix="copies") as threads:
+                for made in [threads.submit(self._copy, *pair) for pair in pairs]:
+                    made.result()
+        except BaseException:
+            self.delete(place)
+            raise
+
+    def _copy(self, source: Place, place: Place) -> None:
         driver, readonly = self._driver(place.pool), bool(place.snapshot)
         if source.pool == place.pool:
             self._with_room(lambda: driver.clone_volume(source.path, place.path, readonly=readonly))

@@ -134,7 +134,15 @@ class Volumes:
         self._make(place, make, size)
 
     def copy_instance(
-        self, source: Place, pool: str, project: str, name: str, *, size: str = "", counts: bool = True
+        self,
+        source: Place,
+        pool: str,
+        project: str,
+        name: str,
+        *,
+        size: str = "",
+        snapshots: Sequence[str] = (),
+        counts: bool = True,
     ) -> None:
         """Make an instance's volume as a copy of another instance's, or of a snapshot, of this pool or another one.
 
@@ -144,6 +152,7 @@ class Volumes:
             project: the instance's.
             name: the instance's.
             size: as for `create_instance`.
+            snapshots: the names of those of its snapshots that are copied as well.
             counts: False leaves its row in state "creating": should the daemon die before the caller says that it is
                 "created", nothing of it is left.
 
@@ -154,7 +163,7 @@ class Volumes:
             Internal: no space left; nothing is left behind.
         """
         place = Place(pool, project, name)
-        self._make(place, lambda: self._trees.copy(source, place), size, counts=counts)
+        self._make(place, lambda: self._trees.copy(source, place, snapshots), size, counts=counts)
 
     def resize_instance(self, pool: str, project: str, name: str, size: str) -> None:
         """Let an instance's volume take at most `size`, "" for what the pool's `volume.size` was when it was made.
