@@ -121,7 +121,7 @@ def test_cpu_time_is_held_hard(daemon: Daemon, guest: Guest) -> None:
     configure(daemon, guest, limits_cpu_allowance="20ms/100ms")
     assert 0.1 < float(python(daemon, guest, BURN % 1)) < 0.4
     configure(daemon, guest, limits_cpu_allowance="100%")
-    assert float(python(daemon, guest, BURN % 0.5)) > 0.2
+    until(lambda: float(python(daemon, guest, BURN % 1)) > 0.4, "the guest gets more than it was held to")
 
 
 def test_cpu_time_is_shared_by_weight(daemon: Daemon, guest: Guest, busybox: str) -> None:

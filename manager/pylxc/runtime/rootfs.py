@@ -21,8 +21,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pylxc.runtime.spec import ContainerSpec, Mount
 
-LXCFS = "/var/lib/lxcfs"
-
 _TIOCGPTN = 0x80045430
 _TIOCSPTLCK = 0x40045431
 
@@ -243,10 +241,6 @@ class Builder:
             path = f"/dev/{name}"
             if os.path.exists(path) and stat.S_ISCHR(os.stat(path).st_mode):
                 self._devices[name] = mount.open_tree(path)
-        self._lxcfs = {}
-        if os.path.exists(f"{LXCFS}/proc/meminfo"):
-            names = [name for name in os.listdir(f"{LXCFS}/proc") if not os.path.isdir(f"{LXCFS}/proc/{name}")]
-            self._lxcfs = {name: mount.open_tree(f"{LXCFS}/proc/{name}") for name in names}
 
     def pivot(self) -> None:
         """Make the container's tree the root and let go of the host's."""
@@ -266,7 +260,6 @@ class Builder:
         self._attach(self._sys, "/sys", "dir")
         master = self._fill_dev()
         self._fill_sys()
-        self._fill_proc()
         for index, entry in enumerate(self._spec.mounts):
             self._mount(entry, self._trees.pop(f"mount:{index}", -1))
         for index, device in enumerate(self._spec.devices):
@@ -331,13 +324,6 @@ class Builder:
         for path in _ALREADY_MOUNTED:
             self._rebind(self._sys, path)
         self._attach_below(self._sys, self._cgroup, "fs/cgroup")
-
-    def _fill_proc(self) -> None:
-        for name, tree in self._lxcfs.items():
-            try:
-                self._attach_below(self._proc, tree, name)
-            except FileNotFoundError:
-                os.close(tree)
 
     def _mount(self, entry: Mount, tree: int) -> None:
         try:

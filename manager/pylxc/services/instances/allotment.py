@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import logging
+from dataclasses import dataclass
 
 from pylxc.errors import BadRequest, NotFound, PylxcError
 from pylxc.kernel import modules
+from pylxc.paths import Paths
 from pylxc.runtime.handle import Runtime
-from pylxc.runtime.spec import Limits
+from pylxc.runtime.spec import Limits, Mount
 from pylxc.services.instances import disk_limits, limits
 from pylxc.services.instances.cpus import Cpus, CpuWatch
 from pylxc.services.instances.expand import Record
+from pylxc.services.instances.locks import InstanceLocks
+from pylxc.services.instances.lxcfs import Lxcfs
 from pylxc.services.warnings import LIMIT, Warnings
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What an instance starts with: its limits, and mounts that show it what it has."""
+
+    limits: Limits
+    mounts: tuple[Mount, ...] = ()
 
 
 class Allotments:
@@ -23,18 +32,20 @@ class Allotments:
         cpus: which CPUs they run on.
     """
 
-    def __init__(self, runtime: Runtime, warnings: Warnings) -> None:
+    def __init__(self, paths: Paths, runtime: Runtime, locks: InstanceLocks, warnings: Warnings) -> None:
         self._runtime = runtime
         self._warnings = warnings
         self.cpus = Cpus(runtime.set_cpus)
         self._watch = CpuWatch(self.cpus.spread)
+        self._lxcfs = Lxcfs(paths, runtime, locks)
 
     def close(self) -> None:
-        """Take no notice of CPUs any more that come or go."""
+        """Take no notice any more of CPUs that come or go, nor of LXCFS."""
         self._watch.close()
+        self._lxcfs.close()
 
-    def prepare(self, found: Record, root: str) -> Limits:
-        """Return the limits that an instance is to start with, and load the kernel modules that it wants.
+    def prepare(self, found: Record, root: str) -> Share:
+        """Return what an instance is to start with, and load the kernel modules that it wants.
 
         Args:
             found: the instance; `release` undoes what is noted of it here.
@@ -45,7 +56,8 @@ class Allotments:
         """
         load_modules(found)
         cpus = self.cpus.place(found.key, found.expanded_config.get("limits.cpu", ""), starting=True)
-        return limits.compute(found.expanded_config, cpus, disk_limits.of(found.expanded_devices, root))
+        io = disk_limits.of(found.expanded_devices, root)
+        return Share(limits.compute(found.expanded_config, cpus, io), self._lxcfs.mounts())
 
     def started(self, found: Record) -> None:
         """Warn of the limits that this host does not have: an instance starts without them, as with LXD."""

@@ -96,7 +96,7 @@ class Instances:
         self._left = Leftovers(self._locks)
         self._remover = Remover(db, paths, storage, devices, events, self._left)
         self._hotplug = Hotplug(db, paths, runtime, devices)
-        self._allotments = Allotments(runtime, warnings)
+        self._allotments = Allotments(paths, runtime, self._locks, warnings)
         self._ooms = OutOfMemory(db, events, warnings)
         self._lifecycle = Lifecycle(
             db=db,

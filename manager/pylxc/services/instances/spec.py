@@ -8,8 +8,9 @@ from typing import Protocol
 from pylxc.config.instance import INSTANCE
 from pylxc.errors import BadRequest
 from pylxc.paths import Paths
-from pylxc.runtime.spec import Confinement, ContainerSpec, DeviceNode, IdMap, Limits, Mount
+from pylxc.runtime.spec import Confinement, ContainerSpec, DeviceNode, IdMap, Mount
 from pylxc.services.instances import limits
+from pylxc.services.instances.allotment import Share
 from pylxc.services.instances.expand import Record
 
 _ENOSYS = "errno:38"
@@ -30,7 +31,7 @@ class DeviceParts(Protocol):
 
 
 def build(
-    record: Record, paths: Paths, rootfs: str, idmap: IdMap | None, share: Limits, devices: DeviceParts
+    record: Record, paths: Paths, rootfs: str, idmap: IdMap | None, share: Share, devices: DeviceParts
 ) -> ContainerSpec:
     """Return the spec of an instance.
 
@@ -39,7 +40,7 @@ def build(
         paths: where its logs and run directory are.
         rootfs: its tree on the host.
         idmap: from `idmap.choose`; None when it is privileged.
-        share: its limits.
+        share: its limits and what shows it these.
         devices: what its devices add.
 
     Raises:
@@ -54,9 +55,9 @@ def build(
         rootfs=rootfs,
         idmap=idmap,
         environment=_with_prefix(config, "environment."),
-        mounts=(_guest_api(record.key, paths, idmap), *devices.mounts),
+        mounts=(_guest_api(record.key, paths, idmap), *share.mounts, *devices.mounts),
         devices=tuple(devices.nodes),
-        limits=share,
+        limits=share.limits,
         confinement=confinement(config),
         sysctls=_with_prefix(config, "linux.sysctl."),
         nesting=INSTANCE.is_true(config, "security.nesting"),
