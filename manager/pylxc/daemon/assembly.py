@@ -28,6 +28,7 @@ from pylxc.services.instances.files import InstanceFiles
 from pylxc.services.instances.metadata import InstanceMetadataFiles
 from pylxc.services.instances.service import Instances
 from pylxc.services.instances.snapshot_schedule import TAKE as SNAPSHOTS_TAKE
+from pylxc.services.metrics import Metrics
 from pylxc.services.networks.service import Networks
 from pylxc.services.operations import Operations
 from pylxc.services.profiles import Profiles
@@ -110,6 +111,7 @@ class Assembly:
             console=InstanceConsole(self._database, self._runtime, operations, events, paths),
             files=InstanceFiles(self._database, self._runtime, storage, events, paths),
             metadata=InstanceMetadataFiles(self._database, storage, events),
+            metrics=Metrics(self._database, self._runtime, operations, warnings),
             guests=guests,
             images=images,
             networks=networks,

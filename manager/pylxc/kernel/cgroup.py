@@ -152,7 +152,7 @@ class Cgroup(ABC):
         """
         lacking: Lacking = {}
         for setting in self._settings(limits):
-            directory = self._directory(setting.controller)
+            directory = self.directory(setting.controller)
             there = [f"{directory}/{file}" for file in setting.files if os.path.exists(f"{directory}/{file}")]
             for path in there:
                 self._apply(setting, path)
@@ -166,11 +166,11 @@ class Cgroup(ABC):
         """Let the group run on the CPUs of a cpuset list, on all when None; raises OSError."""
         for setting in self._settings({**cgroup_limits.NONE, "cpus": cpus}):
             if setting.controller == "cpuset":
-                self._apply(setting, f"{self._directory('cpuset')}/{setting.files[0]}")
+                self._apply(setting, f"{self.directory('cpuset')}/{setting.files[0]}")
 
     def cpus(self) -> str:
         """Return the cpuset list of the group, empty where it has none of its own."""
-        return _read_if_there(f"{self._directory('cpuset')}/cpuset.cpus").strip()
+        return _read_if_there(f"{self.directory('cpuset')}/cpuset.cpus").strip()
 
     def _apply(self, setting: Setting, path: str) -> None:
         try:
@@ -190,7 +190,7 @@ class Cgroup(ABC):
         return controller in _read_if_there(f"{self.path}/cgroup.controllers").split()
 
     @abstractmethod
-    def _directory(self, controller: str) -> str:
+    def directory(self, controller: str) -> str:
         """Return the group's directory with the files of a controller, whether it is there or not."""
 
     @abstractmethod
@@ -231,7 +231,8 @@ class UnifiedCgroup(Cgroup):
         throttled = {file: _read_if_there(f"{self.path}/{file}") for file in cgroup_limits.throttle_files(unified=True)}
         return cgroup_limits.unified(limits, throttled)
 
-    def _directory(self, controller: str) -> str:
+    def directory(self, controller: str) -> str:
+        """See `Cgroup.directory`."""
         return self.path
 
     def allow_devices(self, rules: Iterable[str]) -> None:
@@ -293,8 +294,8 @@ class HybridCgroup(Cgroup):
 
     def _settings(self, limits: LimitValues) -> Iterator[Setting]:
         files = cgroup_limits.throttle_files(unified=False)
-        throttled = {file: _read_if_there(f"{self._directory('blkio')}/{file}") for file in files}
-        cpuset = os.path.dirname(self._directory("cpuset"))
+        throttled = {file: _read_if_there(f"{self.directory('blkio')}/{file}") for file in files}
+        cpuset = os.path.dirname(self.directory("cpuset"))
         defaults = {"cpus": _read_if_there(f"{cpuset}/cpuset.cpus").strip(), "swappiness": _swappiness()}
         yield from cgroup_limits.hybrid(limits, throttled, defaults)
         if "hugetlb" in self._controllers:
@@ -313,7 +314,8 @@ class HybridCgroup(Cgroup):
             parent = os.path.dirname(cpuset)
             _write(f"{parent}/cpuset.cpus", _read(f"{os.path.dirname(parent)}/cpuset.cpus").strip())
 
-    def _directory(self, controller: str) -> str:
+    def directory(self, controller: str) -> str:
+        """See `Cgroup.directory`."""
         # What no v1 hierarchy has is left to the v2 one.
         return self._controllers.get(controller, self.path)
 
@@ -339,11 +341,11 @@ class HybridCgroup(Cgroup):
 
     def watch_oom(self) -> OomWatch:
         """See `Cgroup.watch_oom`."""
-        return EventOomWatch(self._directory("memory"))
+        return EventOomWatch(self.directory("memory"))
 
     def oom_kills(self) -> int:
         """See `Cgroup.oom_kills`."""
-        return memory_events.count(_read_if_there(f"{self._directory('memory')}/memory.oom_control"))
+        return memory_events.count(_read_if_there(f"{self.directory('memory')}/memory.oom_control"))
 
     def usage(self) -> dict[str, int]:
         """See `Cgroup.usage`."""
@@ -355,7 +357,7 @@ class HybridCgroup(Cgroup):
             ("swap", "memory", "memory.memsw.usage_in_bytes"),
             ("swap_peak", "memory", "memory.memsw.max_usage_in_bytes"),
         ):
-            _note(found, key, f"{self._directory(controller)}/{file}")
+            _note(found, key, f"{self.directory(controller)}/{file}")
         for swap, memory in (("swap", "memory"), ("swap_peak", "memory_peak")):
             if swap in found and memory in found:
                 found[swap] = max(0, found[swap] - found[memory])

@@ -20,6 +20,7 @@ from typing import Any
 from pylxc.errors import BadRequest, Conflict, Internal, NotFound
 from pylxc.kernel import fds as descriptors
 from pylxc.kernel import procfs
+from pylxc.kernel.cgroup import Cgroup
 from pylxc.kernel.memory_events import OomWatch
 from pylxc.paths import Paths
 from pylxc.runtime import container as containers
@@ -277,7 +278,7 @@ class Runtime:
     def stats(self, key: str) -> Stats:
         """Return what the container uses; raises NotFound when it does not run."""
         try:
-            usage = self._running(key, frozen=True).cgroup.usage()
+            usage = self.cgroup(key).usage()
         except OSError:  # its control group has gone just now
             raise NotFound("The instance is not running") from None
         names = ("processes", "cpu_ns", "memory", "memory_peak", "swap", "swap_peak")
@@ -304,18 +305,17 @@ class Runtime:
         Raises:
             BadRequest: the kernel refuses.
         """
-        container = self._containers.get(key)
         try:
-            if container is not None:
+            if (container := self._containers.get(key)) is not None:
                 container.cgroup.set_cpus(cpus)
         except FileNotFoundError:
             return
         except OSError as error:
             raise BadRequest(f"Failed setting {error.strerror}") from error
 
-    def cpus(self, key: str) -> str:
-        """Return the cpuset list of a running container, empty for all CPUs; raises NotFound."""
-        return self._running(key, frozen=True).cgroup.cpus()
+    def cgroup(self, key: str) -> Cgroup:
+        """Return the control group of a running container; raises NotFound."""
+        return self._running(key, frozen=True).cgroup
 
     def lacking(self, key: str) -> dict[str, str]:
         """Return the limits that a running container was started without, see `kernel.cgroup.Lacking`."""
@@ -328,7 +328,7 @@ class Runtime:
             NotFound: it does not run.
             Internal: the kernel refuses.
         """
-        group = self._running(key, frozen=True).cgroup
+        group = self.cgroup(key)
         try:
             group.change_devices(devices.rules(before), devices.rules(after))
         except OSError as error:

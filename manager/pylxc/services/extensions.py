@@ -120,6 +120,7 @@ LXD = """
     event_lifecycle_requestor_address
     network_forward
     network_counters_errors_dropped
+    metrics
     linux_sysctl
     cloud_init
     instance_all_projects

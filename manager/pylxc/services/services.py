@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pylxc.services.instances.publish import Publisher
     from pylxc.services.instances.service import Instances
     from pylxc.services.instances.snapshots import Snapshots
+    from pylxc.services.metrics import Metrics
     from pylxc.services.networks.service import Networks
     from pylxc.services.operations import Operations
     from pylxc.services.profiles import Profiles
@@ -47,6 +48,7 @@ class Services:
     console: InstanceConsole
     files: InstanceFiles
     metadata: InstanceMetadataFiles
+    metrics: Metrics
     guests: Guests
     images: Images
     networks: Networks

@@ -88,7 +88,9 @@ class Allotments:
     def adopt(self, found: Record) -> None:
         """Take note of an instance that has run on without the daemon; `cpus.spread` is to follow."""
         try:
-            self.cpus.adopt(found.key, found.expanded_config.get("limits.cpu", ""), self._runtime.cpus(found.key))
+            self.cpus.adopt(
+                found.key, found.expanded_config.get("limits.cpu", ""), self._runtime.cgroup(found.key).cpus()
+            )
         except NotFound:  # it has ended just now
             return
 
