@@ -14,6 +14,7 @@ from pylxc.services.instances.cpus import Cpus, CpuWatch
 from pylxc.services.instances.expand import Record
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.lxcfs import Lxcfs
+from pylxc.services.storage.service import StoragePools
 from pylxc.services.warnings import LIMIT, Warnings
 
 
@@ -32,7 +33,10 @@ class Allotments:
         cpus: which CPUs they run on.
     """
 
-    def __init__(self, paths: Paths, runtime: Runtime, locks: InstanceLocks, warnings: Warnings) -> None:
+    def __init__(
+        self, paths: Paths, runtime: Runtime, storage: StoragePools, locks: InstanceLocks, warnings: Warnings
+    ) -> None:
+        self._storage = storage
         self._runtime = runtime
         self._warnings = warnings
         self.cpus = Cpus(runtime.set_cpus)
@@ -44,19 +48,17 @@ class Allotments:
         self._watch.close()
         self._lxcfs.close()
 
-    def prepare(self, found: Record, root: str) -> Share:
+    def prepare(self, found: Record) -> Share:
         """Return what an instance is to start with, and load the kernel modules that it wants.
 
-        Args:
-            found: the instance; `release` undoes what is noted of it here.
-            root: the directory of its volume.
+        `release` undoes what is noted of it here.
 
         Raises:
             BadRequest: a module cannot be loaded, or the block device below a disk with limits cannot be told.
         """
         load_modules(found)
         cpus = self.cpus.place(found.key, found.expanded_config.get("limits.cpu", ""), starting=True)
-        io = disk_limits.of(found.expanded_devices, root)
+        io = disk_limits.of(found.expanded_devices, self._pool_path)
         return Share(limits.compute(found.expanded_config, cpus, io), self._lxcfs.mounts())
 
     def started(self, found: Record) -> None:
@@ -75,15 +77,18 @@ class Allotments:
         else:
             self._warnings.resolve(LIMIT, found.id)
 
-    def change(self, found: Record, root: str) -> None:
-        """Give a running instance the limits of its configuration; arguments as `prepare` has them.
+    def change(self, found: Record) -> None:
+        """Give a running instance the limits of its configuration.
 
         Raises:
             BadRequest: this host does not have one, or cannot give it; those before it are set.
         """
-        io = disk_limits.of(found.expanded_devices, root)
+        io = disk_limits.of(found.expanded_devices, self._pool_path)
         cpus = self.cpus.place(found.key, found.expanded_config.get("limits.cpu", ""))
         self._runtime.set_limits(found.key, limits.compute(found.expanded_config, cpus, io))
+
+    def _pool_path(self, pool: str) -> str:
+        return self._storage.driver(pool).path("")
 
     def adopt(self, found: Record) -> None:
         """Take note of an instance that has run on without the daemon; `cpus.spread` is to follow."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pylxc.errors import BadRequest
 from pylxc.kernel import blockdev
 from pylxc.runtime.spec import IoLimit
-from pylxc.services.instances.expand import is_root_disk
 from pylxc.units import parse_bytes
 
 KEYS = ("limits.read", "limits.write", "limits.max")
@@ -16,14 +15,14 @@ KEYS = ("limits.read", "limits.write", "limits.max")
 Devices = Mapping[str, Mapping[str, str]]
 
 
-def of(devices: Devices, root: str) -> tuple[IoLimit, ...]:
+def of(devices: Devices, pool_path: Callable[[str], str]) -> tuple[IoLimit, ...]:
     """Return the limits of block devices that an instance's disks come to.
 
     Several disks on one block device get the average of their limits, as LXD has it: the kernel knows one for each.
 
     Args:
         devices: expanded.
-        root: the directory of the instance's volume.
+        pool_path: returns the directory of a storage pool.
 
     Raises:
         BadRequest: the block device below a disk with limits cannot be told.
@@ -32,7 +31,7 @@ def of(devices: Devices, root: str) -> tuple[IoLimit, ...]:
     for name, device in devices.items():
         if device.get("type") != "disk" or not any(device.get(key) for key in KEYS):
             continue
-        path = root if is_root_disk(device) else device.get("source", "")
+        path = pool_path(device["pool"]) if device.get("pool") else device.get("source", "")
         if not os.path.exists(path):
             continue  # it is the disk's matter whether it has to be there
         try:

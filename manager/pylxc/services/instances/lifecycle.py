@@ -356,7 +356,7 @@ class Lifecycle:
             revert.add(self._guests.sockets.remove, key)
             self._guests.open(found, idmap)
             revert.add(self._allotments.release, key)
-            share = self._allotments.prepare(found, volume)
+            share = self._allotments.prepare(found)
             config = {key: value for key, value in found.expanded_config.items() if not is_of_run(key)}
             with self._devices.using_volumes(project, found.expanded_devices.values()):
                 parts = self._devices.start(project, name, found.expanded_devices, config)

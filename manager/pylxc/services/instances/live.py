@@ -10,17 +10,13 @@ from pylxc.services.instances.allotment import Allotments, load_modules
 from pylxc.services.instances.expand import Record
 from pylxc.services.instances.hotplug import Hotplug
 from pylxc.services.instances.update import changed_keys
-from pylxc.services.storage.service import StoragePools
 
 
 class LiveChanges:
     """Brings running instances in line with their records; thread-safe."""
 
-    def __init__(
-        self, runtime: Runtime, storage: StoragePools, allotments: Allotments, hotplug: Hotplug, guests: Guests
-    ) -> None:
+    def __init__(self, runtime: Runtime, allotments: Allotments, hotplug: Hotplug, guests: Guests) -> None:
         self._runtime = runtime
-        self._storage = storage
         self._allotments = allotments
         self._hotplug = hotplug
         self._guests = guests
@@ -40,13 +36,10 @@ class LiveChanges:
                 load_modules(after)
             disks = disk_limits.are_changed(before.expanded_devices, after.expanded_devices)
             if disks or any(key.startswith("limits.") for key in changed):
-                revert.add(self._set_limits, before)
-                self._set_limits(after)
+                revert.add(self._allotments.change, before)
+                self._allotments.change(after)
             if before.expanded_devices != after.expanded_devices:
                 self._hotplug.apply(after)
             revert.success()
         self._guests.changed(before, after, running.idmap)
         return True
-
-    def _set_limits(self, found: Record) -> None:
-        self._allotments.change(found, self._storage.volumes.path(found.pool, found.project, found.name))

@@ -96,7 +96,7 @@ class Instances:
         self._left = Leftovers(self._locks)
         self._remover = Remover(db, paths, storage, devices, events, self._left)
         self._hotplug = Hotplug(db, paths, runtime, devices)
-        self._allotments = Allotments(paths, runtime, self._locks, warnings)
+        self._allotments = Allotments(paths, runtime, storage, self._locks, warnings)
         self._ooms = OutOfMemory(db, events, warnings)
         self._lifecycle = Lifecycle(
             db=db,
@@ -144,7 +144,7 @@ class Instances:
         )
         self._boot = Boot(db, runtime, storage, self._lifecycle)
         storage.on_return.append(self._on_pool_return)
-        live = LiveChanges(runtime, storage, self._allotments, self._hotplug, guests)
+        live = LiveChanges(runtime, self._allotments, self._hotplug, guests)
         self.updater = Updater(db, storage.volumes, devices, events, self._locks, live.apply)
         self._creator = Creator(
             db=db,
