@@ -227,13 +227,12 @@ class Lifecycle:
     def stopped(self, project: str, name: str) -> Iterator[None]:
         """Kill an instance if it runs, and start it again after the block; the caller holds its lock.
 
-        Should the daemon die in the middle, the next one starts it.
+        Its row says that it is `restoring`: should the daemon die in the middle, the next one starts it.
         """
         key = storage_name(project, name)
         runs = self._runtime.get(key) is not None
         if runs:
             self._stop(key, force=True, timeout=None)
-            self.mark_running(project, name)
         try:
             yield
         finally:
@@ -347,7 +346,7 @@ class Lifecycle:
             has = attached.from_json(row.attached)
             idmap = choose_idmap(session, found)
         volume = self._storage.volumes.path(found.pool, project, name)
-        if row.restoring:  # a daemon has died meanwhile, and the pool was away since
+        if row.restoring and self._locks.holder(key) != "restore":  # of a daemon that died; the pool was away since
             raise Conflict(f"The instance is going back to snapshot {row.restoring!r}")
         self._stop_devices(found, has)  # of a start that was cut off
         root_size.settle(self._storage.volumes, found)
@@ -413,7 +412,8 @@ class Lifecycle:
             self._allotments.release(key)
             with self._db.reading() as session:
                 found = load(session, project, name)
-                has = attached.from_json(instances.get(session, project, name).attached)
+                row = instances.get(session, project, name)
+                has, goes_on = attached.from_json(row.attached), bool(row.restoring)
             self._stop_devices(found, has)
             if ended.reason == "reboot" and not is_expected:
                 self._reboot(key)
@@ -421,7 +421,7 @@ class Lifecycle:
             self._record_stop(project, name)
             if not is_expected:
                 self._tell("shutdown" if ended.reason == "halt" else "stopped", project, name)
-            if found.ephemeral and not (is_expected and self._locks.holder(key) in ("restart", "restore")):
+            if found.ephemeral and not goes_on and not (is_expected and self._locks.holder(key) == "restart"):
                 self._forget(key)
                 self._remove(found)
         except NotFound:
@@ -474,7 +474,8 @@ class Lifecycle:
     def _record_stop(self, project: str, name: str) -> None:
         with self._db.transaction() as session:
             row = instances.get(session, project, name)
-            row.config = {key: value for key, value in row.config.items() if not is_of_run(key)} | {POWER: "STOPPED"}
+            power = "RUNNING" if row.restoring else "STOPPED"  # it is started again, be it by the next daemon
+            row.config = {key: value for key, value in row.config.items() if not is_of_run(key)} | {POWER: power}
             row.attached = {}
 
     def _forget(self, key: str) -> None:

@@ -307,19 +307,22 @@ class Snapshots:
         found = self._record(project, name)
         with self._locks.hold(found.key, "restore"):
             self.check_restore(project, name, snapshot)
-            with self._lifecycle.stopped(project, name):
-                with self._db.transaction() as session:
-                    instances.get(session, project, name).restoring = snapshot
-                try:
+            self._storage.driver(found.pool)
+            with Reverter() as revert:
+                # First of all: should the daemon die, the next one finishes it, and starts what ran.
+                self._mark_restoring(found, snapshot)
+                revert.add(self._mark_restoring, found, "")
+                with self._lifecycle.stopped(project, name):
                     self._storage.volumes.restore_snapshot(found.pool, project, name, snapshot)
-                except BaseException:
-                    with self._db.transaction() as session:
-                        instances.get(session, project, name).restoring = ""
-                    raise
-                self._finish_restore(project, name, snapshot)
+                    self._finish_restore(project, name, snapshot)
+                revert.success()
         self._events.lifecycle(
             "instance-restored", f"/1.0/instances/{name}", project=project, context={"snapshot": snapshot}
         )
+
+    def _mark_restoring(self, found: Record, snapshot: str) -> None:
+        with self._db.transaction() as session:
+            instances.get(session, found.project, found.name).restoring = snapshot
 
     def _finish_restore(self, project: str, name: str, snapshot: str) -> None:
         with self._db.transaction() as session:
@@ -359,6 +362,9 @@ class Snapshots:
             self._left.do(found.key, partial(self._restore, found, snapshot))
 
     def _restore(self, found: Record, snapshot: str) -> None:
+        if self._lifecycle.status(found.key) != "Stopped":
+            self._mark_restoring(found, "")  # it had not come to that
+            return
         self._storage.volumes.restore_snapshot(found.pool, found.project, found.name, snapshot)
         self._finish_restore(found.project, found.name, snapshot)
 
