@@ -13,6 +13,7 @@ from pylxc.db import snapshots as rows
 from pylxc.db.engine import Database
 from pylxc.db.models import Snapshot
 from pylxc.errors import BadRequest, NotFound
+from pylxc.revert import Reverter
 from pylxc.services.instances import root_size
 from pylxc.services.instances.expand import Record, load
 from pylxc.services.instances.lifecycle import Lifecycle
@@ -125,17 +126,15 @@ class Copier:
         with self._still(source):
             wanted = {row.name: row for row in self._snapshots_of(source.instance)} if source.with_snapshots else {}
             present = {row.name: row for row in self._snapshots_of(target)}
-            for name, row in present.items() if source.with_snapshots else ():
-                if name not in wanted or wanted[name].created_at != row.created_at:
-                    self._delete_snapshot(target, name)
             for name, row in wanted.items():
+                if name in present and present[name].created_at != row.created_at:
+                    self._delete_snapshot(target, name)
                 if name not in present or present[name].created_at != row.created_at:
-                    with self._db.transaction() as session:
-                        session.add(_duplicate(row, target, "creating"))
-                    self._copy_snapshot(source, row, target)
-                    with self._db.transaction() as session:
-                        rows.get(session, target.project, target.name, name, state="creating").state = "created"
+                    self._add_snapshot(source, row, target)
             volumes.refresh_instance(source.place, target.pool, target.project, target.name)
+            # Last: what fails before takes nothing away that is only here.
+            for name in present.keys() - wanted.keys() if source.with_snapshots else ():
+                self._delete_snapshot(target, name)
         self._refreshed(target)
 
     @contextmanager
@@ -153,10 +152,20 @@ class Copier:
 
     def _delete_snapshot(self, target: Record, name: str) -> None:
         with self._db.transaction() as session:
-            rows.get(session, target.project, target.name, name).state = "deleting"
+            rows.get(session, target.project, target.name, name, state=None).state = "deleting"
         self._storage.volumes.delete_snapshot(target.pool, target.project, target.name, name)
         with self._db.transaction() as session:
             session.delete(rows.get(session, target.project, target.name, name, state="deleting"))
+
+    def _add_snapshot(self, source: CopySource, row: Snapshot, target: Record) -> None:
+        with Reverter() as revert:
+            with self._db.transaction() as session:
+                session.add(_duplicate(row, target, "creating"))
+            revert.add(self._delete_snapshot, target, row.name)
+            self._copy_snapshot(source, row, target)
+            with self._db.transaction() as session:
+                rows.get(session, target.project, target.name, row.name, state="creating").state = "created"
+            revert.success()
 
     def _copy_snapshot(self, source: CopySource, row: Snapshot, target: Record) -> None:
         place = Place(source.instance.pool, source.instance.project, source.instance.name, row.name)
