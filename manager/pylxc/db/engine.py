@@ -10,6 +10,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from pylxc.db import room
 from pylxc.errors import Internal
 
 
@@ -60,6 +61,8 @@ class Database:
                 session.connection(execution_options={"pylxc_relaxed": not outlives_host})
                 yield session
         except OperationalError as error:
+            if self.engine.url.database and "full" in str(error.orig):
+                room.release(self.engine.url.database)  # for the next one: somebody may want to delete something
             raise Internal(f"The database failed: {error.orig}") from error
 
     @contextmanager

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 
+from pylxc.db import room
 from pylxc.db.engine import Database
 from pylxc.errors import Unavailable
 from pylxc.resources import resource_dir
@@ -24,23 +25,25 @@ def open_database(path: str) -> Database:
         Unavailable: the file is damaged, or written by a newer pylxc.
     """
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    room.release(path)
     stored = stored_revision(path)
     database = Database(f"sqlite:///{path}")
-    if stored == HEAD:
-        return database
-    try:
-        if stored is not None:
-            if stored not in known_revisions():
-                raise Unavailable(
-                    f"The database {path} is of revision {stored!r}, which this pylxc does not know",
-                    hint="it was written by a newer version: install that one",
-                )
-            back_up(path, f"{path}.{stored}.bak")
-        upgrade(database)
-    except BaseException:
-        database.close()
-        raise
-    os.chmod(path, 0o600)
+    if stored != HEAD:
+        try:
+            if stored is not None:
+                if stored not in known_revisions():
+                    raise Unavailable(
+                        f"The database {path} is of revision {stored!r}, which this pylxc does not know",
+                        hint="it was written by a newer version: install that one",
+                    )
+                back_up(path, f"{path}.{stored}.bak")
+            upgrade(database)
+        except BaseException:
+            database.close()
+            raise
+        os.chmod(path, 0o600)
+    with database.reading():
+        room.take(path)  # the log's index is there as well by now
     return database
 
 
