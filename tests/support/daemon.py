@@ -189,7 +189,12 @@ class Daemon:
 
     def _exchange(self, method: str, path: str, body: Any, timeout: float) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
-        answer: dict[str, Any] = json.loads(self.send(method, path, data, timeout=timeout))
+        return self.parse(self.send(method, path, data, timeout=timeout))
+
+    @staticmethod
+    def parse(data: bytes) -> dict[str, Any]:
+        """Return an answer's envelope; raises ApiError when it is one of an error."""
+        answer: dict[str, Any] = json.loads(data)
         if answer["type"] == "error":
             raise ApiError(answer["error_code"], answer["error"])
         return answer
