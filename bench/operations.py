@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import nics, sources, volumes
+from bench import limits, nics, sources, volumes
 from bench.server import Samples, Server, pss_bytes
 from tests.support.sockets import inside, listening, serving
 
@@ -30,6 +30,8 @@ BUDGETS = {
     "memory per running container": 0.15,
     "first launch, loopback server": 0.5,
     "attach a NIC": 0.5,
+    "limit memory, live": 0.5,
+    "limit CPUs, live": 0.5,
     "unpack an image, btrfs pool": 0.7,
     "launch, btrfs pool": 0.25,
     "snapshot, btrfs pool": 0.35,
@@ -229,6 +231,7 @@ SCENARIOS = (
     Scenario("memory", 3, memory, _ten, _no_ten),
     Scenario("list", 10, list_many, _hundred, _no_hundred),
     Scenario("list-running", 10, list_running, _hundred_running, _no_hundred),
+    Scenario("limits", 20, limits.change, limits.guest, limits.no_guest),
     Scenario("nic", 10, nics.attach, nics.guests, nics.no_guests),
     Scenario("traffic", 5, nics.traffic, nics.guests, nics.no_guests),
     Scenario("sources", 5, sources.first_launch),

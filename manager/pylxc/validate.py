@@ -265,6 +265,9 @@ def rlimit(value: str) -> None:
     """Check `limits.kernel.*`: soft, or soft:hard; numbers or `unlimited`."""
     if not re.fullmatch(r"([0-9]+|unlimited)(:([0-9]+|unlimited))?", value):
         raise BadRequest(f"Invalid resource limit {value!r}: soft, or soft:hard")
+    soft, _, hard = value.partition(":")
+    if hard not in ("", "unlimited") and (soft == "unlimited" or int(soft) > int(hard)):
+        raise BadRequest(f"Invalid resource limit {value!r}: soft is more than hard")
 
 
 def syscall_list(value: str) -> None:

@@ -265,7 +265,8 @@ def test_limits_that_this_host_does_not_have(daemon: Daemon, guest: Guest, busyb
     key = "limits.hugepages.64KB"
     refused(f"{key} cannot be applied: the cgroup controller 'hugetlb' has no hugetlb.64KB", configure, daemon, guest,
             **{key: "1MiB"})  # fmt: skip
-    configure(daemon, guest, limits_processes="50")
+    refused("limits.network.priority cannot be applied", configure, daemon, guest, limits_network_priority="5")
+    configure(daemon, guest, limits_processes="50", limits_network_priority="0")
     other = launch(daemon, busybox, **{key: "1MiB"})
     (warning,) = warnings(daemon, other)
     assert warning["type"] == "Limit cannot be applied"
@@ -277,7 +278,12 @@ def test_limits_that_this_host_does_not_have(daemon: Daemon, guest: Guest, busyb
 
 
 def test_rlimits_sysctls_and_environment(daemon: Daemon, busybox: str) -> None:
-    keys = {"limits.kernel.nofile": "111:222", "linux.sysctl.net.ipv4.ip_forward": "1", "environment.COLOUR": "red"}
+    keys = {
+        "limits.kernel.nofile": "111:222",
+        "limits.kernel.locks": "5",
+        "linux.sysctl.net.ipv4.ip_forward": "1",
+        "environment.COLOUR": "red",
+    }
     name = launch(daemon, busybox, **keys)
     shown = sh(daemon, name, "ulimit -n; ulimit -Hn; cat /proc/sys/net/ipv4/ip_forward; echo $COLOUR")
     assert shown.split() == ["111", "222", "1", "red"]

@@ -74,6 +74,40 @@ def test_limits_and_exec_on_cgroup_v2(host: StockHost) -> None:
 
 
 @pytest.mark.timeout(600)
+def test_cpus_that_come_and_go_and_limits_of_cgroup_v2(host: StockHost) -> None:
+    def cpu(name: str) -> str:
+        return host.check("pylxc", "exec", name, "--", "grep", "Cpus_allowed_list", "/proc/self/status").split()[1]
+
+    def switch(online: int) -> None:
+        host.check("sh", "-c", f"echo {online} > /sys/devices/system/cpu/cpu1/online")
+
+    for name in ("m1", "m2"):
+        host.check("pylxc", "launch", "busybox", name, "-c", "limits.cpu=1", timeout=120)
+    assert sorted(map(cpu, ("m1", "m2"))) == ["0", "1"]
+    switch(0)
+    assert [cpu("m1"), cpu("m2")] == ["0", "0"]
+    switch(1)
+    for _ in range(50):
+        if sorted(map(cpu, ("m1", "m2"))) == ["0", "1"]:
+            break
+    else:
+        pytest.fail("the CPU that is back has got nobody")
+    host.check("pylxc", "config", "device", "add", "m1", "host", "disk", "source=/", "path=/host", "readonly=true")
+    host.check("pylxc", "config", "set", "m1", "limits.memory=64MiB", "limits.hugepages.2MB=4MiB")
+    assert host.check("pylxc", "exec", "m1", "--", "cat", "/sys/fs/cgroup/hugetlb.2MB.max").strip() == str(4 << 20)
+    greedy = ("chroot", "/host", "/usr/bin/python3", "-c", "bytearray(100 << 20)")
+    assert host.run("pylxc", "exec", "m1", "--", *greedy)[0] == 137
+    host.check("sh", "-c", "until pylxc warning list -f csv | grep -q 'ran out of memory'; do sleep 0.2; done")
+    refused = host.run("pylxc", "config", "set", "m1", "limits.memory.swap.priority=5")[1]
+    assert "the cgroup controller 'memory' has no memory.swappiness" in refused
+    host.check("pylxc", "config", "device", "override", "m1", "root", "limits.write=1MiB")
+    write = "sync; begin=$(date +%s); dd if=/dev/zero of=/f bs=1M count=4 conv=fsync; echo $(($(date +%s) - begin))"
+    assert 2 <= int(host.check("pylxc", "exec", "m1", "--", "sh", "-c", write).split()[-1]) < 30
+    for name in ("m1", "m2"):
+        host.check("pylxc", "delete", "--force", name)
+
+
+@pytest.mark.timeout(600)
 def test_daemon_restarts_beneath_running_guests(host: StockHost) -> None:
     host.check("pylxc", "launch", "busybox", "b2", timeout=120)
     before = json.loads(host.check("pylxc", "query", "/1.0/instances/b2/state"))["pid"]

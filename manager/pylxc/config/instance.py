@@ -57,8 +57,19 @@ _LIMITS = (
         help="Limit of 2 MB huge pages."),
     Key(name="limits.hugepages.1GB", type="size", check=v.size, live=True,
         help="Limit of 1 GB huge pages."),
-    Key(name="limits.kernel.*", type="rlimit", check=v.rlimit,
-        help="A resource limit of PID 1 such as nofile, as soft or soft:hard."),
+    *(
+        Key(name=f"limits.kernel.{name}", type="rlimit", check=v.rlimit, help=f"{what}, as soft or soft:hard.")
+        for name, what in (
+            ("as", "Bytes of address space of a process"), ("core", "Bytes of a core dump"),
+            ("cpu", "Seconds of CPU time of a process"), ("data", "Bytes of data of a process"),
+            ("fsize", "Bytes of a file that a process writes"), ("locks", "File locks of a process"),
+            ("memlock", "Bytes of locked memory"), ("msgqueue", "Bytes of message queues"),
+            ("nice", "Ceiling of the nice value, as 20 minus it"), ("nofile", "Open files of a process"),
+            ("nproc", "Processes of a user"), ("rss", "Bytes of resident memory"),
+            ("rtprio", "Ceiling of real-time priority"), ("rttime", "Microseconds of real-time CPU time"),
+            ("sigpending", "Queued signals of a user"), ("stack", "Bytes of the stack of a process"),
+        )
+    ),
     Key(name="limits.memory", type="size or share", check=v.size_or_percent, live=True,
         help="Memory, in bytes with a unit or as a share of the host's."),
     Key(name="limits.memory.enforce", type="string", check=v.one_of("hard", "soft"), default="hard", live=True,

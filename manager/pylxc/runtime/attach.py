@@ -23,7 +23,7 @@ import termios
 from typing import Any, NoReturn
 
 from pylxc.errors import BadRequest
-from pylxc.kernel import caps, cgroup, fds, namespaces, procfs, seccomp, sibling
+from pylxc.kernel import caps, cgroup, fds, namespaces, procfs, rlimits, seccomp, sibling
 
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
@@ -165,7 +165,7 @@ def _join(entry: Entry) -> None:
         os.write(fd, b"0")
     # As the host's root still: the container's may not raise hard limits.
     for name, soft, hard in entry.spec["confinement"]["rlimits"]:
-        resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
+        resource.setrlimit(rlimits.number(name), (soft, hard))
     if profile := entry.spec["confinement"]["apparmor"]:
         _write(os.open("self/attr/apparmor/exec", os.O_WRONLY, dir_fd=entry.proc_fd), f"exec {profile}")
     namespaces.setns(entry.pidfd, entry.flags)

@@ -15,7 +15,7 @@ import socket
 import time
 
 from pylxc.errors import Internal
-from pylxc.kernel import cgroup, idmap, namespaces, pidfd, procfs
+from pylxc.kernel import cgroup, idmap, namespaces, pidfd, procfs, rlimits
 from pylxc.kernel import fds as descriptors
 from pylxc.runtime import devices, init, lean, protocol, rootfs
 
@@ -149,7 +149,7 @@ class Starter:
             idmap.write_maps(self._pid, _ranges(spec.idmap.uids), _ranges(spec.idmap.gids))
         for name, soft, hard in spec.confinement.rlimits:
             # From outside: the container's root may not raise a hard limit.
-            resource.prlimit(self._pid, getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
+            resource.prlimit(self._pid, rlimits.number(name), (soft, hard))
         return ours
 
     def _hand_over_trees(self, child: socket.socket) -> None:

@@ -145,6 +145,7 @@ PYLXC = (
     "pylxc_init",
     "pylxc_lan",
     "pylxc_prefer_wait",
+    "pylxc_oom",
     "pylxc_recipes",
     "pylxc_remote_images",
     "pylxc_version",

@@ -50,6 +50,8 @@ def test_accepts_what_lxd_accepts(key: str, value: str) -> None:
         ("limits.cpu.priority", "11"),
         ("limits.processes", "0"),
         ("limits.kernel.nofile", "1:2:3"),
+        ("limits.kernel.nofile", "3:2"),
+        ("limits.kernel.nofil", "3"),
         ("security.nesting", "maybe"),
         ("raw.idmap", "both 1000"),
         ("raw.idmap", "uid 50-60 500-511"),

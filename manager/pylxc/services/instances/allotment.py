@@ -65,7 +65,7 @@ class Allotments:
         """Warn of the limits that this host does not have: an instance starts without them, as with LXD."""
         self.cpus.settle(found.key)
         try:
-            lacking = self._runtime.lacking(found.key)
+            lacking = self._runtime.lacking(found.key) | limits.refused(found.expanded_config)
         except NotFound:  # it has ended already
             return
         limit = found.expanded_config.get("limits.cpu", "")

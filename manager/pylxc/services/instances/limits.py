@@ -57,6 +57,13 @@ def host_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def refused(config: Mapping[str, str]) -> dict[str, str]:
+    """Return the limits that no host has: by key, why not."""
+    if config.get("limits.network.priority", "0") in ("", "0"):
+        return {}
+    return {"limits.network.priority": "the kernel forgets the priority of packets that leave an instance"}
+
+
 def rlimits(config: Mapping[str, str]) -> tuple[tuple[str, int, int], ...]:
     """Return `limits.kernel.*` as (name, soft, hard), -1 for unlimited."""
     prefix = "limits.kernel."

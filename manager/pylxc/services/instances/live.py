@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pylxc.errors import BadRequest
 from pylxc.revert import Reverter
 from pylxc.runtime.handle import Runtime
 from pylxc.services.guests.service import Guests
-from pylxc.services.instances import disk_limits
+from pylxc.services.instances import disk_limits, limits
 from pylxc.services.instances.allotment import Allotments, load_modules
 from pylxc.services.instances.expand import Record
 from pylxc.services.instances.hotplug import Hotplug
@@ -32,6 +33,9 @@ class LiveChanges:
             return False
         with Reverter() as revert:
             changed = changed_keys(before.expanded_config, after.expanded_config)
+            for key, why in limits.refused(after.expanded_config).items():
+                if key in changed:
+                    raise BadRequest(f"{key} cannot be applied: {why}")
             if "linux.kernel_modules" in changed:
                 load_modules(after)
             disks = disk_limits.are_changed(before.expanded_devices, after.expanded_devices)
