@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import sqlite3
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -87,6 +88,12 @@ class Host:
         self.clock.advance(**time)
         begin = self.clock.now() - dt.timedelta(minutes=1)
         until(lambda: self.last_run("images-expire") > begin, "the daemon has looked after its images")
+
+    def waits_for_the_disk(self) -> bool:
+        """Tell whether a thread of the daemon is in a call that the kernel does not let go."""
+        assert self.daemon.process
+        stats = Path(f"/proc/{self.daemon.process.pid}/task").glob("*/stat")
+        return any(stat.read_text().rpartition(") ")[2].startswith("D") for stat in stats)
 
     def last_run(self, job: str) -> dt.datetime:
         """Return when a job last ran to its end."""
@@ -231,6 +238,54 @@ def test_each_project_has_its_own_settings(host: Host) -> None:
     host.request("DELETE", f"/1.0/instances/{name}?project=p1")
     host.create(project="p1")
     assert [image["auto_update"] for image in host.images("p1")] == [False]
+
+
+def test_expired_while_it_is_launched(host: Host) -> None:
+    """An image whose time is over in the middle of a launch stays until that is done."""
+    fingerprint = host.publish("20240101")
+    host.create()
+    host.request("PATCH", "/1.0", {"config": {"images.remote_cache_expiry": "3", "images.auto_update_interval": "0"}})
+    host.request("POST", "/1.0/storage-pools", {"name": "slow", "driver": "btrfs", "config": {"size": "300MiB"}})
+    mounted = f"{host.daemon.dir}/storage-pools/slow"
+    made: list[str] = []
+    launch = threading.Thread(target=lambda: made.append(host.create(pool="slow")))
+
+    def expiring() -> bool:
+        found = host.request("GET", "/1.0/operations?recursion=1").get("running", [])
+        return any(operation["description"] == "Cleaning up expired images" for operation in found)
+
+    subprocess.run(["fsfreeze", "--freeze", mounted], check=True)
+    try:
+        launch.start()
+        until(host.waits_for_the_disk, "the launch is at its volume")
+        host.clock.advance(days=10)
+        until(expiring, "the daemon would remove it")
+        assert [image["fingerprint"] for image in host.images()] == [fingerprint]
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", mounted], check=True)
+    launch.join(60)
+    until(lambda: not host.images(), "the image has expired")
+    host.request("PUT", f"/1.0/instances/{made[0]}/state", {"action": "start"})
+    host.request("PUT", f"/1.0/instances/{made[0]}/state", {"action": "stop", "force": True})
+    host.request("DELETE", f"/1.0/instances/{made[0]}")
+    host.request("DELETE", "/1.0/storage-pools/slow")
+
+
+def test_a_clock_that_is_set_back(host: Host) -> None:
+    """Nothing expires or stops being updated because the daemon's clock, or the server's, was another one."""
+    host.request("PATCH", "/1.0", {"config": {"images.remote_cache_expiry": "3"}})
+    host.publish("20240101")
+    host.advance(days=400)
+    host.create()
+    host.advance(days=-400)
+    host.create()
+    assert host.versions() == ["20240101"]
+    host.publish("20240202")
+    host.advance(hours=7)
+    until(lambda: host.versions() == ["20240202"], "the image is replaced", 30)
+    host.create()
+    host.advance(days=2)
+    assert host.versions() == ["20240202"]
 
 
 def test_refresh_by_hand(host: Host) -> None:

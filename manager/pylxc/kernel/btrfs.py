@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from pylxc.kernel import libc
 from pylxc.kernel.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 
 FIRST_INODE = 256
@@ -132,7 +133,7 @@ def list_nested(fd: int) -> list[Nested]:
         struct.pack_into("=Q", buffer, 0, first)
         more = False
         try:
-            fcntl.ioctl(fd, _GET_SUBVOL_ROOTREF, buffer)
+            libc.ioctl(fd, _GET_SUBVOL_ROOTREF, buffer)
         except OSError as error:
             if error.errno != errno.EOVERFLOW:
                 raise
@@ -143,7 +144,7 @@ def list_nested(fd: int) -> list[Nested]:
             first = tree + 1
             lookup = bytearray(_USER_LOOKUP.pack(directory, tree, b"", b""))
             try:
-                fcntl.ioctl(fd, _INO_LOOKUP_USER, lookup)
+                libc.ioctl(fd, _INO_LOOKUP_USER, lookup)
             except FileNotFoundError:
                 continue  # deleted meanwhile
             _, _, name, path = _USER_LOOKUP.unpack(lookup)
@@ -219,7 +220,7 @@ def subvolume_id(fd: int) -> int:
         OSError: ENOTTY when it is no btrfs.
     """
     buffer = bytearray(struct.pack("=QQ4080s", 0, FIRST_INODE, b""))
-    fcntl.ioctl(fd, _INO_LOOKUP, buffer)
+    libc.ioctl(fd, _INO_LOOKUP, buffer)
     return int(struct.unpack_from("=Q", buffer)[0])
 
 
@@ -231,7 +232,7 @@ def _args(*, fd: int = 0, flags: int = 0, name: bytes = b"", id_: int = 0) -> by
 
 def _ioctl(fd: int, request: int, args: bytearray, path: str) -> None:
     try:
-        fcntl.ioctl(fd, request, args)
+        libc.ioctl(fd, request, args)
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from None
 

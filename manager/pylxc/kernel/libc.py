@@ -93,3 +93,16 @@ def syscall(name: str, *args: Argument, path: str | None = None) -> int:
         error = ctypes.get_errno()
         raise OSError(error, f"{name}: {os.strerror(error)}", path)
     return result
+
+
+def ioctl(fd: int, request: int, buffer: bytearray) -> None:
+    """Control a device or file system through a buffer that is read and written. Other threads go on meanwhile.
+
+    `fcntl.ioctl` lets them do so for buffers of up to 1024 bytes only, and some calls wait for the disk. See: ioctl(2)
+
+    Raises:
+        OSError: it failed.
+    """
+    if _libc.ioctl(fd, ctypes.c_ulong(request), (ctypes.c_char * len(buffer)).from_buffer(buffer)) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

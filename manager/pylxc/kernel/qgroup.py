@@ -11,6 +11,7 @@ import fcntl
 import struct
 from collections.abc import Iterable
 
+from pylxc.kernel import libc
 from pylxc.kernel.btrfs import opened, subvolume_id, sync
 
 # _IOW and _IOWR of magic 0x94.
@@ -113,7 +114,7 @@ def _find(path: str, kind: int) -> bytes:
         key = (_QUOTA_TREE, 0, 0, subvolume, subvolume, 0, _NONE)
         buffer = bytearray(_SEARCH.pack(*key, kind, kind, 1, 0, 0, 0, 0, 0, _SEARCH_BUFFER) + bytes(_SEARCH_BUFFER))
         try:
-            fcntl.ioctl(fd, _TREE_SEARCH_V2, buffer)
+            libc.ioctl(fd, _TREE_SEARCH_V2, buffer)
         except FileNotFoundError:
             return b""  # there is no quota tree
     if not struct.unpack_from("=L", buffer, 64)[0]:
