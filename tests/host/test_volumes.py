@@ -111,6 +111,7 @@ def test_several_on_one_guest(host: Daemon, guests: tuple[str, str, str]) -> Non
     host.command("storage", "volume", "create", "dir", one)
     host.command("storage", "volume", "create", "btrfs", two)
     host.command("storage", "volume", "attach", "dir", one, guest, "/one")
+    assert "uses the same path '/one'" in refused(host, "attach", "btrfs", two, guest, "//one/")
     host.command("storage", "volume", "attach", "btrfs", two, guest, "/deep/er/two")
     device = ("pool=dir", f"source={one}", "path=/ro", "readonly=true")
     host.command("config", "device", "add", guest, "ro", "disk", *device)
@@ -223,6 +224,26 @@ def test_snapshots(host: Daemon, guests: tuple[str, str, str], pool: str, volume
     assert host.request("GET", volume_url(pool, volume))["config"]["snapshots.pattern"] == "at-%d"
     host.command("storage", "volume", "delete", pool, volume)
     assert not os.path.exists(os.path.dirname(directory(host, pool, volume, "kept")))
+
+
+def test_what_is_copied_is_of_one_moment(host: Daemon, guests: tuple[str, str, str], pool: str, volume: str) -> None:
+    """Two files that a guest writes in turn are at most one step apart in a snapshot and in a copy, as it pauses."""
+    guest, other, copy = guests[0], POOLS[1 - POOLS.index(pool)], unique("v")
+    for number in range(3000):
+        Path(directory(host, pool, volume), f"m{number:04}").write_text("x" * 200)
+    host.command("storage", "volume", "attach", pool, volume, guest, "/live")
+    step = "i=$((i+1)); echo $i > /live/new; mv /live/new /live/a; echo $i > /live/new; mv /live/new /live/z"
+    run(
+        host, guest, f"echo 0 > /live/a; (i=0; while [ ! -e /live/stop ]; do {step}; done) > /dev/null 2>&1 & sleep 0.2"
+    )
+    host.command("storage", "volume", "snapshot", pool, volume, "s0")
+    host.command("storage", "volume", "copy", f"{pool}/{volume}", f"{other}/{copy}", "--volume-only")
+    count = int(run(host, guest, "cat /live/a; touch /live/stop"))
+    for where in (directory(host, pool, volume, "s0"), directory(host, other, copy)):
+        first, last = (int(Path(where, name).read_text()) for name in ("a", "z"))
+        assert 0 <= first - last <= 1
+        assert first < count
+    host.command("storage", "volume", "detach", pool, volume, guest)
 
 
 def test_on_schedule(make_daemon: Callable[..., Daemon]) -> None:

@@ -93,6 +93,7 @@ class Assembly:
             clock=clock,
             first_use=self._first_use,
         )
+        volumes.store.keep_still = instances.keep_still
         profiles = Profiles(self._database, devices, events, instances.updater)
         self._scheduler = Scheduler(self._database, events, self._jobs, clock)
         initialise = Initialise(server, storage, networks, profiles, projects)

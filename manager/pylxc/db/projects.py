@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pylxc.db.models import Image, Instance, Network, Profile, Project, StorageVolume
+from pylxc.db.models import Image, Instance, Network, Profile, Project, StoragePool, StorageVolume
 from pylxc.errors import NotFound
 
 
@@ -53,7 +53,10 @@ def users(session: Session) -> dict[str, list[tuple[str, str]]]:
         ("networks", select(Project.name, Network.name).join(Network.project)),
         (
             "volumes",
-            select(Project.name, StorageVolume.name).join(StorageVolume.project).where(StorageVolume.type == "custom"),
+            select(Project.name, StoragePool.name + "/volumes/custom/" + StorageVolume.name)
+            .join(StorageVolume.project)
+            .join(StorageVolume.pool)
+            .where(StorageVolume.type == "custom"),
         ),
     )
     for kind, query in queries:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pylxc.db import instances, projects
-from pylxc.db.models import Instance, Profile, StorageVolume, VolumeSnapshot
+from pylxc.db import instances, profiles, projects
+from pylxc.db.models import Instance, Profile, Project, StorageVolume, VolumeSnapshot
 from pylxc.errors import NotFound
 
 Name = tuple[str, str, str]
@@ -80,19 +80,42 @@ def users(session: Session) -> dict[Name, list[tuple[str, str, str]]]:
 
     An instance that has a volume by a profile only is not named, as in LXD: the profile is.
     """
+    scopes = _scopes(session)
     found: dict[Name, list[tuple[str, str, str]]] = {}
-    for row in holders(session):
-        scope = projects.scope(row.project, "storage.volumes")
-        kind = "instance" if isinstance(row, Instance) else "profile"
-        for pool, volume in dict.fromkeys(named(row.devices.values())):
-            found.setdefault((pool, scope, volume), []).append((kind, row.project.name, row.name))
+    for kind, entity in (("instance", Instance), ("profile", Profile)):
+        query = select(Project.name, entity.name, entity.devices).join(entity.project).order_by(entity.name)
+        for project, name, devices in session.execute(query):
+            for pool, volume in dict.fromkeys(named(devices.values())):
+                found.setdefault((pool, scopes[project], volume), []).append((kind, project, name))
     return found
 
 
-def holders(session: Session) -> Iterator[Instance | Profile]:
-    """Return what may have devices: instances in any state, and profiles."""
-    yield from session.scalars(select(Instance).order_by(Instance.name))
-    yield from session.scalars(select(Profile).order_by(Profile.name))
+def attached(session: Session, volume: Name) -> list[tuple[str, str]]:
+    """Return the (project, name) of the instances that run with a volume, or are about to."""
+    pool, project, name = volume
+    scopes = _scopes(session)
+    query = select(Project.name, Instance.name, Instance.attached).join(Instance.project)
+    return [
+        (of, instance)
+        for of, instance, has in session.execute(query.where(Instance.state == "created"))
+        if scopes[of] == project and (pool, name) in named(each["device"] for each in has.values())
+    ]
+
+
+def rename(session: Session, volume: Name, new: tuple[str, str]) -> None:
+    """Have whatever names a volume name another pool and volume instead."""
+    pool, _, name = volume
+
+    def changed(device: dict[str, str]) -> dict[str, str]:
+        return {**device, "pool": new[0], "source": new[1]} if (pool, name) in named([device]) else device
+
+    for kind, project, user in users(session).get(volume, ()):
+        row: Instance | Profile
+        if kind == "instance":
+            row = instances.get(session, project, user, state=None)
+        else:
+            row = profiles.get(session, project, user)
+        row.devices = {key: changed(device) for key, device in row.devices.items()}
 
 
 def named(devices: Iterable[Mapping[str, str]]) -> Iterator[tuple[str, str]]:
@@ -102,26 +125,6 @@ def named(devices: Iterable[Mapping[str, str]]) -> Iterator[tuple[str, str]]:
             yield device["pool"], device["source"]
 
 
-def attached(session: Session, volume: Name) -> list[str]:
-    """Return the names of the instances that run with a volume, or are about to."""
-    pool, project, name = volume
-    return [
-        row.name
-        for row in instances.with_devices(session)
-        if projects.scope(row.project, "storage.volumes") == project
-        and (pool, name) in named(each["device"] for each in row.attached.values())
-    ]
-
-
-def rename(session: Session, volume: Name, new: tuple[str, str]) -> None:
-    """Have whatever names a volume name another pool and volume instead."""
-    pool, project, name = volume
-
-    def changed(device: dict[str, str]) -> dict[str, str]:
-        if (pool, name) in named([device]):
-            return {**device, "pool": new[0], "source": new[1]}
-        return device
-
-    for row in holders(session):
-        if projects.scope(row.project, "storage.volumes") == project and (pool, name) in named(row.devices.values()):
-            row.devices = {key: changed(device) for key, device in row.devices.items()}
+def _scopes(session: Session) -> dict[str, str]:
+    """Return per project the one whose volumes it uses."""
+    return {row.name: projects.scope(row, "storage.volumes") for row in projects.everything(session)}

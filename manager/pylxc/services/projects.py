@@ -27,7 +27,7 @@ _PATHS = {
     "profiles": "/1.0/profiles/",
     "images": "/1.0/images/",
     "networks": "/1.0/networks/",
-    "volumes": "/1.0/storage-volumes/custom/",
+    "volumes": "/1.0/storage-pools/",
 }
 _LIMITS = ("containers", "cpu", "disk", "instances", "memory", "networks", "processes", "virtual-machines")
 

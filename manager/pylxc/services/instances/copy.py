@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from pylxc.db import snapshots as rows
 from pylxc.db.engine import Database
 from pylxc.db.models import Snapshot
 from pylxc.errors import BadRequest, NotFound
+from pylxc.paths import storage_name
 from pylxc.revert import Reverter
 from pylxc.services.instances import root_size
 from pylxc.services.instances.expand import Record, load
@@ -22,6 +23,9 @@ from pylxc.services.instances.templates import deferred
 from pylxc.services.storage.places import Place
 from pylxc.services.storage.service import StoragePools
 from pylxc.wire.instances import InstancesPost
+
+_BUSY_SECONDS = 5.0
+"""How long a copy of something that an instance has waits for another operation on the instance."""
 
 _KEPT = ("volatile.base_image", "volatile.last_state.idmap")
 
@@ -136,6 +140,20 @@ class Copier:
             for name in present.keys() - wanted.keys() if source.with_snapshots else ():
                 self._delete_snapshot(target, name)
         self._refreshed(target)
+
+    @contextmanager
+    def keep_still(self, found: Iterable[tuple[str, str]]) -> Iterator[None]:
+        """Keep instances, by project and name, still while the block runs: something that they have is copied.
+
+        Raises:
+            Conflict: one is busy.
+        """
+        with ExitStack() as stack:
+            for key in sorted(storage_name(project, name) for project, name in found):
+                stack.enter_context(self._locks.hold(key, "copy", wait=_BUSY_SECONDS, shared=True))
+                if self._lifecycle.status(key) == "Running":
+                    stack.enter_context(self._lifecycle.frozen(key))
+            yield
 
     @contextmanager
     def _still(self, source: CopySource) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -209,6 +210,7 @@ class DeviceManager:
         own = self.volatile(name, devices, config)
         whole = {**config, **own}
         _refuse_same_names(devices, whole)
+        _refuse_same_paths(devices)
         found = Prepared(project, name, own)
         for device, keys in devices.items():
             if only is None or device in only:
@@ -418,3 +420,9 @@ def _refuse_same_names(devices: Devices, config: Mapping[str, str]) -> None:
             if name in names:
                 raise BadRequest(f"Two network devices are named {name!r} inside")
             names.add(name)
+
+
+def _refuse_same_paths(devices: Devices) -> None:
+    paths = [os.path.normpath("/" + keys["path"].strip("/")) for keys in devices.values() if keys.get("type") == "disk"]
+    if twice := {path for path in paths if paths.count(path) > 1}:
+        raise BadRequest(f"More than one disk device uses the same path {min(twice)!r}")

@@ -144,6 +144,8 @@ class Instances:
         )
         self._boot = Boot(db, runtime, storage, self._lifecycle)
         storage.on_return.append(self._on_pool_return)
+        copier = Copier(db, storage, self._locks, self._lifecycle, lambda found: self._files.mark(found.id))
+        self.keep_still = copier.keep_still
         live = LiveChanges(runtime, self._allotments, self._hotplug, guests)
         self.updater = Updater(db, storage.volumes, devices, events, self._locks, live.apply)
         self._creator = Creator(
@@ -157,7 +159,7 @@ class Instances:
             remover=self._remover,
             first_use=first_use,
             templates=self._templates,
-            copier=Copier(db, storage, self._locks, self._lifecycle, lambda found: self._files.mark(found.id)),
+            copier=copier,
             start=self._lifecycle.start,
             require_stopped=self._lifecycle.require_stopped,
         )

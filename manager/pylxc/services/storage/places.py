@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 from pylxc.drivers.storage import tree
@@ -95,15 +95,26 @@ class Trees:
         driver, readonly = self._driver(place.pool), bool(place.snapshot)
         if source.pool == place.pool:
             self._with_room(lambda: driver.clone_volume(source.path, place.path, readonly=readonly))
-        else:
-            directory = self._driver(source.pool).path(source.path)
+            return
+        with self._of_one_moment(source) as directory:
             self._with_room(lambda: driver.import_volume(directory, place.path, readonly=readonly))
 
     def refresh(self, source: Place, place: Place) -> None:
         """Make an existing volume what `source` is, copying only what differs; all of it or nothing."""
-        driver, directory = self._driver(place.pool), self._driver(source.pool).path(source.path)
-        self._with_room(lambda: driver.refresh_volume(directory, place.path))
+        driver = self._driver(place.pool)
+        with self._of_one_moment(source, where=place.pool) as directory:
+            self._with_room(lambda: driver.refresh_volume(directory, place.path))
         self._sweeper.add(driver)
+
+    @contextmanager
+    def _of_one_moment(self, source: Place, where: str = "") -> Iterator[str]:
+        """Give the directory of a volume for another pool than `where` to copy, as a copy where that takes no time."""
+        driver = self._driver(source.pool)
+        if source.snapshot or source.pool == where or not driver.info.has_instant_copies:
+            yield driver.path(source.path)
+        else:
+            with driver.aside(source.path) as aside:
+                yield driver.path(aside)
 
     def restore(self, place: Place, snapshot: str) -> None:
         """Make a volume what a snapshot of it is; it is the one or the other at every moment."""

@@ -34,7 +34,8 @@ class VolumeCopier:
 
     def fill(self, source: Place, place: Place, config: models.Config, *, whole: bool) -> None:
         """Make the trees of a volume whose row is there, and its snapshots; raises like `copy`."""
-        self._store.trees.copy(source, place)
+        with self._store.still(source):
+            self._store.trees.copy(source, place)
         self._store.fit(place, config)
         for snapshot in self._store.snapshots(source) if whole else []:
             self._copy_snapshot(source, snapshot, place)
@@ -49,7 +50,8 @@ class VolumeCopier:
         self._store.refuse_running(place, "Volume is still in use by running instances")
         if whole:
             self._refresh_snapshots(source, place)
-        self._store.trees.refresh(source, place)
+        with self._store.still(source):
+            self._store.trees.refresh(source, place)
 
     def _refresh_snapshots(self, source: Place, place: Place) -> None:
         wanted = {(row.name, row.created_at): row for row in self._store.snapshots(source)}

@@ -119,7 +119,8 @@ class VolumeSnapshots:
                 )
                 session.add(row)
             revert.add(self._store.drop_snapshot, place)
-            self._store.trees.copy(place.at(""), place)
+            with self._store.still(place.at("")):
+                self._store.trees.copy(place.at(""), place)
             with self._db.transaction() as session:
                 session.get_one(models.VolumeSnapshot, row.id).state = "created"
             revert.success()

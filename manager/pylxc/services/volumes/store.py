@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 from sqlalchemy.orm import Session
 
@@ -33,11 +33,14 @@ class VolumeStore:
     Attributes:
         db: where the rows are.
         trees: what the pools hold.
+        keep_still: pauses instances, by project and name, while the block runs; set once there are instances.
     """
 
     def __init__(self, db: Database, storage: StoragePools, events: EventBus) -> None:
         self.db = db
         self.trees = storage.trees
+        self.keep_still: Callable[[Iterable[tuple[str, str]]], AbstractContextManager[None]] = lambda _: nullcontext()
+        self._storage = storage
         self._volumes = storage.volumes
         self._events = events
         self._locks = NamedLocks()
@@ -87,6 +90,21 @@ class VolumeStore:
         """Raise BadRequest if an instance runs with a volume, or is about to; the caller holds the volume alone."""
         with self.db.reading() as session:
             refuse_attached(session, place, complaint)
+
+    @contextmanager
+    def still(self, place: Place) -> Iterator[None]:
+        """Keep what runs with a volume from changing it while it is copied, unless a copy is of one moment anyway.
+
+        Raises:
+            Conflict: an instance that would have to pause is busy.
+        """
+        if place.snapshot or self._storage.has_instant_copies(place.pool):
+            yield
+            return
+        with self.db.reading() as session:
+            running = volumes.attached(session, name_of(place))
+        with self.keep_still(running):
+            yield
 
     # Trees and rows
 
@@ -153,7 +171,7 @@ def load(session: Session, place: Place, *, state: str | None = "created") -> mo
 def refuse_attached(session: Session, place: Place, complaint: str) -> None:
     """Raise BadRequest if an instance runs with a volume."""
     if running := volumes.attached(session, name_of(place)):
-        raise BadRequest(complaint, hint=f"stop or detach {', '.join(running)}")
+        raise BadRequest(complaint, hint=f"stop or detach {', '.join(name for _, name in running)}")
 
 
 def checked(config: models.Config) -> models.Config:
