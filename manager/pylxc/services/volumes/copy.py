@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pylxc.db import models, volumes
+from pylxc.db import models
+from pylxc.revert import Reverter
 from pylxc.services.storage.places import Place
 from pylxc.services.volumes.store import VolumeStore, load
 
@@ -48,31 +49,33 @@ class VolumeCopier:
             Internal: no space left; the tree is as it was.
         """
         self._store.refuse_running(place, "Volume is still in use by running instances")
-        if whole:
-            self._refresh_snapshots(source, place)
+        wanted = {row.name: row for row in self._store.snapshots(source)} if whole else {}
+        present = {row.name: row.created_at for row in self._store.snapshots(place)} if whole else {}
+        for name, row in wanted.items():
+            if name in present and present[name] != row.created_at:
+                self._store.drop_snapshot(place.at(name))
+            if present.get(name) != row.created_at:
+                self._copy_snapshot(source, row, place)
         with self._store.still(source):
             self._store.trees.refresh(source, place)
-
-    def _refresh_snapshots(self, source: Place, place: Place) -> None:
-        wanted = {(row.name, row.created_at): row for row in self._store.snapshots(source)}
-        present = {(row.name, row.created_at) for row in self._store.snapshots(place)}
-        for name, _ in present - wanted.keys():
+        # Last: what fails before takes nothing away that is only here.
+        for name in present.keys() - wanted.keys():
             self._store.drop_snapshot(place.at(name))
-        for key, row in wanted.items():
-            if key not in present:
-                self._copy_snapshot(source, row, place)
 
     def _copy_snapshot(self, source: Place, row: models.VolumeSnapshot, place: Place) -> None:
-        with self._store.db.transaction() as session:
-            made = models.VolumeSnapshot(
-                volume=load(session, place, state=None),
-                name=row.name,
-                description=row.description,
-                config=row.config,
-                created_at=row.created_at,
-                expires_at=row.expires_at,
-            )
-            session.add(made)
-        self._store.trees.copy(source.at(row.name), place.at(row.name))
-        with self._store.db.transaction() as session:
-            volumes.snapshot(session, made.storage_volume_id, row.name, state="creating").state = "created"
+        with Reverter() as revert:
+            with self._store.db.transaction() as session:
+                made = models.VolumeSnapshot(
+                    volume=load(session, place, state=None),
+                    name=row.name,
+                    description=row.description,
+                    config=row.config,
+                    created_at=row.created_at,
+                    expires_at=row.expires_at,
+                )
+                session.add(made)
+            revert.add(self._store.drop_snapshot, place.at(row.name))
+            self._store.trees.copy(source.at(row.name), place.at(row.name))
+            with self._store.db.transaction() as session:
+                session.get_one(models.VolumeSnapshot, made.id).state = "created"
+            revert.success()

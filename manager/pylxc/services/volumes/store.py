@@ -147,7 +147,8 @@ class VolumeStore:
             NotFound: there is none.
         """
         with self.db.transaction() as session:
-            row = volumes.snapshot(session, load(session, place).id, place.snapshot, state=None)
+            volume = load(session, place, state=None)  # it may be half made as well
+            row = volumes.snapshot(session, volume.id, place.snapshot, state=None)
             row.state = "deleting"
         self.trees.delete(place)
         with self.db.transaction() as session:
