@@ -77,6 +77,10 @@ class Unavailable(PylxcError):
     http_status = 503
 
 
+class DatabaseUnusable(Unavailable):
+    """The database is damaged, gone, or of another version; the server does not start."""
+
+
 class Internal(PylxcError):
     """Something failed on the server's side."""
 

@@ -32,6 +32,7 @@ class Paths:
         self.pid_file = f"{self.root}/pylxcd.pid"
         self.database = f"{self.root}/database/pylxc.db"
         self.images = f"{self.root}/images"
+        self.disks = f"{self.root}/disks"
         self.storage_pools = f"{self.root}/storage-pools"
         self.backups = f"{self.root}/backups"
         self.networks = f"{self.root}/networks"

@@ -90,6 +90,24 @@ def _shutdown(_session: Session, args: Args) -> None:
         pass  # it went before it could answer, which is what was wanted
 
 
+def _backup(session: Session, args: Args) -> None:
+    from pylxc.cli.database import backup
+
+    backup(session, args, _command("backup"))
+
+
+def _restore(session: Session, args: Args) -> int:
+    from pylxc.cli.database import restore
+
+    return restore(session, args)
+
+
+def _recover(session: Session, args: Args) -> int:
+    from pylxc.cli.recover import recover
+
+    return recover(session, args)
+
+
 def _units(session: Session, args: Args) -> None:
     from pylxc.cli.units_systemd import install, text
 
@@ -112,6 +130,17 @@ COMMANDS = (
         "Set up and manage the daemon",
         sub=(
             Command(
+                "backup",
+                "Write the daemon's database to a file",
+                "<file>|-",
+                _backup,
+                words=(1, 1),
+                details="What instances, networks, profiles and the rest are is in it; files of instances are not.\n"
+                "The daemon keeps copies of its own as well, one a day: database/backups in its directory.",
+                examples=(("pylxc admin backup /backup/pylxc.db", "Replace that file when the new one is whole"),),
+                complete=("file",),
+            ),
+            Command(
                 "init",
                 "Set up storage, network and the default profile",
                 "",
@@ -127,6 +156,34 @@ COMMANDS = (
                 ),
                 details="The first launch does what --auto does, so this is needed only for something else.\n"
                 "For instances on the host's own network: pylxc network create br0 --lan eth0",
+            ),
+            Command(
+                "recover",
+                "Find instances and volumes in storage pools again when the database is lost",
+                "[<pool>|<pool>=<driver>[,<source>][,<key>=<value>...]...]",
+                _recover,
+                words=(0, None),
+                options=(
+                    Option("--profiles", help="Make profiles that are gone again, as the instances have them"),
+                    Option("-y", "--yes", help="Ask nothing"),
+                ),
+                details="Without a pool it looks through those that the server knows or finds in its directory.\n"
+                "Networks and projects that are needed have to be made first; what is missing is named.",
+                examples=(
+                    ("pylxc admin recover", "Look, ask, and take what was found"),
+                    ("pylxc admin recover --yes default=dir fast=btrfs,/dev/sdb", "Name the pools, ask nothing"),
+                ),
+            ),
+            Command(
+                "restore",
+                "Replace the daemon's database by a backup of it",
+                "<file>",
+                _restore,
+                words=(1, 1),
+                options=(Option("--restart", help="Stop the daemon for it, if it runs; instances run on"),),
+                details="The backup is checked before anything is replaced; the former database is kept beside it.\n"
+                "What instances hold that the backup does not know: pylxc admin recover",
+                complete=("file",),
             ),
             Command(
                 "shutdown",

@@ -93,4 +93,4 @@ def _last_line(path: str) -> str:
             lines = [line.strip() for line in log if line.strip()]
     except OSError:
         return "it left no log"
-    return lines[-1] if lines else "it left no log"
+    return lines[-1].removeprefix("Error: ") if lines else "it left no log"

@@ -39,6 +39,7 @@ Type=notify
 KillMode=process
 Delegate=yes
 Restart=on-failure
+RestartPreventExitStatus=3
 TimeoutStartSec=600
 TimeoutStopSec=30
 LimitNOFILE=1048576

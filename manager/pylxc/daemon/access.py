@@ -8,11 +8,13 @@ import grp
 import os
 import socket
 import stat
+import time
 
 from pylxc.errors import PylxcError, Unavailable
 from pylxc.paths import Paths
 
 _BACKLOG = 1024
+_PAUSE = 0.05
 _SUN_PATH = 107
 """Bytes of a unix socket's path, at most. See: unix(7)"""
 
@@ -42,12 +44,16 @@ class PidLock:
         self._root = paths.root
         self._fd = -1
 
-    def acquire(self) -> None:
+    def acquire(self, *, wait: float = 0.0) -> None:
         """Take the lock and write the pid.
+
+        Args:
+            wait: seconds for which another daemon may still have it.
 
         Raises:
             Unavailable: another daemon has it.
         """
+        end = time.monotonic() + wait
         while True:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             try:
@@ -55,6 +61,9 @@ class PidLock:
             except BlockingIOError:
                 pid = os.read(fd, 32).decode(errors="replace").strip()
                 os.close(fd)
+                if time.monotonic() < end:
+                    time.sleep(_PAUSE)
+                    continue
                 raise Unavailable(f"Another pylxcd (pid {pid or 'unknown'}) is running on {self._root}") from None
             if self._is_current(fd):
                 break

@@ -17,6 +17,7 @@ from pylxc.runtime.handle import Runtime
 from pylxc.runtime.proxies import Proxies
 from pylxc.runtime.spec import ContainerExit
 from pylxc.services.certificate import ServerCertificate
+from pylxc.services.database import DatabaseBackups
 from pylxc.services.events import EventBus, LogEvents
 from pylxc.services.guests.service import Guests
 from pylxc.services.images.service import Images
@@ -33,6 +34,7 @@ from pylxc.services.networks.service import Networks
 from pylxc.services.operations import Operations
 from pylxc.services.profiles import Profiles
 from pylxc.services.projects import Projects
+from pylxc.services.recovery.service import Recovery
 from pylxc.services.rendering.renderer import Renderer
 from pylxc.services.server import Server
 from pylxc.services.services import Services
@@ -120,6 +122,8 @@ class Assembly:
             volumes=volumes,
             volume_snapshots=volume_snapshots,
             warnings=warnings,
+            database=DatabaseBackups(paths),
+            recovery=Recovery(self._database, paths, storage, profiles, instances.readopter),
         )
 
     def start(self) -> None:
@@ -170,6 +174,7 @@ class Assembly:
         yield Job(name="snapshots-expire", interval=minute, run=schedule.expire)
         yield Job(name=VOLUME_SNAPSHOTS_TAKE, interval=minute, run=self.services.volume_snapshots.take_scheduled)
         yield Job(name="volume-snapshots-expire", interval=minute, run=self.services.volume_snapshots.expire)
+        yield Job(name="database-backup", interval=dt.timedelta(days=1), run=self.services.database.daily)
         yield Job(name="images-expire", interval=dt.timedelta(hours=1), run=upkeep.expire)
         yield Job(name="warnings-expire", interval=dt.timedelta(days=1), run=self.services.warnings.expire)
 

@@ -14,9 +14,10 @@ import time
 
 from pylxc.api.app import App
 from pylxc.api.devlxd import GuestServer
-from pylxc.daemon import access, systemd
+from pylxc.daemon import access, refusal, systemd
 from pylxc.daemon.assembly import Assembly
 from pylxc.db.models import Clock
+from pylxc.errors import DatabaseUnusable
 from pylxc.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,9 @@ class Daemon:
         listener = passed or access.listen(self._paths.socket, self._gid)
         try:
             await self._serve(listener, begin)
+        except DatabaseUnusable as error:
+            refusal.answer(listener, str(error))
+            raise
         finally:
             listener.close()
             if passed is None:

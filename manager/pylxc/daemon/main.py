@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pylxc import __version__
 from pylxc.daemon import log as daemon_log
 from pylxc.daemon.access import PidLock, group_id, prepare_directory
-from pylxc.errors import PylxcError, from_os
+from pylxc.errors import DatabaseUnusable, PylxcError, from_os
 from pylxc.paths import Paths
 
 if TYPE_CHECKING:
@@ -21,9 +21,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DATABASE_STATUS = 3
+"""The exit status for a database that cannot be used. Trying again does not help: the unit does not."""
+
+_LOCK_SECONDS = 30.0
+"""How long a restore waits for the daemon to end."""
+
 
 def main(arguments: Sequence[str] | None = None, clock: Clock | None = None) -> None:
-    """Run the daemon in the foreground until it is told to stop; exit with 1 when it cannot start.
+    """Run the daemon in the foreground until it is told to stop.
+
+    Exits with 1 when it cannot start, with `DATABASE_STATUS` when that is the database's fault.
 
     Args:
         arguments: of the command line.
@@ -31,7 +39,10 @@ def main(arguments: Sequence[str] | None = None, clock: Clock | None = None) -> 
     """
     options = _parse(arguments)
     try:
-        status = _run(options, clock)
+        status = _restore(options.restore) if options.restore else _run(options, clock)
+    except DatabaseUnusable as error:
+        sys.stderr.write(f"Error: {error}\n")
+        status = DATABASE_STATUS
     except PylxcError as error:
         sys.stderr.write(f"Error: {error}\n")
         status = 1
@@ -58,6 +69,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--logfile", default="", help="write the log to this file as well")
     parser.add_argument("--verbose", "-v", action="store_true", help="log what is done")
     parser.add_argument("--debug", "-d", action="store_true", help="log everything")
+    parser.add_argument("--restore", default="", metavar="FILE", help="replace the database by a backup of it, and end")
     parser.add_argument("--version", action="version", version=__version__)
     return parser.parse_args(arguments)
 
@@ -86,6 +98,24 @@ def _run(options: argparse.Namespace, clock: Clock | None) -> int:
         asyncio.run(Daemon(paths, gid, clock or now).run())
     finally:
         lock.release()
+    return 0
+
+
+def _restore(source: str) -> int:
+    if os.geteuid() != 0:
+        raise PylxcError("pylxcd must be run as root")
+    paths = Paths()
+    prepare_directory(paths.root)
+    lock = PidLock(paths)
+    lock.acquire(wait=_LOCK_SECONDS)
+    try:
+        from pylxc.services import database
+
+        former = database.restore(paths, source)
+    finally:
+        lock.release()
+    sys.stdout.write(f"The database is restored; the former one is {former}\n")
+    sys.stdout.flush()
     return 0
 
 

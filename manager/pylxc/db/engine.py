@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from pylxc.db import room
 from pylxc.errors import Internal
 
+_CHANGED = "pylxc_changed"
+
 
 class Database:
     """A SQLAlchemy database; thread-safe. Objects stay readable after their transaction has ended.
@@ -32,17 +34,18 @@ class Database:
     def watch(self, changed: Callable[[Collection[object]], None]) -> None:
         """Have `changed` called after each transaction with the rows that it made, changed or removed.
 
-        It must return soon and raise nothing. Statements that name no rows (`update`, `delete`) are not seen.
+        It must return soon and raise nothing. Statements (`update`, `delete`) are seen only where they call `note`.
         """
 
-        def note(session: Session, _context: object) -> None:
-            session.info.setdefault("pylxc_changed", []).extend((*session.new, *session.dirty, *session.deleted))
-
         def tell(session: Session) -> None:
-            if rows := session.info.pop("pylxc_changed", None):
+            if rows := session.info.pop(_CHANGED, None):
                 changed(rows)
 
-        event.listen(self._sessions, "after_flush", note)
+        event.listen(
+            self._sessions,
+            "after_flush",
+            lambda session, _context: note(session, *session.new, *session.dirty, *session.deleted),
+        )
         event.listen(self._sessions, "after_commit", tell)
 
     @contextmanager
@@ -75,6 +78,11 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+
+
+def note(session: Session, *rows: object) -> None:
+    """Have `Database.watch` tell of rows that a transaction has changed."""
+    session.info.setdefault(_CHANGED, []).extend(rows)
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:

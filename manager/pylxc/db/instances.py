@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm import Session, contains_eager
 
+from pylxc.db.engine import note
 from pylxc.db.models import Config, Devices, Instance, InstanceProfile, Profile, Project
 from pylxc.errors import NotFound
 
@@ -33,6 +34,13 @@ def get(session: Session, project: str, name: str, *, state: str | None = "creat
     if instance is None:
         raise NotFound("Instance not found")
     return instance
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What `Database.watch` tells of an instance that a statement has changed."""
+
+    instance_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +165,7 @@ def set_state(session: Session, instance_id: int, state: str) -> None:
     """Change an instance's state."""
     query = update(Instance).where(Instance.id == instance_id).values(state=state)
     session.execute(query, execution_options={"synchronize_session": False})
+    note(session, Touched(instance_id))
 
 
 def remove(session: Session, instance_id: int) -> None:

@@ -6,9 +6,9 @@ import contextlib
 import os
 import sqlite3
 
-from pylxc.db import room
+from pylxc.db import copies, room
 from pylxc.db.engine import Database
-from pylxc.errors import Unavailable
+from pylxc.errors import DatabaseUnusable
 from pylxc.resources import resource_dir
 
 HEAD = "0009"
@@ -18,25 +18,25 @@ HEAD = "0009"
 def open_database(path: str) -> Database:
     """Open the SQLite database at `path`, made or migrated to `HEAD` when it has to be.
 
-    A database of an older version is copied to `<path>.<revision>.bak` before it is migrated; the migration is one
-    transaction.
+    A database of an older version is copied first, see `copies.keep`; the migration is one transaction.
 
     Raises:
-        Unavailable: the file is damaged, or written by a newer pylxc.
+        DatabaseUnusable: the file is damaged, written by a newer pylxc, or gone although there are copies of it.
     """
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     room.release(path)
     stored = stored_revision(path)
+    if stored is None and copies.listed(path):
+        raise DatabaseUnusable(
+            f"The database {path} is gone or empty, and there are backups of it",
+            hint=f"{copies.way_out(path)}; to begin anew, move {copies.directory(path)} away",
+        )
     database = Database(f"sqlite:///{path}")
     if stored != HEAD:
         try:
             if stored is not None:
-                if stored not in known_revisions():
-                    raise Unavailable(
-                        f"The database {path} is of revision {stored!r}, which this pylxc does not know",
-                        hint="it was written by a newer version: install that one",
-                    )
-                back_up(path, f"{path}.{stored}.bak")
+                require_known(path, stored)
+                copies.keep(path, stored)
             upgrade(database)
         except BaseException:
             database.close()
@@ -51,25 +51,36 @@ def stored_revision(path: str) -> str | None:
     """Return the revision of the database at `path`, None when it is missing or empty.
 
     Raises:
-        Unavailable: it is no database, is damaged, or holds the tables of something else.
+        DatabaseUnusable: it is no database, is damaged, or holds the tables of something else.
     """
     if not os.path.exists(path):
         return None
     try:
-        with contextlib.closing(sqlite3.connect(path)) as connection:
-            if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-                raise sqlite3.DatabaseError("it fails its integrity check")
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if not tables:
-                return None
-            if "alembic_version" not in tables:
-                raise sqlite3.DatabaseError("it holds other tables than pylxc's")
-            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        return read_revision(path)
     except sqlite3.DatabaseError as error:
-        raise Unavailable(
-            f"The database {path} cannot be used: {error}", hint="put a backup in its place, or move it away"
-        ) from error
+        raise DatabaseUnusable(f"The database {path} cannot be used: {error}", hint=copies.way_out(path)) from error
+
+
+def read_revision(path: str) -> str | None:
+    """Return the revision of the database at `path`, None when it is empty; raises sqlite3.DatabaseError."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        copies.quick_check(connection)
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not tables:
+            return None
+        if "alembic_version" not in tables:
+            raise sqlite3.DatabaseError("it holds other tables than pylxc's")
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     return None if row is None else str(row[0])
+
+
+def require_known(path: str, revision: str) -> None:
+    """Raise DatabaseUnusable when a newer pylxc has written the database at `path`."""
+    if revision not in known_revisions():
+        raise DatabaseUnusable(
+            f"The database {path} is of revision {revision!r}, which this pylxc does not know",
+            hint="it was written by a newer version: install that one",
+        )
 
 
 def known_revisions() -> set[str]:
@@ -77,13 +88,6 @@ def known_revisions() -> set[str]:
     from alembic.script import ScriptDirectory
 
     return {script.revision for script in ScriptDirectory(str(resource_dir("migrations"))).walk_revisions()}
-
-
-def back_up(path: str, target: str) -> None:
-    """Copy the database at `path`, its write-ahead log included, to `target`."""
-    with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(sqlite3.connect(target)) as copy:
-        source.backup(copy)
-    os.chmod(target, 0o600)
 
 
 def upgrade(database: Database) -> None:

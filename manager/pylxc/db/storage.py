@@ -87,6 +87,12 @@ def delete_volume(session: Session, volume_id: int) -> None:
     session.execute(query, execution_options={"synchronize_session": False})
 
 
+def every_volume(session: Session, pool_name: str) -> list[StorageVolume]:
+    """Return a pool's volumes in any state."""
+    query = select(StorageVolume).join(StorageVolume.pool).where(StoragePool.name == pool_name)
+    return list(session.scalars(query))
+
+
 def image_volumes(session: Session, fingerprint: str) -> list[StorageVolume]:
     """Return an image's volumes, of every pool and in any state."""
     query = select(StorageVolume).where(StorageVolume.type == "image", StorageVolume.name == fingerprint)

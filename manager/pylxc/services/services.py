@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pylxc.services.database import DatabaseBackups
     from pylxc.services.events import EventBus
     from pylxc.services.guests.service import Guests
     from pylxc.services.images.service import Images
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pylxc.services.operations import Operations
     from pylxc.services.profiles import Profiles
     from pylxc.services.projects import Projects
+    from pylxc.services.recovery.service import Recovery
     from pylxc.services.server import Server
     from pylxc.services.storage.service import StoragePools
     from pylxc.services.volumes.service import CustomVolumes
@@ -55,4 +57,6 @@ class Services:
     storage: StoragePools
     volumes: CustomVolumes
     volume_snapshots: VolumeSnapshots
+    recovery: Recovery
+    database: DatabaseBackups
     warnings: Warnings

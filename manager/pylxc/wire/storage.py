@@ -31,6 +31,39 @@ class StoragePool(TypedDict):
     locations: list[str]
 
 
+class RecoverPost(TypedDict, total=False):
+    """Body of POST /internal/recover/validate and /internal/recover/import.
+
+    `profiles`, which is ours, has profiles that are gone made again as the instances have them written down.
+    """
+
+    pools: list[StoragePoolsPost]
+    profiles: bool
+
+
+class UnknownVolume(TypedDict):
+    """A volume without a row; `type` is container or volume."""
+
+    name: str
+    type: str
+    snapshotCount: int
+    project: str
+    pool: str
+
+
+class RecoverResult(TypedDict):
+    """What recovering would do, or has done. The first two are LXD's and capitalised on the wire.
+
+    `DependencyErrors` name what is needed and gone, and nothing is imported; `Problems` what is not taken; `Warnings`
+    what will be different.
+    """
+
+    UnknownVolumes: list[UnknownVolume]
+    DependencyErrors: list[str]
+    Problems: list[str]
+    Warnings: list[str]
+
+
 class Usage(TypedDict):
     """Bytes or inodes."""
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from pylxc.db import migrate, profiles, projects
-from pylxc.errors import Unavailable
+from pylxc.db import copies, migrate, profiles, projects
+from pylxc.errors import DatabaseUnusable, Unavailable
 
 
 def test_makes_an_empty_database_with_the_default_project_and_profile(tmp_path: Path) -> None:
@@ -67,7 +67,50 @@ def test_backs_an_older_database_up_before_migrating(tmp_path: Path, monkeypatch
     monkeypatch.setattr(migrate, "HEAD", "9999")
     monkeypatch.setattr(migrate, "upgrade", lambda _database: None)
     migrate.open_database(path).close()
-    assert migrate.stored_revision(f"{path}.{former}.bak") == former
+    (kept,) = copies.listed(path)
+    assert kept.endswith(f"-{former}.db")
+    assert migrate.stored_revision(kept) == former
+
+
+def test_refuses_to_begin_anew_beside_backups(tmp_path: Path) -> None:
+    path = tmp_path / "pylxc.db"
+    migrate.open_database(str(path)).close()
+    kept = copies.keep(str(path), "daily")
+    for gone in (path.unlink, lambda: path.write_bytes(b"")):
+        gone()
+        with pytest.raises(DatabaseUnusable, match=f"pylxc admin restore {kept}"):
+            migrate.open_database(str(path))
+    os.unlink(kept)
+    migrate.open_database(str(path)).close()
+
+
+def test_keeps_the_newest_copies_only(tmp_path: Path) -> None:
+    path = str(tmp_path / "pylxc.db")
+    migrate.open_database(path).close()
+    for number in range(copies.KEPT + 3):
+        copies.keep(path, f"{number:02}")
+    names = sorted(os.path.basename(found).partition("-")[2] for found in copies.listed(path))
+    assert names == [f"{number:02}.db" for number in range(3, copies.KEPT + 3)]
+    assert os.stat(copies.directory(path)).st_mode & 0o777 == 0o700
+    assert {os.stat(found).st_mode & 0o777 for found in copies.listed(path)} == {0o600}
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_replaced_database_is_kept_with_its_log(tmp_path: Path, is_damaged: bool) -> None:
+    path, new = tmp_path / "pylxc.db", tmp_path / "new"
+    migrate.open_database(str(path)).close()
+    copies.copy(str(path), str(new))
+    if is_damaged:
+        path.write_bytes(b"damaged")
+        Path(f"{path}-wal").write_bytes(b"log")
+    former = copies.replace(str(path), str(new))
+    assert migrate.stored_revision(str(path)) == migrate.HEAD
+    if is_damaged:
+        assert Path(former).read_bytes() == b"damaged"
+        assert Path(f"{former}-wal").read_bytes() == b"log"
+        assert not Path(f"{path}-wal").exists()
+    else:
+        assert migrate.stored_revision(former) == migrate.HEAD
 
 
 @pytest.mark.parametrize("damage", ["garbage", "foreign", "truncated"])

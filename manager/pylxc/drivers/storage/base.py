@@ -19,6 +19,7 @@ from pylxc.drivers.storage import tree
 from pylxc.drivers.storage.driver import Info, Resources
 from pylxc.errors import BadRequest, Unavailable
 from pylxc.kernel import rename
+from pylxc.revert import Reverter
 
 KINDS = ("containers", "containers-snapshots", "custom", "custom-snapshots", "images")
 STAGING = ".staging"
@@ -82,6 +83,25 @@ class DirectoryPool(ABC):
             raise BadRequest(f"Source path {self._source!r} is no directory") from None
         os.symlink(self._source, self._path)
         os.chmod(self._path, 0o711)  # noqa: S103 - to pass through only
+
+    def _find_link(self, revert: Reverter) -> None:
+        """Make the pool's place lead to the directory that `source` names, unless it does.
+
+        Raises:
+            BadRequest: something else is at the pool's place.
+        """
+        if not os.path.lexists(self._path):
+            os.makedirs(os.path.dirname(self._path), mode=0o711, exist_ok=True)
+            os.symlink(self._source, self._path)
+            revert.add(os.unlink, self._path)
+        elif os.path.realpath(self._path) != os.path.realpath(self._source):
+            raise BadRequest(f"{self._path!r} is there and is not {self._source!r}", hint="move it away")
+
+    def _require_pool(self) -> None:
+        """Raise BadRequest unless a pool has been in the pool's place."""
+        if not os.path.isdir(f"{self._path}/{KINDS[0]}"):
+            place = self._source or self._path
+            raise BadRequest(f"No storage pool lies in {place!r}: it has no directory {KINDS[0]!r}")
 
     @property
     def _is_elsewhere(self) -> bool:

@@ -20,6 +20,7 @@ from pylxc.drivers.storage.base import KINDS, STAGING, TRASH, DirectoryPool
 from pylxc.drivers.storage.driver import Info
 from pylxc.errors import BadRequest, Unavailable
 from pylxc.kernel import btrfs, command, loop, mount, qgroup
+from pylxc.revert import Reverter
 
 _GIB = 1 << 30
 LOOP_SMALLEST = 5 * _GIB
@@ -83,6 +84,40 @@ class BtrfsDriver(DirectoryPool):
                     os.unlink(self._image)
         except OSError as error:
             raise tree.failure(error, "deleting the storage pool") from error
+
+    def adopt(self, revert: Reverter) -> dict[str, str]:
+        """See `StorageDriver`."""
+        found: dict[str, str] = {}
+        try:
+            if self._is_directory:
+                self._find_link(revert)
+            else:
+                found = self._locate()
+                self._source = found["source"]
+                if not os.path.ismount(self._path):
+                    if not os.path.isdir(self._path):
+                        revert.add(os.rmdir, self._path)
+                    self._mount()
+                    revert.add(self._unmount)
+            if not btrfs.is_btrfs(os.path.realpath(self._path)):
+                raise BadRequest(f"Storage pool source {self._source!r} is not on btrfs")
+        except OSError as error:
+            source = self._source or self._image
+            raise BadRequest(f"No storage pool can be found in {source!r}: {error.strerror}") from error
+        self._require_pool()
+        return found
+
+    def _locate(self) -> dict[str, str]:
+        """Return what `create` returned when it made the pool."""
+        if self._is_loop:
+            return {"source": self._image, "size": f"{os.stat(self._image).st_size}B"}
+        if not _is_block(self._source):
+            return {"source": self._source}
+        argv = ["blkid", "--cache-file", "/dev/null", "--match-tag", "UUID", "--output", "value", self._source]
+        found = command.run(argv, check=False).stdout.decode().strip()
+        if not found:
+            raise BadRequest(f"{self._source!r} holds no file system")
+        return {"source": found}
 
     def open(self) -> None:
         """See `StorageDriver`."""

@@ -13,6 +13,7 @@ from pylxc.drivers.storage.base import KINDS, STAGING, TRASH, DirectoryPool
 from pylxc.drivers.storage.driver import Info
 from pylxc.errors import NotSupported
 from pylxc.kernel import inode
+from pylxc.revert import Reverter
 
 _SHARDS = 32
 
@@ -52,6 +53,13 @@ class DirDriver(DirectoryPool):
         for name in (*KINDS, STAGING, TRASH):
             tree.delete(f"{self._path}/{name}")
         os.unlink(self._path)
+
+    def adopt(self, revert: Reverter) -> dict[str, str]:
+        """See `StorageDriver`."""
+        if self._is_elsewhere:
+            self._find_link(revert)
+        self._require_pool()
+        return {}
 
     def open(self) -> None:
         """See `StorageDriver`."""

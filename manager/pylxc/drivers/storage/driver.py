@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pylxc.errors import Internal
+from pylxc.revert import Reverter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,16 @@ class StorageDriver(Protocol):
 
     def open(self) -> None:
         """Make the pool usable at daemon start; what a killed daemon left in the middle of a change is for `sweep`."""
+
+    def adopt(self, revert: Reverter) -> dict[str, str]:
+        """Bring into reach a pool that is there and that no database knows; changes nothing in it.
+
+        Returns:
+            The configuration keys that its place gives values to.
+
+        Raises:
+            BadRequest: no pool is there.
+        """
 
     def update(self, config: Mapping[str, str]) -> None:
         """Make the pool what a changed configuration says, which holds from now on; once more is no error.

@@ -1,7 +1,12 @@
-"""What devices a container has, which may not be what its configuration says; kept while it runs."""
+"""What devices a container has, which may not be what its configuration says; kept while it runs.
+
+The database has it, and a file beside its monitor's own: for a database that was lost, or is of another day.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -48,6 +53,25 @@ class Attached:
     def targets(self) -> tuple[str, ...]:
         """What is to be unmounted, the last that was mounted first."""
         return (*reversed([node.path for node in self.nodes]), *reversed(self.mounts))
+
+
+_FILE = "devices.json"
+
+
+def save(run_dir: str, attached: Attachments) -> None:
+    """Write down in a running container's directory what it has."""
+    with open(f"{run_dir}/{_FILE}.new", "w", encoding="utf-8") as file:
+        json.dump(to_json(attached), file)
+    os.rename(f"{run_dir}/{_FILE}.new", f"{run_dir}/{_FILE}")
+
+
+def saved(run_dir: str) -> dict[str, Attached] | None:
+    """Return what `save` wrote last, None when it did not."""
+    try:
+        with open(f"{run_dir}/{_FILE}", encoding="utf-8") as file:
+            return from_json(json.load(file))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def of(prepared: Prepared) -> dict[str, Attached]:

@@ -94,7 +94,7 @@ class BackupFiles:
         for row in rows:
             if isinstance(row, Instance):
                 ids.add(row.id)
-            elif isinstance(row, Snapshot | InstanceProfile):
+            elif isinstance(row, Snapshot | InstanceProfile | instances.Touched):
                 ids.add(row.instance_id)
         shared = [row for row in rows if isinstance(row, Profile | StoragePool | StorageVolume)]
         if ids or shared:

@@ -139,11 +139,26 @@ def _parse(content: bytes, what: str, part: str, check_data: Callable[[dict[str,
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise BadRequest(f"Invalid {what}: its {part} is no YAML: {str(error).splitlines()[0][:200]}") from error
     try:
+        _require_text_keys(data)
         return check_data(data)
     except PylxcError as error:
         raise BadRequest(f"Invalid {what}: {error.message}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise BadRequest(f"Invalid {what}: its {part} lacks something ({error})") from error
+
+
+def _require_text_keys(data: Any) -> None:
+    """Raise BadRequest unless the keys of all maps are text: to YAML `no` is a truth value, `1` a number."""
+    waiting = [data]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            for key in item:
+                if not isinstance(key, str):
+                    raise BadRequest(f"the key {key!r} is no text")
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
 
 
 def _from_index(data: dict[str, Any]) -> Index:

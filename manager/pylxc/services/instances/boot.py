@@ -53,6 +53,12 @@ class Boot:
             group = [found for found in running if _number(found, "boot.stop.priority") == priority]
             with ThreadPoolExecutor(len(group)) as pool:
                 list(pool.map(self._stop_for_shutdown, group))
+        for key in set(self._runtime.keys()):
+            log.warning("Killing container %s, which is no instance's", key)
+            try:
+                self._runtime.kill(key)
+            except PylxcError as error:
+                log.warning("Failed killing container %s: %s", key, error)
 
     def _stop_for_shutdown(self, found: Record) -> None:
         timeout = float(_number(found, "boot.host_shutdown_timeout"))

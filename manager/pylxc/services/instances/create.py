@@ -280,7 +280,7 @@ class Creator:
             new_name="",
             state="creating",
             type="container",
-            architecture=architecture or _host_architecture(),
+            architecture=architecture or host_architecture(),
             description=request.description,
             config=config,
             devices=request.devices,
@@ -304,7 +304,8 @@ class Creator:
         return record(row)
 
 
-def _host_architecture() -> str:
+def host_architecture() -> str:
+    """Return the host's architecture, by the kernel's name."""
     return os.uname().machine
 
 

@@ -208,3 +208,4 @@ class _Change:
             facts = {key: value for key, value in had.volatile(has.values()).items() if is_of_run(key)}
             others = {key: value for key, value in config.items() if not is_of_run(key)}
             instances.set_run_facts(session, self._wanted.id, others | facts, had.to_json(has))
+        had.save(self._run_dir, has)

@@ -273,24 +273,13 @@ class Lifecycle:
                 row = instances.find(session, *split_key(key))
                 found = record(row) if row else None
             if found is None:
-                log.warning("Killing container %s: no instance has that name", key)
-                try:
-                    self._runtime.kill(key)
-                except PylxcError as error:
-                    log.error("Failed killing container %s: %s", key, error)
+                # The database was lost, or is an old one: what runs is not to be lost with it.
+                log.warning("Container %s runs and no instance has that name: pylxc admin recover may find it", key)
                 continue
-            with self._guard:
-                self._runs[key] = _Run()
             if os.path.exists(self._still_mark(key)):
                 log.warning("Letting container %s go on, which a daemon that died kept still", key)
                 self._thaw(key)
-            self._reach(found)
-            self._allotments.adopt(found)
-            try:
-                self._hotplug.apply(found)
-                self._hotplug.resume(found)
-            except PylxcError as error:
-                log.error("Failed bringing the devices of instance %s in line: %s", key, error)
+            self._take_up(found)
         self._allotments.cpus.spread()
         over = {key for key, _ in self._early or ()}
         with self._db.reading() as session:
@@ -307,6 +296,22 @@ class Lifecycle:
             early, self._early = self._early or [], None
         for key, ended in early:
             self.on_exit(key, ended)
+
+    def take_up(self, found: Record) -> None:
+        """Take over the running container of an instance that has only now become known; the caller holds its lock."""
+        self._take_up(found)
+        self._allotments.cpus.spread()
+
+    def _take_up(self, found: Record) -> None:
+        with self._guard:
+            self._runs[found.key] = _Run()
+        self._reach(found)
+        self._allotments.adopt(found)
+        try:
+            self._hotplug.apply(found)
+            self._hotplug.resume(found)
+        except PylxcError as error:
+            log.error("Failed bringing the devices of instance %s in line: %s", found.key, error)
 
     def _reach(self, found: Record) -> None:
         """Make the guest API answer again in a container that has outlived its daemon."""
@@ -374,6 +379,7 @@ class Lifecycle:
             pid = self._runtime.start(container, attach)
             revert.add(self._stop_at_once, key, run)
             self._devices.started(parts, pid)
+            attached.save(self._paths.instance_run(key), attached.of(parts))
             revert.success()
         self._allotments.started(found)
         return found

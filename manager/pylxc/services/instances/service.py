@@ -36,6 +36,7 @@ from pylxc.services.instances.logs import Logs
 from pylxc.services.instances.move import Mover
 from pylxc.services.instances.oom import OutOfMemory
 from pylxc.services.instances.publish import Publisher
+from pylxc.services.instances.readopt import Readopter
 from pylxc.services.instances.remove import Remover, check_free
 from pylxc.services.instances.render import etag_fields, full, render
 from pylxc.services.instances.snapshot_schedule import SnapshotSchedule
@@ -178,6 +179,7 @@ class Instances:
             creator=self._creator,
             files=self._files,
         )
+        self.readopter = Readopter(db, paths, runtime, devices, self._lifecycle, self._locks)
         self.schedule = SnapshotSchedule(db, self.snapshots, self.backups, self._lifecycle, clock)
         self._lifecycle.on_start = self.schedule.started
 

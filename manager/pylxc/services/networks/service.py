@@ -233,7 +233,9 @@ class Networks:
             with self._db.reading() as session:
                 if networks.find(session, name):
                     raise Conflict("The network already exists")
-            if self.netlink.find(name):
+            link = self.netlink.find(name)
+            # A bridge that this server has files of is its own, of a database that was lost; guests may be on it.
+            if link and not (link.kind == "bridge" and os.path.isdir(directory)):
                 raise Conflict(f"An interface named {name!r} exists already")
             complete = driver.complete(config or {}, self._taken(name))
             row = self._add(name, kind or "bridge", complete, description)

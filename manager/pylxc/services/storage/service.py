@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from pylxc.drivers.storage import registry
 from pylxc.drivers.storage.driver import Info, StorageDriver
 from pylxc.errors import BadRequest, Conflict, PylxcError, Unavailable
 from pylxc.paths import Paths
+from pylxc.revert import Reverter
 from pylxc.services import etag
 from pylxc.services.events import EventBus
 from pylxc.services.storage.listing import Listing
@@ -163,11 +165,7 @@ class StoragePools:
             BadRequest: a malformed name, an unknown driver or key, a source that cannot be used.
             Conflict: the name is taken.
         """
-        validate.object_name(name, "storage pool")
-        if len(name) > 64 or any(c.isspace() for c in name):
-            raise BadRequest(f"Invalid storage pool name {name!r}: at most 64 characters, no spaces")
-        config = {key: value for key, value in (config or {}).items() if value != ""}
-        _table(driver).validate(config)
+        config = check_pool(name, driver, config or {})
         if source := config.get("source"):
             config["volatile.initial_source"] = source
         if name in self.names():
@@ -175,7 +173,7 @@ class StoragePools:
         if os.path.lexists(self._paths.pool(name)):
             raise Conflict(
                 f"{self._paths.pool(name)!r} is there already, and is no pool that this server knows",
-                hint="move it away",
+                hint="see pylxc admin recover, or move it away",
             )
         row = models.StoragePool(name=name, driver=driver, config=config, description=description, state="creating")
         try:
@@ -200,6 +198,36 @@ class StoragePools:
             row.state = "created"
         self._events.lifecycle("storage-pool-created", f"/1.0/storage-pools/{quote(name)}", project="")
         return self.get(name)
+
+    def find(self, name: str, driver: str, config: Mapping[str, str], revert: Reverter) -> dict[str, str]:
+        """Bring into reach a pool that is there and has no row; return its configuration.
+
+        Args:
+            name: what it was called.
+            driver: its driver.
+            config: what is known of its configuration; `source` as when it was created.
+            revert: undoes it.
+
+        Raises:
+            BadRequest: a malformed name, an unknown driver or key, or no pool is there.
+        """
+        config = check_pool(name, driver, config)
+        return config | registry.load(driver, self._paths.pool(name), config).adopt(revert)
+
+    def keep(self, name: str, driver: str, config: Mapping[str, str], description: str) -> None:
+        """Give a pool that was found a row, and take it into use; raises Unavailable when that fails."""
+        config = check_pool(name, driver, config)
+        row = models.StoragePool(name=name, driver=driver, config=config, description=description, state="created")
+        opened = self._load(row)
+        opened.open()
+        with self._db.transaction() as session:
+            session.add(row)
+        self._drivers[name] = opened
+        # Images are unpacked anew when they are wanted; nobody knows whether these are whole.
+        with suppress(FileNotFoundError):
+            for fingerprint in os.listdir(opened.path("images")):
+                opened.delete_volume(f"images/{fingerprint}")
+        self._sweeper.add(opened)
 
     def update(
         self,
@@ -327,6 +355,16 @@ class StoragePools:
     def has_instant_copies(self, name: str) -> bool:
         """Tell whether a copy of a volume of a pool takes no time and is of one moment; see `Info`."""
         return self.driver(name).info.has_instant_copies
+
+
+def check_pool(name: str, driver: str, config: Mapping[str, str]) -> dict[str, str]:
+    """Return a pool's configuration without what is set to nothing; raises BadRequest for what no pool can have."""
+    validate.object_name(name, "storage pool")
+    if len(name) > 64 or any(c.isspace() for c in name):
+        raise BadRequest(f"Invalid storage pool name {name!r}: at most 64 characters, no spaces")
+    config = {key: value for key, value in config.items() if value != ""}
+    _table(driver).validate(config)
+    return config
 
 
 def _table(driver: str) -> Table:

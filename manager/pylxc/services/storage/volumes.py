@@ -297,9 +297,19 @@ class Volumes:
             NotFound: there is no such pool or project.
             Conflict: there is a volume of this name.
         """
+        path = self._trees.path(place)
+        is_there = os.path.lexists(path)
         try:
             with self._db.transaction() as session:
                 pool = storage.pool(session, place.pool)
+                if (
+                    is_there
+                    and storage.volume(session, place.pool, place.project, place.kind, place.name, state=None) is None
+                ):
+                    raise Conflict(
+                        f"{path!r} is there already, and is no volume that this server knows",
+                        hint="see pylxc admin recover, or move it away",
+                    )
                 if config is None:
                     size = pool.config.get("volume.size") if place.kind != "image" else None
                     config = {"size": size} if size else {}
