@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import ApiError, Daemon, unique
+from tests.support.daemon import POOL_AND_BRIDGE, ApiError, Daemon, unique
 
 KILLS = int(os.environ.get("PYLXC_CRASH_KILLS", "50"))
 SETTLE_SECONDS = 15
@@ -144,8 +144,9 @@ def test_killed_daemon_leaves_no_orphan(
     prefix = unique("crash")
     daemon = make_daemon()
     daemon.start()
+    daemon.request("POST", "/1.0/pylxc/init", {"preseed": POOL_AND_BRIDGE})
     image = daemon.import_image("busybox", busybox_files)
-    once(daemon, image, f"{prefix}-0")  # makes pool and network
+    once(daemon, image, f"{prefix}-0")  # makes the image's volume
     begin = time.monotonic()
     once(daemon, image, f"{prefix}-0")
     cycle_seconds = time.monotonic() - begin

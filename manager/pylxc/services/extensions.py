@@ -133,6 +133,8 @@ LXD = """
     instance_allow_inconsistent_copy
     instance_nic_routed_neighbor_probe
     instance_file_head
+    storage_pool_loop_resize
+    instances_state_total
     operation_wait
     metadata_configuration
     instance_create_start
