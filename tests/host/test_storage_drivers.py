@@ -260,6 +260,8 @@ def test_a_size_is_of_the_volume_not_of_its_tree(pool: StorageDriver, tmp_path: 
     is_held(pool, "containers/c1")
     pool.refresh_volume(pool.path("containers-snapshots/c1/s0"), "containers/c1")
     is_held(pool, "containers/c1")
+    with pytest.raises(PylxcError):
+        pool.refresh_volume(str(tmp_path / "nowhere"), "containers/c1")
     assert leftovers(pool) == []
     is_held(pool, "containers/c1")
 
@@ -389,6 +391,8 @@ class TestBtrfs:
         pool.delete_volume("containers/c1")
         pool.sweep()
         base = pool.path(".")
+        # The first begins what the second waits for, which the kernel would do half a minute later.
+        subprocess.run(["btrfs", "filesystem", "sync", base], check=True, capture_output=True)
         subprocess.run(["btrfs", "subvolume", "sync", base], check=True, capture_output=True)
         argv = ["btrfs", "qgroup", "show", "--raw", base]
         shown = subprocess.run(argv, check=True, capture_output=True, text=True).stdout

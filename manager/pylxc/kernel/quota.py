@@ -123,15 +123,16 @@ def set_project(fd: int, number: int) -> None:
 
 
 def set_tree(path: str, number: int) -> None:
-    """Put the directories and files of a tree into a project; what lies in it is not trusted.
+    """Put the directories and files of a tree into a project, its root last; what lies in it is not trusted.
 
     Links, sockets and device nodes have no data to speak of, and stay out.
 
     Raises:
         OSError: the file system knows no projects.
     """
-    for _, _, names, fd in os.fwalk(path, follow_symlinks=False):
-        set_project(fd, number)
+    for directory, _, names, fd in os.fwalk(path, follow_symlinks=False):
+        if directory != path:
+            set_project(fd, number)
         for name in names:
             try:
                 entry = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
@@ -139,14 +140,15 @@ def set_tree(path: str, number: int) -> None:
                 continue  # gone meanwhile
             try:
                 if stat.S_ISREG(os.fstat(entry).st_mode):
-                    _set_file(entry, number)
+                    # Through /proc it is the file that was looked at, whatever bears its name by now.
+                    _set_path(f"/proc/self/fd/{entry}", number)
             finally:
                 os.close(entry)
+    _set_path(path, number)
 
 
-def _set_file(entry: int, number: int) -> None:
-    # Through /proc it is the file that was looked at, whatever bears its name by now.
-    fd = os.open(f"/proc/self/fd/{entry}", os.O_RDONLY | os.O_CLOEXEC)
+def _set_path(path: str, number: int) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         set_project(fd, number)
     finally:

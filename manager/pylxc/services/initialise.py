@@ -124,7 +124,7 @@ class Initialise:
         """Make the best pool that the host can have, and return a line about it."""
         path = self._storage.place(POOL)
         reason = choice.obstacle(os.path.dirname(path))
-        for each in choice.choices(path):
+        for each in choice.choices(path, loop=not reason):
             try:
                 self._storage.create(POOL, each.driver, each.config)
             except PylxcError as error:

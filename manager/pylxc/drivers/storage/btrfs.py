@@ -46,6 +46,7 @@ class BtrfsDriver(DirectoryPool):
     def create(self) -> dict[str, str]:
         """See `StorageDriver`."""
         changes: dict[str, str] = {}
+        self._refuse_foreign(self._config)
         try:
             if not self._is_elsewhere and not self._is_loop:
                 self._make_own()
@@ -132,6 +133,7 @@ class BtrfsDriver(DirectoryPool):
 
     def update(self, config: Mapping[str, str]) -> None:
         """See `StorageDriver`."""
+        self._refuse_foreign(config)
         try:
             if (size := config.get("size", "")) != self._config.get("size", ""):
                 self._grow(units.parse_bytes(size))
@@ -141,9 +143,14 @@ class BtrfsDriver(DirectoryPool):
             raise tree.failure(error, "changing the storage pool") from error
         super().update(config)
 
+    def _refuse_foreign(self, config: Mapping[str, str]) -> None:
+        """Refuse keys about what the pool is on and does not have in its hands."""
+        if config.get("size") and not self._is_loop:
+            raise BadRequest("Only a storage pool on a loop file has a size: this one's disk is given")
+        if config.get(_OPTIONS) and self._is_directory:
+            raise BadRequest(f"{_OPTIONS} is for file systems that the pool mounts itself: this one is the host's")
+
     def _grow(self, size: int) -> None:
-        if not self._is_loop:
-            raise BadRequest("Only a storage pool on a loop file has a size: its disk or file system is given")
         now = os.stat(self._image).st_size
         if size < now:
             raise BadRequest(
@@ -155,8 +162,6 @@ class BtrfsDriver(DirectoryPool):
         btrfs.grow(self._path)
 
     def _remount(self, options: str) -> None:
-        if self._is_directory:
-            raise BadRequest(f"{_OPTIONS} is for file systems that the pool mounts itself, this one is the host's")
         try:
             mount.reconfigure(self._path, _pairs(options))
         except OSError as error:

@@ -31,11 +31,12 @@ class Choice:
     reason: str
 
 
-def choices(path: str) -> Iterator[Choice]:
-    """Return the ways to make a pool at a path below storage-pools/, the best first.
+def choices(path: str, *, loop: bool) -> Iterator[Choice]:
+    """Return ways to make a pool at a path below storage-pools/, the best first: to be tried in turn, then `last`.
 
-    Each is to be tried when those before it have failed. The driver `dir` is for the caller when all have: it needs
-    to be said why.
+    Args:
+        path: where it will be.
+        loop: whether btrfs on a loop file may be one of them; see `obstacle`.
     """
     parent = os.path.dirname(path)
     if btrfs.is_btrfs(parent):
@@ -44,7 +45,7 @@ def choices(path: str) -> Iterator[Choice]:
         )
     elif _shares_data(parent):
         yield Choice(driver="dir", reason=f"a directory (dir), as the file system of {parent} has reflinks")
-    if not obstacle(parent):
+    if loop:
         yield Choice(driver="btrfs", reason="btrfs on a loop file: snapshots and copies take no time")
 
 

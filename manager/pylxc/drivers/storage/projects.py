@@ -68,7 +68,10 @@ def set_limit(directory: str, size: int) -> None:
 
 @contextmanager
 def joined(former: str, directory: str) -> Iterator[None]:
-    """Have a directory be in a volume's project: files of the one can be linked into the other; no limit meanwhile."""
+    """Have a directory be in a volume's project: files of the one can be linked into the other; no limit meanwhile.
+
+    When the block fails it leaves the project: its removal must not be taken for the volume's.
+    """
     found = account(former)
     if found is None:
         yield
@@ -79,6 +82,9 @@ def joined(former: str, directory: str) -> Iterator[None]:
         quota.set_limit(fd, number, 0)
         try:
             yield
+        except BaseException:
+            quota.set_project(joining, 0)
+            raise
         finally:
             quota.set_limit(fd, number, found.limit)
 

@@ -56,6 +56,7 @@ def settle(volumes: Volumes, found: Record) -> None:
     """Give an instance's volume its configured size, whatever it has now; what cannot be is logged."""
     try:
         size = wanted(found.expanded_devices)
-        volumes.resize_instance(found.pool, found.project, found.name, size)
+        if size or volumes.is_limited(found.pool, found.project, found.name):
+            volumes.resize_instance(found.pool, found.project, found.name, size)
     except PylxcError as error:
         log.warning("The root disk of instance %s keeps the size that it has: %s", found.key, error)

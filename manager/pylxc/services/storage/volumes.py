@@ -181,6 +181,10 @@ class Volumes:
         if wanted != self._trees.size(place):
             self._trees.set_size(place, wanted)
 
+    def is_limited(self, pool: str, project: str, name: str) -> bool:
+        """Tell whether an instance's volume has a size."""
+        return self._trees.size(Place(pool, project, name)) > 0
+
     def require_sizes(self, pool: str) -> None:
         """Check that a pool can limit volumes; raises NotFound and NotSupported."""
         self._trees.require_sizes(pool)
