@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +102,49 @@ def test_snapshots_follow_their_instance(host: Daemon, guest: str) -> None:
     host.command("delete", f"{guest}x")
     for pool in ("btrfs", "dir"):
         assert f"{guest}x" not in os.listdir(f"{host.dir}/storage-pools/{pool}/containers-snapshots")
+
+
+def test_files_of_a_snapshot(host: Daemon, guest: str, tmp_path: Path) -> None:
+    write(host, guest, "before")
+    host.command("exec", guest, "--", "sh", "-c", "ln -s /../../../etc/shadow /root/out; chown 12:13 /root/note")
+    host.command("snapshot", guest, "s0")
+    write(host, guest, "after")
+    for _ in range(2):  # while it runs, and stopped
+        assert host.command("file", "pull", f"{guest}/s0/root/note", "-").stdout == "before\n"
+        assert host.command("file", "pull", f"{guest}/root/note", "-").stdout == "after\n"
+        host.command("stop", "--force", guest, check=False)
+    host.command("file", "pull", "-r", f"{guest}/s0/root", str(tmp_path))
+    assert (tmp_path / "root/note").read_text() == "before\n"
+    files = f"/1.0/instances/{guest}/snapshots/s0/files?path="
+    assert b"shadow" in host.send("GET", f"{files}/root/out")
+    assert host.parse(host.send("GET", f"{files}/../../etc"))["metadata"]  # the guest's own
+    outside = host.command("file", "pull", f"{guest}/s0/root/out", "-", check=False)
+    assert Path("/etc/shadow").read_text() not in outside.stdout
+
+    for command in (
+        ("file", "push", __file__, f"{guest}/s0/root/new"),
+        ("file", "push", "-p", __file__, f"{guest}/s0/root/deep/new"),
+        ("file", "push", "-r", str(tmp_path), f"{guest}/s0/root/"),
+        ("file", "edit", f"{guest}/s0/root/note"),
+        ("file", "delete", f"{guest}/s0/root/note"),
+    ):
+        refused = host.command(*command, check=False)
+        assert refused.stderr == f"Error: {guest}/s0 is a snapshot: its files cannot be changed\n", command
+    for method, path, status in (
+        ("POST", f"{files}/root/new", 400),
+        ("DELETE", f"{files}/root/note", 400),
+        ("GET", f"{files}/root/none", 404),
+        ("GET", files.replace("/s0/", "/none/") + "/root/note", 404),
+        ("GET", files.replace("/s0/", "/..%2f..%2fs0/") + "/root/note", 404),
+        ("GET", files, 400),
+    ):
+        with pytest.raises(ApiError) as error:
+            host.request(method, path)
+        assert error.value.status == status, (method, path, error.value)
+    assert host.command("file", "pull", f"{guest}/s0/root/note", "-").stdout == "before\n"
+    host.command("start", guest)
+    host.command("exec", guest, "--", "sh", "-c", "mkdir -p /s0/root; echo own > /s0/root/note")
+    assert host.command("file", "pull", f"{guest}/s0/root/note", "-").stdout == "own\n"
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".", "a b", "a\nb", "x" * 64])

@@ -1,4 +1,7 @@
-"""/1.0/instances/NAME/files: one path per request, whole trees with the extension `pylxc_file_tree`."""
+"""/1.0/instances/NAME/files: one path per request, whole trees with the extension `pylxc_file_tree`.
+
+The same of a snapshot (`pylxc_snapshot_files`), to be read only.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +33,13 @@ async def get(call: Call) -> Answer:
     files, path = call.services.files, _path(call)
     if call.flag("tree"):
         return await _send_tree(call, path)
-    transfer = await call.run(files.read, call.project, call.params["name"], path)
+    where = (call.project, call.params["name"], path, call.params.get("snapshot", ""))
+    transfer = await call.run(files.read, *where)
     head = transfer.head
     if call.request.method == "HEAD":
         transfer.abandon()
         return web.Response(headers=_headers(head) | {"Content-Length": str(head["size"])}, content_type=_OCTETS)
-    files.retrieved(call.project, call.params["name"], path)
+    files.retrieved(*where)
     if head["type"] == "file":
         return await _send_file(call, transfer)
     data = await _small(transfer)
@@ -76,6 +80,11 @@ async def delete(call: Call) -> Answer:
     return Sync()
 
 
+async def refuse(_call: Call) -> Answer:
+    """Refuse to change a snapshot."""
+    raise BadRequest("The files of a snapshot cannot be changed")
+
+
 def _last(call: Call, response: web.StreamResponse) -> web.StreamResponse:
     """Say that the connection ends with this answer where it does."""
     if not isinstance(call.request.transport, asyncio.Transport) or not call.request.transport.is_reading():
@@ -107,7 +116,7 @@ async def _send_file(call: Call, transfer: Transfer) -> web.StreamResponse:
 
 
 async def _send_tree(call: Call, path: str) -> web.StreamResponse:
-    where = (call.project, call.params["name"], path)
+    where = (call.project, call.params["name"], path, call.params.get("snapshot", ""))
     transfer = await call.run(call.services.files.read_tree, *where)
     response = web.StreamResponse(headers={f"{prefix}type": "tree" for prefix in _PREFIXES})
     response.content_type = "application/x-tar"
@@ -307,4 +316,7 @@ def _append(call: Call) -> bool:
     return text == "append"
 
 
-ENDPOINTS = (Endpoint(path="/1.0/instances/{name}/files", get=get, head=get, post=post, delete=delete),)
+ENDPOINTS = (
+    Endpoint(path="/1.0/instances/{name}/files", get=get, head=get, post=post, delete=delete),
+    Endpoint(path="/1.0/instances/{name}/snapshots/{snapshot}/files", get=get, head=get, post=refuse, delete=refuse),
+)

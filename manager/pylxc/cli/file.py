@@ -36,6 +36,21 @@ def _mode(args: Args) -> int:
         raise UsageError(f"Flag --mode needs octal permissions, not {args.mode!r}", COMMANDS[0]) from None
 
 
+def _in_snapshot(files: Files, path: str) -> tuple[Files, str] | None:
+    """Return what `c01/s0/path` means where c01 has no directory s0 and a snapshot of that name, else None."""
+    snapshot, _, rest = path.lstrip("/").partition("/")
+    if not snapshot or files.head(f"/{snapshot}") is not None:
+        return None
+    inside = files.of_snapshot(snapshot)
+    return (inside, f"/{rest}") if inside.head("/") is not None else None
+
+
+def _refuse_snapshot(files: Files, path: str) -> None:
+    if _in_snapshot(files, path):
+        snapshot = path.lstrip("/").partition("/")[0]
+        raise BadRequest(f"{files.name}/{snapshot} is a snapshot: its files cannot be changed")
+
+
 # -- push ----------------------------------------------------------------------------------------------------------
 
 
@@ -76,6 +91,8 @@ def _push_file(session: Session, files: Files, source: str, place: str, args: Ar
         with Transfer(session, f"Pushing {source} to {place}", status.st_size) as transfer:
             files.write(place, fd, uid=uid, gid=gid, mode=mode, on_bytes=transfer.advance)
     except PylxcError as error:
+        if isinstance(error, NotFound):
+            _refuse_snapshot(files, place)
         head = None if isinstance(error, NotFound) else files.head(place)
         if head is not None and head.type == "directory":
             raise BadRequest(f"{place} is a directory", hint="put a / at its end to push into it") from error
@@ -96,6 +113,8 @@ def _make_directories(files: Files, path: str, args: Args) -> None:
             break
         missing.append(path)
         path = os.path.dirname(path)
+    if missing and path == "/":
+        _refuse_snapshot(files, missing[-1])
     for one in reversed(missing):
         files.write(one, b"", kind="directory", mode=0o755, uid=max(args.uid, 0), gid=max(args.gid, 0))
 
@@ -103,6 +122,8 @@ def _make_directories(files: Files, path: str, args: Args) -> None:
 def _push_tree(session: Session, files: Files, source: str, target: str) -> None:
     from pylxc.client import tree
 
+    if target != "/" and files.head(target.rstrip("/")) is None:
+        _refuse_snapshot(files, target)
     with Transfer(session, f"Pushing {source} to {target}", 0) as transfer:
         if session.client.has_extension(TREE_EXTENSION):
             files.push_tree(target.rstrip("/") or "/", tree.pack(source), transfer.advance)
@@ -148,7 +169,14 @@ def _pull(session: Session, args: Args) -> None:
     for source in sources:
         files, path = _target(session, source)
         path = path.rstrip("/") or "/"
-        head, response = files.open(path)
+        try:
+            head, response = files.open(path)
+        except NotFound:
+            found = _in_snapshot(files, path)
+            if found is None:
+                raise
+            files, path = found
+            head, response = files.open(path)
         if head.type == "symlink" and target == "-":
             head, response = files.open(response.read().decode())
         if head.type == "directory":
@@ -229,10 +257,14 @@ def _edit(session: Session, args: Args) -> None:
     from pylxc.cli.edit import run_editor
 
     files, path = _target(session, args.words[0])
-    if not os.isatty(0):
-        files.write(path, os.dup(0))
-        return
-    before = files.read(path)
+    try:
+        if not os.isatty(0):
+            files.write(path, os.dup(0))
+            return
+        before = files.read(path)
+    except NotFound:
+        _refuse_snapshot(files, path)
+        raise
     after = run_editor(before, os.path.splitext(path)[1])
     if after != before:
         files.write(path, after)
@@ -241,7 +273,11 @@ def _edit(session: Session, args: Args) -> None:
 def _delete(session: Session, args: Args) -> None:
     for word in args.words:
         files, path = _target(session, word)
-        files.delete(path)
+        try:
+            files.delete(path)
+        except NotFound:
+            _refuse_snapshot(files, path)
+            raise
 
 
 _PATH = "[<remote>:]<instance>/<path>"
@@ -281,6 +317,7 @@ COMMANDS = (
                 examples=(
                     ("file pull c01/etc/hosts .", "Write it to the current directory."),
                     ("file pull c01/etc/hosts -", "Write it to stdout."),
+                    ("file pull c01/s0/etc/hosts .", "That of the snapshot s0."),
                 ),
                 complete=("instance/", "file"),
             ),

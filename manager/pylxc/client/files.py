@@ -29,13 +29,19 @@ class FileHead:
 
 
 class Files:
-    """The files of the instance `name`; paths are absolute ones inside it."""
+    """The files of the instance `name`, or of a snapshot of it, to be read only; paths are absolute ones inside it."""
 
-    def __init__(self, client: Client, name: str) -> None:
+    def __init__(self, client: Client, name: str, snapshot: str = "") -> None:
         from pylxc.client.http import quote
 
         self._client = client
-        self._path = f"/1.0/instances/{quote(name)}/files"
+        self.name = name
+        place = f"/1.0/instances/{quote(name)}"
+        self._path = f"{place}/snapshots/{quote(snapshot)}/files" if snapshot else f"{place}/files"
+
+    def of_snapshot(self, snapshot: str) -> Files:
+        """Return the files of a snapshot (extension `pylxc_snapshot_files`)."""
+        return Files(self._client, self.name, snapshot)
 
     def open(self, path: str) -> tuple[FileHead, Response]:
         """Begin to read a file; `into(fd)`, `chunks()` or `read()` of the response give its content.

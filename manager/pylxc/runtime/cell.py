@@ -20,7 +20,8 @@ def enter(payload: dict[str, Any]) -> int:
 
     Args:
         payload: `run_dir` of a running container, or of a stopped one `rootfs` and `idmap` (as `IdMap.from_json`
-            takes it; None for a privileged one), `shift` when the owners on the disk are the container's own ids.
+            takes it; None for a privileged one), `shift` when the owners on the disk are the container's own ids,
+            `readonly` when nothing of it may change.
 
     Returns:
         A descriptor of the host's /proc: what this process has open can be named there, nothing else.
@@ -34,7 +35,7 @@ def enter(payload: dict[str, Any]) -> int:
     if "run_dir" in payload:
         _enter_running(payload["run_dir"])
     else:
-        _enter_stopped(payload["rootfs"], payload["idmap"], payload["shift"])
+        _enter_stopped(payload["rootfs"], payload["idmap"], payload["shift"], payload.get("readonly", False))
     attach.forget_host()
     os.setgroups([])
     os.setresgid(0, 0, 0)
@@ -63,7 +64,7 @@ def _enter_running(run_dir: str) -> None:
     os.close(pidfd)
 
 
-def _enter_stopped(rootfs: str, maps: dict[str, Any] | None, shift: bool) -> None:
+def _enter_stopped(rootfs: str, maps: dict[str, Any] | None, shift: bool, readonly: bool) -> None:
     tree = mount.open_tree(rootfs)
     if maps:
         userns_fd = _user_namespace(maps)
@@ -74,7 +75,8 @@ def _enter_stopped(rootfs: str, maps: dict[str, Any] | None, shift: bool) -> Non
     namespaces.unshare(namespaces.CLONE_NEWNS)
     mount.set_propagation("/", mount.MS_REC | mount.MS_PRIVATE)
     # Private too: what is a copy of a shared mount, as systemd makes all, can be no root to pivot to.
-    mount.set_attributes(tree, add=mount.ATTR_NODEV | mount.ATTR_NOSUID, propagation=mount.MS_PRIVATE)
+    attributes = mount.ATTR_NODEV | mount.ATTR_NOSUID | (mount.ATTR_RDONLY if readonly else 0)
+    mount.set_attributes(tree, add=attributes, propagation=mount.MS_PRIVATE)
     mount.attach_at(tree, "/proc")  # any directory will do, this one is everywhere
     os.fchdir(tree)
     mount.pivot_root(".", ".")

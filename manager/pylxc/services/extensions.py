@@ -150,6 +150,7 @@ PYLXC = (
     "pylxc_oom",
     "pylxc_recipes",
     "pylxc_remote_images",
+    "pylxc_snapshot_files",
     "pylxc_version",
     "pylxc_wait",
 )

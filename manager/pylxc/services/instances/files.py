@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pylxc.db import snapshots
 from pylxc.db.engine import Database
 from pylxc.errors import BadRequest, Internal, PylxcError, Unavailable
 from pylxc.kernel import fds as descriptors
@@ -120,18 +121,24 @@ class InstanceFiles:
         self._events = events
         self._paths = paths
 
-    def read(self, project: str, name: str, path: str) -> Transfer:
+    def read(self, project: str, name: str, path: str, snapshot: str = "") -> Transfer:
         """Begin to read a file, directory (a JSON list of names) or symbolic link (its target).
 
+        Args:
+            project: the instance's.
+            name: the instance's.
+            path: the file's.
+            snapshot: read it in this snapshot of the instance.
+
         Raises:
-            NotFound: no such instance or file.
+            NotFound: no such instance, snapshot or file.
             BadRequest: it is something else than these three.
         """
-        return self._begin("get", project, name, path)
+        return self._begin("get", project, name, path, snapshot=snapshot)
 
-    def read_tree(self, project: str, name: str, path: str) -> Transfer:
-        """Begin to read a directory's tree as a tar stream, see `runtime.files.TreeWriter`; raises like `read`."""
-        return self._begin("get-tree", project, name, path)
+    def read_tree(self, project: str, name: str, path: str, snapshot: str = "") -> Transfer:
+        """Begin to read a directory's tree as a tar stream, see `runtime.files.TreeWriter`; like `read`."""
+        return self._begin("get-tree", project, name, path, snapshot=snapshot)
 
     def write(
         self, project: str, name: str, path: str, source_fd: int, new: NewFile, *, append: bool = False
@@ -167,9 +174,9 @@ class InstanceFiles:
         """Publish that a file was written."""
         self._announce("pushed", project, name, path)
 
-    def retrieved(self, project: str, name: str, path: str) -> None:
+    def retrieved(self, project: str, name: str, path: str, snapshot: str = "") -> None:
         """Publish that a file was read."""
-        self._announce("retrieved", project, name, path)
+        self._announce("retrieved", project, f"{name}/snapshots/{snapshot}" if snapshot else name, path)
 
     def _announce(self, verb: str, project: str, name: str, path: str) -> None:
         self._events.lifecycle(
@@ -180,25 +187,34 @@ class InstanceFiles:
         self._begin(operation, project, name, path, **options).end()
 
     def _begin(
-        self, operation: str, project: str, name: str, path: str, fds: list[int] | None = None, **options: Any
+        self,
+        operation: str,
+        project: str,
+        name: str,
+        path: str,
+        fds: list[int] | None = None,
+        snapshot: str = "",
+        **options: Any,
     ) -> Transfer:
         if not path:
             raise BadRequest("Missing path argument")
         if "\0" in path:
             raise BadRequest("A path holds no zero bytes")
-        payload = {"op": operation, "path": path, **options, **self._place(project, name)}
+        payload = {"op": operation, "path": path, **options, **self._place(project, name, snapshot)}
         transfer = Transfer(self._runtime.spawn("files", payload, fds or []))
         transfer.prepare()
         return transfer
 
-    def _place(self, project: str, name: str) -> Mapping[str, Any]:
-        """Return where the instance's files are, as `runtime.cell.enter` takes it."""
+    def _place(self, project: str, name: str, snapshot: str) -> Mapping[str, Any]:
+        """Return where the instance's files are, or a snapshot's, as `runtime.cell.enter` takes it."""
         with self._database.reading() as session:
             record = expand.load(session, project, name)
-            if self._runtime.get(record.key) is not None:
+            if snapshot:
+                snapshots.get(session, project, name, snapshot)
+            elif self._runtime.get(record.key) is not None:
                 return {"run_dir": self._paths.instance_run(record.key)}
             idmap = expand.choose_idmap(session, record)
-        rootfs = f"{self._storage.volumes.path(record.pool, project, name)}/rootfs"
+        rootfs = f"{self._storage.volumes.path(record.pool, project, name, snapshot)}/rootfs"
         if not os.path.isdir(rootfs):
             raise Internal(f"Instance {name!r} has no root file system")
-        return {"rootfs": rootfs, "idmap": idmap and asdict(idmap), "shift": True}
+        return {"rootfs": rootfs, "idmap": idmap and asdict(idmap), "shift": True, "readonly": bool(snapshot)}
