@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
+import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.host.test_publish import without_nodes
 from tests.support import tree
@@ -99,6 +103,37 @@ def test_backups_on_the_server(pools_daemon: Daemon, source: str) -> None:
     assert os.listdir(f"{pools_daemon.dir}/backups") == []
 
 
+TRICKS: tuple[tuple[str, Any], ...] = (
+    *(("snapshots", [name]) for name in ("../../x", "a/b", "", "..", "a\nb", 7, None, ["s0"], "none")),
+    ("snapshots", "s0"),
+    ("snapshots", ["s0", "s0"]),
+    ("name", "../x"),
+    ("name", None),
+    ("config", []),
+    ("config", {"container": "text"}),
+)
+
+
+def with_index(backup: bytes, key: str, value: Any) -> bytes:
+    """Return a backup with one thing changed in its index.yaml."""
+    changed = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(backup)) as source, tarfile.open(fileobj=changed, mode="w") as target:
+        for member in source:
+            content = source.extractfile(member) if member.isreg() else None
+            if member.name == "backup/index.yaml":
+                assert content
+                text = yaml.safe_dump({**yaml.safe_load(content), key: value}).encode()
+                member.size, content = len(text), io.BytesIO(text)
+            target.addfile(member, content)
+    return changed.getvalue()
+
+
+def last_file(backup: bytes) -> int:
+    """Return where the last member of a backup begins."""
+    with tarfile.open(fileobj=io.BytesIO(backup)) as source:
+        return source.getmembers()[-1].offset
+
+
 def test_what_is_refused(pools_daemon: Daemon, source: str, tmp_path: Path) -> None:
     base = f"/1.0/instances/{source}/backups"
     for method, path, body, status in (
@@ -122,10 +157,13 @@ def test_what_is_refused(pools_daemon: Daemon, source: str, tmp_path: Path) -> N
         "no index": backup.replace(b"backup/index.yaml", b"backup/indeX.yaml"),
         "no YAML": backup.replace(b"name: s-", b"\tname: s"),
         "no container": backup.replace(b"  container:", b"  contained:"),
+        "cut between two files": backup[: last_file(backup)],
+        **{f"{key}: {value!r}": with_index(backup, key, value) for key, value in TRICKS},
     }
     for what, content in damaged.items():
         (tmp_path / "file").write_bytes(content)
-        refused = pools_daemon.command("import", f"{tmp_path}/file", unique("c"), check=False)
+        name = () if what.startswith("name: ") else (unique("c"),)
+        refused = pools_daemon.command("import", f"{tmp_path}/file", *name, check=False)
         assert refused.returncode == 1, what
         assert refused.stderr.startswith("Error: "), (what, refused.stderr)
         assert refused.stderr.count("\n") == 1, (what, refused.stderr)

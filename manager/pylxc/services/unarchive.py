@@ -20,6 +20,8 @@ MAX_UNPACKED = 1 << 40
 """Bytes of an unpacked archive, at most; the free space is the other bound."""
 MAX_MEMBERS = 5_000_000
 TIMEOUT_SECONDS = 1800
+_END_BYTES = 1024
+"""The zeros that end a tar, at least."""
 _RESERVE = 64 << 20
 """Bytes of the free space that an archive may not take."""
 
@@ -32,6 +34,11 @@ class Format:
     magic: bytes
     decompress: tuple[str, ...] = ()
     offset: int = 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a tar that is not compressed."""
+        return self.offset > 0
 
 
 SQUASHFS = Format(".squashfs", b"hsqs")
@@ -127,6 +134,8 @@ class Extractor:
                     }
                 )
                 fds.append(os.open(part.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+                if form.is_plain:
+                    self._check_end(fds[-1])
             if target is not None:
                 fds.append(os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW))
             idmap = host_map()
@@ -146,3 +155,8 @@ class Extractor:
         if result is None:
             raise Internal(f"Unpacking the {self._what} was interrupted")
         return result
+
+    def _check_end(self, fd: int) -> None:
+        """Check that a plain tar has its end: one that was cut between two members is whole to tar itself."""
+        if any(os.pread(fd, _END_BYTES, max(0, os.fstat(fd).st_size - _END_BYTES))):
+            raise BadRequest(f"Invalid {self._what}: it is cut short")

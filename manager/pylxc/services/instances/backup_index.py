@@ -166,8 +166,10 @@ def _from_index(data: dict[str, Any]) -> Index:
         raise BadRequest(f"it is of a {str(data['type'])[:40]}, not of a container")
     if data.get("optimized"):
         raise BadRequest("it has the form of one storage driver (optimized), which cannot be imported yet")
-    names = [str(name) for name in data.get("snapshots") or []]
-    return _checked(data["config"], name=str(data["name"]), pool=str(data.get("pool") or ""), names=names)
+    names = [_text(name, "a snapshot") for name in data.get("snapshots") or []]
+    return _checked(
+        data["config"], name=_text(data["name"], "the instance"), pool=str(data.get("pool") or ""), names=names
+    )
 
 
 def _from_described(data: dict[str, Any]) -> Index:
@@ -194,6 +196,8 @@ def _checked(config: dict[str, Any], *, name: str, pool: str, names: list[str]) 
         raise BadRequest("it has too many snapshots")
     for snapshot in names:
         validate.snapshot_name(snapshot)
+    if len(set(names)) < len(names):
+        raise BadRequest("it has two snapshots of one name")
     given = {_last_part(s): s for s in config.get("snapshots") or []}
     snapshots = []
     for snapshot in names:
@@ -255,3 +259,9 @@ def moment(value: Any) -> dt.datetime | None:
         return parse_timestamp(value or "")
     found: dt.datetime = value if value.tzinfo else value.replace(tzinfo=dt.UTC)
     return None if found.year == 1 else found
+
+
+def _text(name: Any, what: str) -> str:
+    if not isinstance(name, str):
+        raise BadRequest(f"the name of {what} is no text")
+    return name
