@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pylxc.client import Client
 from tests.support import tree
 from tests.support.clock import Clock
 from tests.support.daemon import POOL_ONLY, ApiError, Daemon, unique
@@ -327,6 +328,40 @@ def test_moves(host: Daemon, pool: str, volume: str) -> None:
     assert refused(host, "move", f"{other}/{new}", "nowhere/x") == "Storage pool not found"
 
 
+def test_no_room(host: Daemon, tmp_path: Path) -> None:
+    """One clear line, and nothing is lost or left behind; deleting makes room again."""
+    pool, volume, other = unique("small"), unique("v"), unique("v")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", tmp_path], check=True)
+    try:
+        host.command("storage", "create", pool, "dir", f"source={tmp_path}")
+        for where, name, text in ((pool, volume, "a"), ("dir", other, "b")):
+            host.command("storage", "volume", "create", where, name)
+            Path(directory(host, where, name), "file").write_text(text * (8 << 20))
+        host.command("storage", "volume", "snapshot", pool, volume, "s0")
+        before = host.request("GET", f"/1.0/storage-pools/{pool}/volumes?recursion=1")
+        for words in (
+            ("snapshot", pool, volume, "s1"),
+            ("restore", pool, volume, "s0"),
+            ("copy", f"{pool}/{volume}", f"{pool}/new"),
+            ("copy", f"dir/{other}", f"{pool}/new"),
+            ("copy", f"dir/{other}", f"{pool}/{volume}", "--refresh"),
+            ("move", f"dir/{other}", f"{pool}/{other}"),
+        ):
+            assert "No space left on device" in refused(host, *words)
+            assert host.request("GET", f"/1.0/storage-pools/{pool}/volumes?recursion=1") == before
+            assert Path(directory(host, pool, volume), "file").read_text() == "a" * (8 << 20)
+            assert os.listdir(tmp_path / "custom") == [f"default_{volume}"]
+            assert os.listdir(tmp_path / "custom-snapshots" / f"default_{volume}") == ["s0"]
+        assert Path(directory(host, "dir", other), "file").read_text() == "b" * (8 << 20)
+        host.command("storage", "volume", "delete", pool, f"{volume}/s0")
+        host.command("storage", "volume", "move", f"dir/{other}", f"{pool}/{other}")
+        for name in (volume, other):
+            host.command("storage", "volume", "delete", pool, name)
+        host.command("storage", "delete", pool)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
 # What is refused, and who is kept out
 
 
@@ -422,6 +457,24 @@ def test_bad_requests(host: Daemon, method: str, path: str, body: Any, status: i
     assert error.value.status == status, error.value.text
     assert "\n" not in error.value.text
     assert host.request("GET", "/1.0/storage-pools/dir/volumes?recursion=1") == before
+
+
+def test_the_python_api(host: Daemon, volume: str, pool: str) -> None:
+    with Client(f"{host.dir}/unix.socket") as client:
+        volumes, others = client.storage_pools.volumes(pool), client.storage_pools.volumes(POOLS[1 - POOLS.index(pool)])
+        Path(directory(host, pool, volume), "file").write_text("before")
+        volumes.snapshot(volume, "s0").wait()
+        Path(directory(host, pool, volume), "file").write_text("after")
+        volumes.restore(volume, "s0")
+        assert Path(directory(host, pool, volume), "file").read_text() == "before"
+        assert [one["name"] for one in volumes.snapshots(volume)] == [f"{volume}/s0"]
+        others.copy(f"{volume}-2", pool, f"{volume}/s0").wait()
+        assert f"{volume}-2" in others.names()
+        assert others.state(f"{volume}-2")["total"] == 0
+        volumes.delete_snapshot(volume, "s0").wait()
+        volumes.move(volume, POOLS[1 - POOLS.index(pool)]).wait()
+        assert others.get(volume)["used_by"] == []
+        others.delete(volume)
 
 
 def test_two_who_change_it_at_once(host: Daemon, volume: str, pool: str) -> None:

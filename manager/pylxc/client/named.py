@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pylxc.client.client import Client, Reply
+    from pylxc.client.volumes import Volumes
 
 
 class Named:
@@ -115,3 +116,9 @@ class StoragePools(Named):
     def resources(self, name: str) -> dict[str, Any]:
         """Return a pool's space and inodes, used and in all."""
         return dict(self._client.get(f"{self.url(name)}/resources"))
+
+    def volumes(self, name: str) -> Volumes:
+        """Return the custom volumes of a pool."""
+        from pylxc.client.volumes import Volumes
+
+        return Volumes(self._client, name)
