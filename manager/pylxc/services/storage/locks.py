@@ -15,10 +15,11 @@ class NamedLocks:
         self._held: dict[str, int] = {}  # holders of a shared lock; -1: held alone
 
     @contextmanager
-    def shared(self, name: str) -> Iterator[None]:
-        """Hold `name` together with others who share it."""
+    def shared(self, name: str, wait: float | None = None) -> Iterator[None]:
+        """Hold `name` together with others who share it; raises TimeoutError after `wait` seconds, None is for ever."""
         with self._changed:
-            self._changed.wait_for(lambda: self._held.get(name, 0) >= 0)
+            if not self._changed.wait_for(lambda: self._held.get(name, 0) >= 0, wait):
+                raise TimeoutError(name)
             self._held[name] = self._held.get(name, 0) + 1
         try:
             yield

@@ -74,10 +74,13 @@ class CustomVolumes:
         """Share the volumes, by pool and name, that an instance of `project` is about to mount.
 
         To be held from before `mountable` until the instance's row says what it has.
+
+        Raises:
+            Conflict: one is being changed, and that takes long.
         """
         with self._db.reading() as session:
             scope = projects.scope_name(session, project, "storage.volumes")
-        with self.store.holding(shared=[Place(pool, scope, name, kind="custom") for pool, name in wanted]):
+        with self.store.sharing(Place(pool, scope, name, kind="custom") for pool, name in wanted):
             yield
 
     # Making

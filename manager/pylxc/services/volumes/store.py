@@ -11,13 +11,16 @@ from pylxc import units
 from pylxc.config.storage import VOLUME
 from pylxc.db import models, projects, storage, volumes
 from pylxc.db.engine import Database
-from pylxc.errors import BadRequest, NotFound
+from pylxc.errors import BadRequest, Conflict, NotFound
 from pylxc.revert import Reverter
 from pylxc.services.events import EventBus
 from pylxc.services.storage.listing import url
 from pylxc.services.storage.locks import NamedLocks
 from pylxc.services.storage.places import Place
 from pylxc.services.storage.service import StoragePools
+
+_BUSY_SECONDS = 20.0
+"""How long the start of an instance waits for a change of a volume that it has."""
 
 MAPPING = ("security.shifted", "security.unmapped")
 """Keys that say how ids are mapped; one of them at most."""
@@ -77,13 +80,23 @@ class VolumeStore:
     # At the same time
 
     @contextmanager
+    def sharing(self, places: Iterable[Place]) -> Iterator[None]:
+        """Share volumes while the block runs; raises Conflict when somebody who changes one takes long."""
+        with ExitStack() as stack:
+            for place in sorted(set(places), key=_key):
+                try:
+                    stack.enter_context(self._locks.shared(_key(place), _BUSY_SECONDS))
+                except TimeoutError:
+                    raise Conflict(f"Storage volume {place.name!r} is being changed", hint="try again later") from None
+            yield
+
+    @contextmanager
     def holding(self, *alone: Place, shared: Iterable[Place] = ()) -> Iterator[None]:
         """Hold volumes while the block runs, waiting for others; in one order, so that nobody waits for ever."""
-        wanted = dict.fromkeys((_key(place) for place in shared), self._locks.shared)
-        wanted |= dict.fromkeys((_key(place) for place in alone), self._locks.exclusive)
+        wanted = {_key(place): False for place in shared} | {_key(place): True for place in alone}
         with ExitStack() as stack:
-            for key, hold in sorted(wanted.items()):
-                stack.enter_context(hold(key))
+            for key, is_alone in sorted(wanted.items()):
+                stack.enter_context(self._locks.exclusive(key) if is_alone else self._locks.shared(key))
             yield
 
     def refuse_running(self, place: Place, complaint: str) -> None:
