@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.clients.conftest import Lxc
-from tests.support.daemon import unique
+from tests.support.daemon import Daemon, unique
 
 
 def test_file_push_pull_delete(lxc: Lxc, guest: str, tmp_path: Path) -> None:
@@ -187,3 +187,18 @@ def test_server_network_and_storage(lxc: Lxc, guest: str) -> None:
     lxc("config", "set", "user.note=server")
     assert lxc("config", "get", "user.note").stdout == "server\n"
     lxc("config", "unset", "user.note")
+
+
+def test_warnings(lxc: Lxc, lxc_daemon: Daemon | None, stopped: str) -> None:
+    if lxc_daemon is None:
+        pytest.skip("LXD starts an instance without a word about limits that the host does not have")
+    lxc("config", "set", stopped, "limits.hugepages.64KB=1MiB")
+    lxc("start", stopped)
+    listed = [line.split(",") for line in lxc("warning", "list", "-f", "csv", "-c", "utS").stdout.splitlines()]
+    (uuid,) = [uuid for uuid, kind, status in listed if (kind, status) == ("Limit cannot be applied", "NEW")]
+    assert yaml.safe_load(lxc("warning", "show", uuid).stdout)["entity_url"] == f"/1.0/instances/{stopped}"
+    lxc("warning", "ack", uuid)
+    assert uuid not in lxc("warning", "list", "-f", "csv").stdout
+    assert uuid in lxc("warning", "list", "--all", "-f", "csv").stdout
+    lxc("warning", "delete", uuid)
+    assert lxc("warning", "show", uuid, check=False).returncode == 1
