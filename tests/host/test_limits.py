@@ -107,31 +107,35 @@ def test_cpus_are_spread_as_guests_come_and_go(daemon: Daemon, guest: Guest, bus
     daemon.command("start", guest)
     assert cpus(daemon, guest) == "0-1"
     assert "none of the CPUs 70-71 is online" in warnings(daemon, guest)[0]["last_message"]
+    configure(daemon, guest, limits_processes="50")
+    configure(daemon, guest, limits_cpu="1-1")
+    assert cpus(daemon, guest) == "1"
+    assert warnings(daemon, guest)[0]["status"] == "resolved"
 
 
 BURN = """
-import os, time
-deadline = time.monotonic() + %s
+import time
+begin, deadline = time.process_time(), time.monotonic() + %s
 while time.monotonic() < deadline: pass
-print(time.process_time())
+print(time.process_time() - begin)
 """
 
 
 def test_cpu_time_is_held_hard(daemon: Daemon, guest: Guest) -> None:
-    configure(daemon, guest, limits_cpu_allowance="20ms/100ms")
-    assert 0.1 < float(python(daemon, guest, BURN % 1)) < 0.4
+    configure(daemon, guest, limits_cpu_allowance="5ms/100ms")
+    assert float(python(daemon, guest, BURN % 1)) < 0.15
     configure(daemon, guest, limits_cpu_allowance="100%")
-    until(lambda: float(python(daemon, guest, BURN % 1)) > 0.4, "the guest gets more than it was held to")
+    until(lambda: float(python(daemon, guest, BURN % 1)) > 0.2, "the guest gets more than it was held to")
 
 
 def test_cpu_time_is_shared_by_weight(daemon: Daemon, guest: Guest, busybox: str) -> None:
     other = launch(daemon, busybox, limits_cpu="0-0", limits_cpu_allowance="10%")
     configure(daemon, guest, limits_cpu="0-0", limits_cpu_priority="10")
-    script = f"exec chroot /host /usr/bin/python3 -c '{BURN % 2}'"
+    script = f"exec chroot /host /usr/bin/python3 -c '{BURN % 3}'"
     commands = [daemon.command_line("exec", name, "--", "sh", "-c", script) for name in (guest, other)]
     running = [subprocess.Popen(c, env=daemon.env, stdout=subprocess.PIPE, text=True) for c in commands]
     strong, weak = (float(each.communicate(timeout=30)[0]) for each in running)
-    assert strong > 3 * weak
+    assert strong > 2 * weak
 
 
 ALLOCATE = "print(len(bytearray(%d << 20)))"
@@ -273,7 +277,6 @@ def test_limits_that_this_host_does_not_have(daemon: Daemon, guest: Guest, busyb
     assert f"runs without {key}: the cgroup controller 'hugetlb' has no hugetlb.64KB" in warning["last_message"]
     configure(daemon, other, limits_processes="50")
     daemon.command("config", "unset", other, key)
-    daemon.command("restart", "--force", other)
     assert [each["status"] for each in warnings(daemon, other)] == ["resolved"]
 
 

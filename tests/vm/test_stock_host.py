@@ -73,7 +73,7 @@ def test_limits_and_exec_on_cgroup_v2(host: StockHost) -> None:
     host.check("pylxc", "delete", "b1")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_cpus_that_come_and_go_and_limits_of_cgroup_v2(host: StockHost) -> None:
     def cpu(name: str) -> str:
         return host.check("pylxc", "exec", name, "--", "grep", "Cpus_allowed_list", "/proc/self/status").split()[1]
@@ -101,8 +101,10 @@ def test_cpus_that_come_and_go_and_limits_of_cgroup_v2(host: StockHost) -> None:
     refused = host.run("pylxc", "config", "set", "m1", "limits.memory.swap.priority=5")[1]
     assert "the cgroup controller 'memory' has no memory.swappiness" in refused
     host.check("pylxc", "config", "device", "override", "m1", "root", "limits.write=1MiB")
-    write = "sync; begin=$(date +%s); dd if=/dev/zero of=/f bs=1M count=4 conv=fsync; echo $(($(date +%s) - begin))"
-    assert 2 <= int(host.check("pylxc", "exec", "m1", "--", "sh", "-c", write).split()[-1]) < 30
+    write = (
+        "begin=$(date +%s); dd if=/dev/zero of=/f bs=1M count=4 conv=fsync 2>/dev/null; echo $(($(date +%s) - begin))"
+    )
+    assert 2 <= int(host.check("pylxc", "exec", "m1", "--", "sh", "-c", write)) < 60
     for name in ("m1", "m2"):
         host.check("pylxc", "delete", "--force", name)
 

@@ -312,7 +312,9 @@ class HybridCgroup(Cgroup):
         """Give our parent all CPUs: v1 takes those that go offline from every group, and gives none back."""
         if cpuset := self._controllers.get("cpuset"):
             parent = os.path.dirname(cpuset)
-            _write(f"{parent}/cpuset.cpus", _read(f"{os.path.dirname(parent)}/cpuset.cpus").strip())
+            has, whole = (_read(f"{each}/cpuset.cpus").strip() for each in (parent, os.path.dirname(parent)))
+            if has != whole:
+                _write(f"{parent}/cpuset.cpus", whole)
 
     def directory(self, controller: str) -> str:
         """See `Cgroup.directory`."""

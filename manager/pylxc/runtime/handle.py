@@ -177,14 +177,13 @@ class Runtime:
         if container is None:
             return None
         state = container.state
-        idmap = state["spec"]["idmap"]
         return Running(
             key=key,
             pid=state["init_pid"],
             monitor_pid=state["monitor_pid"],
             status="Frozen" if container.cgroup.is_frozen() else "Running",
             started_at=state["started_at"],
-            idmap=idmap and IdMap.from_json(idmap),
+            idmap=IdMap.from_json(found) if (found := state["spec"]["idmap"]) else None,
             rootfs=state["spec"]["rootfs"],
         )
 
@@ -289,15 +288,16 @@ class Runtime:
 
         Raises:
             NotFound: it does not run.
-            BadRequest: the kernel refuses a limit, or does not have one that the container did without so far.
+            BadRequest: the kernel refuses a limit, or has none of a kind that the container was not without so far.
         """
         container = self._running(key, frozen=True)
         try:
             lacking = container.cgroup.set_limits(asdict(limits))
         except OSError as error:
             raise BadRequest(f"Failed setting {error.strerror}") from error
-        if new := lacking.keys() - container.state["lacking"].keys():
-            raise BadRequest("; ".join(f"{each} cannot be applied: {lacking[each]}" for each in sorted(new)))
+        if new := sorted(lacking.keys() - container.state["lacking"].keys()):
+            raise BadRequest("; ".join(f"{each} cannot be applied: {lacking[each]}" for each in new))
+        container.state["lacking"] = lacking
 
     def set_cpus(self, key: str, cpus: str | None) -> None:
         """Let a running container run on the CPUs of a cpuset list, on all when None; one that has ended does not.
@@ -318,7 +318,7 @@ class Runtime:
         return self._running(key, frozen=True).cgroup
 
     def lacking(self, key: str) -> dict[str, str]:
-        """Return the limits that a running container was started without, see `kernel.cgroup.Lacking`."""
+        """Return the limits that a running container is without, see `kernel.cgroup.Lacking`."""
         return dict(self._running(key, frozen=True).state["lacking"])
 
     def allow_devices(self, key: str, before: Sequence[DeviceNode], after: Sequence[DeviceNode]) -> None:

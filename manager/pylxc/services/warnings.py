@@ -48,10 +48,11 @@ class Warnings:
             count: how often.
         """
         at = self._clock()
-        with self._db.transaction() as session:
+        with self._db.transaction(outlives_host=False) as session:
             if instance_id is not None and session.get(models.Instance, instance_id) is None:
                 return
             row = warnings.find(session, kind, instance_id)
+            level = logging.WARNING if row is None else logging.DEBUG
             if row is None:
                 row = models.WarningRow(
                     uuid=str(uuid.uuid4()), type=kind, instance_id=instance_id, count=0, first_seen_at=at
@@ -61,7 +62,7 @@ class Warnings:
                 row.status = "new"
             row.count += count
             row.last_message, row.last_seen_at = message, at
-        log.warning("%s: %s", kind, message)
+        log.log(level, "%s: %s", kind, message)
 
     def resolve(self, kind: str, instance_id: int | None = None) -> None:
         """Note that the reason of a warning has gone, if there is one."""

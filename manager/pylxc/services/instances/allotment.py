@@ -10,7 +10,7 @@ from pylxc.paths import Paths
 from pylxc.runtime.handle import Runtime
 from pylxc.runtime.spec import Limits, Mount
 from pylxc.services.instances import disk_limits, limits
-from pylxc.services.instances.cpus import Cpus, CpuWatch
+from pylxc.services.instances.cpus import Cpus, CpuWatch, is_set
 from pylxc.services.instances.expand import Record
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.lxcfs import Lxcfs
@@ -57,20 +57,14 @@ class Allotments:
             BadRequest: a module cannot be loaded, or the block device below a disk with limits cannot be told.
         """
         load_modules(found)
-        cpus = self.cpus.place(found.key, found.expanded_config.get("limits.cpu", ""), starting=True)
+        cpus = self.cpus.place(found.key, found.expanded_config.get("limits.cpu", ""))
         io = disk_limits.of(found.expanded_devices, self._pool_path)
         return Share(limits.compute(found.expanded_config, cpus, io), self._lxcfs.mounts())
 
-    def started(self, found: Record) -> None:
+    def started(self, found: Record, share: Share) -> None:
         """Warn of the limits that this host does not have: an instance starts without them, as with LXD."""
-        self.cpus.settle(found.key)
-        try:
-            lacking = self._runtime.lacking(found.key) | limits.refused(found.expanded_config)
-        except NotFound:  # it has ended already
-            return
-        limit = found.expanded_config.get("limits.cpu", "")
-        if limit and not limit.isdigit() and not self.cpus.has_own(found.key):
-            lacking["limits.cpu"] = f"none of the CPUs {limit} is online"
+        self.cpus.settle(found.key, share.limits.cpus)
+        lacking = self._lacking(found)
         if lacking:
             message = "; ".join(f"{key}: {why}" for key, why in sorted(lacking.items()))
             self._warnings.add(LIMIT, f"Instance {found.name!r} runs without {message}", found.id)
@@ -86,6 +80,19 @@ class Allotments:
         io = disk_limits.of(found.expanded_devices, self._pool_path)
         cpus = self.cpus.place(found.key, found.expanded_config.get("limits.cpu", ""))
         self._runtime.set_limits(found.key, limits.compute(found.expanded_config, cpus, io))
+        if not self._lacking(found):
+            self._warnings.resolve(LIMIT, found.id)
+
+    def _lacking(self, found: Record) -> dict[str, str]:
+        """Return the limits that a running instance is without: why, by key."""
+        try:
+            lacking = self._runtime.lacking(found.key) | limits.refused(found.expanded_config)
+        except NotFound:  # it has ended already
+            return {}
+        limit = found.expanded_config.get("limits.cpu", "")
+        if is_set(limit) and not self.cpus.has_own(found.key):
+            lacking["limits.cpu"] = f"none of the CPUs {limit} is online"
+        return lacking
 
     def _pool_path(self, pool: str) -> str:
         return self._storage.driver(pool).path("")

@@ -35,27 +35,27 @@ class Cpus:
         self._limits: dict[str, str] = {}
         self._sets: Sets = {}
 
-    def place(self, key: str, limit: str, *, starting: bool = False) -> str | None:
-        """Return the cpuset list that an instance gets for a value of `limits.cpu`, None for all CPUs.
-
-        The others that run are moved where that evens things out.
-
-        Args:
-            key: the instance.
-            limit: the value, empty for none.
-            starting: it is about to start: when none of its CPUs is there, it may use all.
+    def check(self, limit: str) -> None:
+        """Check a value of `limits.cpu` that is to act at once.
 
         Raises:
-            BadRequest: none of the CPUs is there.
+            BadRequest: none of its CPUs is there.
+        """
+        available = os.sched_getaffinity(0)
+        if is_set(limit) and not parse(limit) & available:
+            raise BadRequest(f"limits.cpu: none of the CPUs {limit} is online", hint=f"there are {text(available)}")
+
+    def place(self, key: str, limit: str) -> str | None:
+        """Return the cpuset list that an instance gets for a value of `limits.cpu`, None for all CPUs.
+
+        It is the caller's to apply; the others that run are moved where that evens things out. A set of which no CPU is
+        there is none.
         """
         with self._lock:
-            available = os.sched_getaffinity(0)
-            if limit and not limit.isdigit() and not parse(limit) & available and not starting:
-                raise BadRequest(f"limits.cpu: none of the CPUs {limit} is online", hint=f"there are {text(available)}")
             self._limits[key] = limit
             self._sets.pop(key, None)
-            self._spread(available, but=key)
-            return text(self._sets[key]) if key in self._sets else None
+            self._spread(os.sched_getaffinity(0), but=key)
+            return self._list(key)
 
     def adopt(self, key: str, limit: str, cpus: str) -> None:
         """Take note of an instance that runs already on the CPUs of a cpuset list; `spread` is to follow."""
@@ -76,10 +76,15 @@ class Cpus:
                 self._sets.pop(key, None)
                 self._spread(os.sched_getaffinity(0))
 
-    def settle(self, key: str) -> None:
-        """Give an instance what it should have by now: while it was starting it could not be moved."""
+    def settle(self, key: str, placed: str | None) -> None:
+        """Give an instance what it should have by now: while it was starting it could not be moved.
+
+        Args:
+            key: the instance.
+            placed: what it has started with.
+        """
         with self._lock:
-            if key in self._limits:
+            if key in self._limits and self._list(key) != placed:
                 self._give(key)
 
     def spread(self) -> None:
@@ -98,9 +103,12 @@ class Cpus:
             if key != but and self._sets.get(key) != before.get(key):
                 self._give(key)
 
+    def _list(self, key: str) -> str | None:
+        return text(self._sets[key]) if key in self._sets else None
+
     def _give(self, key: str) -> None:
         try:
-            self._apply(key, text(self._sets[key]) if key in self._sets else None)
+            self._apply(key, self._list(key))
         except PylxcError as error:
             log.warning("Failed moving instance %s to other CPUs: %s", key, error)
 
@@ -155,12 +163,10 @@ def spread(available: Collection[int], limits: Mapping[str, str], before: Mappin
     found: Sets = {}
     counted: dict[str, int] = {}
     for key, limit in limits.items():
-        if not limit:
-            continue
-        if not limit.isdigit():
+        if is_set(limit):
             if cpus := parse(limit) & load.keys():
                 found[key] = cpus
-        elif 0 < int(limit) < len(load):
+        elif limit and 0 < int(limit) < len(load):
             counted[key] = int(limit)
             found[key] = set(sorted(before.get(key, set()) & load.keys())[: int(limit)])
     for cpus in found.values():
@@ -189,6 +195,11 @@ def _move(load: Mapping[int, int], sets: Sets) -> tuple[str, int, int] | None:
                 if source in cpus and target not in cpus:
                     return key, source, target
     return None
+
+
+def is_set(limit: str) -> bool:
+    """Return whether a value of `limits.cpu` names CPUs, instead of how many there are to be."""
+    return bool(limit) and not limit.isdigit()
 
 
 def parse(value: str) -> set[int]:

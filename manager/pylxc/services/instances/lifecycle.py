@@ -381,7 +381,7 @@ class Lifecycle:
             self._devices.started(parts, pid)
             attached.save(self._paths.instance_run(key), attached.of(parts))
             revert.success()
-        self._allotments.started(found)
+        self._allotments.started(found, share)
         return found
 
     def _stop_at_once(self, key: str, run: _Run) -> None:

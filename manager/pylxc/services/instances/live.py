@@ -36,6 +36,8 @@ class LiveChanges:
             for key, why in limits.refused(after.expanded_config).items():
                 if key in changed:
                     raise BadRequest(f"{key} cannot be applied: {why}")
+            if "limits.cpu" in changed:
+                self._allotments.cpus.check(after.expanded_config.get("limits.cpu", ""))
             if "linux.kernel_modules" in changed:
                 load_modules(after)
             disks = disk_limits.are_changed(before.expanded_devices, after.expanded_devices)

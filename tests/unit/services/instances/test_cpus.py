@@ -64,5 +64,20 @@ def test_others_are_told_only_when_they_have_to_move() -> None:
     cpus.release("b")
     assert told == {"a": str(second)}
     with pytest.raises(BadRequest, match="none of the CPUs 5000-5001 is online"):
-        cpus.place("c", "5000-5001")
-    assert cpus.place("c", "5000-5001", starting=True) is None
+        cpus.check("5000-5001")
+    assert cpus.place("c", "5000-5001") is None
+    assert not cpus.has_own("c")
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_who_was_to_be_moved_while_it_started_is_moved_then() -> None:
+    told: dict[str, str | None] = {}
+    cpus = Cpus(told.__setitem__)
+    first, second, *_ = sorted(os.sched_getaffinity(0))
+    placed = cpus.place("a", "1")
+    cpus.settle("a", placed)
+    assert told == {}
+    assert cpus.place("b", f"{first}-{first}") == str(first)
+    told.clear()
+    cpus.settle("a", placed)
+    assert told == {"a": str(second)}
