@@ -4,6 +4,7 @@ Request {"argv": [...], "timeout": seconds}; answer {"rc": N, "out": text of std
 """
 
 import json
+import os
 import subprocess
 import sys
 import tty
@@ -11,7 +12,8 @@ import tty
 
 def main() -> None:
     """Serve for ever on the serial line that argv names."""
-    with open(sys.argv[1], "r+b", buffering=0) as line:
+    # No controlling terminal: the kernel writes to that when a process has reached its disk quota.
+    with open(sys.argv[1], "r+b", buffering=0, opener=lambda path, flags: os.open(path, flags | os.O_NOCTTY)) as line:
         tty.setraw(line.fileno())
         line.write(b'{"ready": true}\n')
         buffer = b""
