@@ -151,6 +151,22 @@ def test_no_space_left(small_disk: Path, make_daemon: Callable[..., Daemon], bus
     daemon.command("launch", image, "second")
 
 
+def test_what_cannot_be_deleted_stays_in_sight(daemon: Daemon, taken: str) -> None:
+    pool = daemon.request("GET", f"/1.0/instances/{taken}")["expanded_devices"]["root"]["pool"]
+    daemon.command("snapshot", taken, "s0")
+    for kind, what in (("containers-snapshots", f"{taken}/s0"), ("containers", taken)):
+        volume = f"{daemon.dir}/storage-pools/{pool}/{kind}/{what}"
+        subprocess.run(["mount", "--bind", volume, volume], check=True)
+        failed = daemon.command("delete", what, check=False)
+        subprocess.run(["umount", volume], check=True)
+        assert failed.stderr == "Error: Failed deleting the volume: Device or resource busy\n"
+        assert taken in daemon.instances()
+        shown = daemon.request("GET", f"/1.0/instances/{taken}/snapshots")
+        assert shown == [f"/1.0/instances/{taken}/snapshots/s0"]
+        daemon.command("restore", taken, "s0")
+    daemon.command("delete", f"{taken}/s0")
+
+
 @pytest.mark.parametrize("tool", ["dnsmasq", "libnftables.so.1"])
 def test_missing_tools_are_named(make_daemon: Callable[..., Daemon], busybox_files: list[str], tool: str) -> None:
     daemon = make_daemon()

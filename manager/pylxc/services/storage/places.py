@@ -132,9 +132,9 @@ class Trees:
     def delete(self, place: Place) -> None:
         """Remove a volume with its snapshots, or a snapshot; none is no error."""
         driver = self._driver(place.pool)
+        driver.delete_volume(place.path)  # first: when it cannot be, nothing is lost
         if place.kind != "image" and not place.snapshot:
             driver.delete_volumes(place.snapshots)
-        driver.delete_volume(place.path)
         self._sweeper.add(driver)
 
     def aside(self, place: Place) -> AbstractContextManager[str]:
