@@ -151,6 +151,20 @@ def test_no_space_left(small_disk: Path, make_daemon: Callable[..., Daemon], bus
     daemon.command("launch", image, "second")
 
 
+def test_what_cannot_be_renamed_keeps_its_name(daemon: Daemon, taken: str) -> None:
+    pool = daemon.request("GET", f"/1.0/instances/{taken}")["expanded_devices"]["root"]["pool"]
+    daemon.command("snapshot", taken, "s0")
+    for kind in ("containers", "containers-snapshots"):
+        volume = f"{daemon.dir}/storage-pools/{pool}/{kind}/{taken}"
+        subprocess.run(["mount", "--bind", volume, volume], check=True)
+        failed = daemon.command("rename", taken, f"{taken}x", check=False)
+        subprocess.run(["umount", volume], check=True)
+        assert failed.stderr == "Error: Failed renaming the volume: Device or resource busy\n"
+        daemon.command("restore", taken, "s0")
+    daemon.command("rename", taken, f"{taken}x")
+    daemon.command("rename", f"{taken}x", taken)
+
+
 def test_what_cannot_be_deleted_stays_in_sight(daemon: Daemon, taken: str) -> None:
     pool = daemon.request("GET", f"/1.0/instances/{taken}")["expanded_devices"]["root"]["pool"]
     daemon.command("snapshot", taken, "s0")

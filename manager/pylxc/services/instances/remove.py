@@ -83,7 +83,11 @@ class Remover:
             check_free(instances.claimed(session, project), new)
             row.new_name = new
             found = record(row)
-        self._finish_rename(found, new)
+        with Reverter() as revert:
+            revert.add(self._keep_name, found)
+            self._rename_volume(found, new)
+            revert.success()
+        self._take_name(found, new)
         self._events.lifecycle("instance-renamed", f"/1.0/instances/{new}", project=project, context={"old_name": name})
 
     def reconcile(self) -> None:
@@ -110,8 +114,18 @@ class Remover:
             instances.remove(session, found.id)
 
     def _finish_rename(self, found: Record, new: str) -> None:
+        self._rename_volume(found, new)
+        self._take_name(found, new)
+
+    def _rename_volume(self, found: Record, new: str) -> None:
         self._devices.remove(found.project, found.name, found.expanded_devices, found.config)
         self._storage.volumes.rename_instance(found.pool, found.project, found.name, new)
+
+    def _keep_name(self, found: Record) -> None:
+        with self._db.transaction() as session:
+            instances.get(session, found.project, found.name).new_name = ""
+
+    def _take_name(self, found: Record, new: str) -> None:
         logs = self._paths.instance_logs(found.key)
         if os.path.isdir(logs):
             target = self._paths.instance_logs(storage_name(found.project, new))

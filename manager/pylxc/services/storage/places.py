@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pylxc.drivers.storage import tree
 from pylxc.drivers.storage.driver import PoolFull, StorageDriver
 from pylxc.paths import storage_name
+from pylxc.revert import Reverter
 from pylxc.services.storage.sweeper import Sweeper
 
 _COPIES_AT_ONCE = 16
@@ -125,9 +126,12 @@ class Trees:
     def rename(self, place: Place, new: Place) -> None:
         """Rename a volume with its snapshots, or a snapshot, within a pool; what has the new name is no error."""
         driver = self._driver(place.pool)
-        driver.rename_volume(place.path, new.path)
-        if not place.snapshot and os.path.isdir(driver.path(place.snapshots)):
-            driver.rename_volume(place.snapshots, new.snapshots)
+        with Reverter() as revert:
+            revert.add(driver.rename_volume, new.path, place.path)
+            driver.rename_volume(place.path, new.path)
+            if not place.snapshot and os.path.isdir(driver.path(place.snapshots)):
+                driver.rename_volume(place.snapshots, new.snapshots)
+            revert.success()
 
     def delete(self, place: Place) -> None:
         """Remove a volume with its snapshots, or a snapshot; none is no error."""

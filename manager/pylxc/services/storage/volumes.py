@@ -17,6 +17,7 @@ from pylxc import units
 from pylxc.db import models, projects, storage
 from pylxc.db.engine import Database
 from pylxc.errors import Conflict, NotFound, PylxcError
+from pylxc.revert import Reverter
 from pylxc.services.storage.locks import NamedLocks
 from pylxc.services.storage.places import Place, Trees
 
@@ -242,9 +243,13 @@ class Volumes:
             raise Conflict(f"A volume named {new!r} exists already")
         # The row is what counts. A crash between the two leaves the row with the old name and the directory with the
         # new one; the caller repeats the rename, and finds the directory renamed.
-        self._trees.rename(Place(pool, project, name), Place(pool, project, new))
-        with self._db.transaction() as session:
-            session.get_one(models.StorageVolume, row.id).name = new
+        places = Place(pool, project, name), Place(pool, project, new)
+        with Reverter() as revert:
+            self._trees.rename(*places)
+            revert.add(self._trees.rename, *reversed(places))
+            with self._db.transaction() as session:
+                session.get_one(models.StorageVolume, row.id).name = new
+            revert.success()
 
     def path(self, pool: str, project: str, name: str, snapshot: str = "") -> str:
         """Return the directory of an instance's volume, or of a snapshot's; raises Unavailable."""
