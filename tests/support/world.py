@@ -225,7 +225,14 @@ def root(pool: str) -> dict[str, dict[str, str]]:
 
 def digest(volume: str) -> str:
     """Return a digest of a volume's files that running does not change: of everything that a tree can hold."""
-    return hashlib.sha256(repr(sorted(tree.describe(f"{volume}/rootfs/data").items())).encode()).hexdigest()
+    described = tree.describe(f"{volume}/rootfs/data")
+    found = hashlib.sha256(repr(sorted(described.items())).encode()).hexdigest()
+    _described[found] = described
+    return found
+
+
+_described: dict[str, dict[str, Any]] = {}
+"""What was seen, by its digest, to tell differences."""
 
 
 def mixed(world: World, before: World, act: Act) -> World:
@@ -235,16 +242,27 @@ def mixed(world: World, before: World, act: Act) -> World:
         trees = {}
         for tree_name, found in world[name].trees.items():
             allowed = [part[name].trees.get(tree_name) for part in (before, act.after)]
-            trees[tree_name] = found if found in allowed else str(allowed)
+            trees[tree_name] = found if found in allowed else str(allowed[-1])
         kept = before[name].trees.items() & act.after[name].trees.items()
         expected[name] = replace(before[name], trees={**dict(kept), **trees})
     return expected
 
 
 def differences(world: World, allowed: Iterable[World]) -> str:
-    return "\n".join(
-        f"{name}: {world.get(name)} is not {wanted.get(name)}"
-        for wanted in allowed
-        for name in sorted(world.keys() | wanted.keys())
-        if world.get(name) != wanted.get(name)
-    )
+    lines = []
+    for wanted in allowed:
+        for name in sorted(world.keys() | wanted.keys()):
+            there, right = world.get(name), wanted.get(name)
+            if there == right:
+                continue
+            lines.append(f"{name}: {there} is not {right}")
+            if there and right:
+                for each in there.trees.keys() & right.trees.keys():
+                    lines += _tree_differences(there.trees[each], right.trees[each])
+    return "\n".join(lines)
+
+
+def _tree_differences(there: str, right: str) -> list[str]:
+    found, wanted = _described.get(there, {}), _described.get(right, {})
+    paths = [path for path in found.keys() | wanted.keys() if found.get(path) != wanted.get(path)]
+    return [f"{path}: {found.get(path)} is not {wanted.get(path)}" for path in sorted(paths)]
