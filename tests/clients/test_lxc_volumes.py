@@ -147,11 +147,15 @@ def test_both_clients_show_the_same(lxc: Lxc, lxc_daemon: Daemon | None, volume:
         ("list", "default"),
         ("list", "default", "--all-projects"),
         ("list", "default", "-f", "csv", "-c", "tndcu", "type=custom"),
+        ("list", "default", "type=custom", f"name={volume}"),
         ("get", "default", volume, "user.mark"),
         ("get", "default", f"{volume}/s0", "user.mark"),
     ):
         ours = lxc_daemon.command("storage", "volume", *words).stdout
         assert ours == lxc("storage", "volume", *words).stdout
+    used = lxc("storage", "info", "default", "--bytes").stdout.partition("used by:")[2]
+    assert lxc_daemon.command("storage", "info", "default", "--bytes").stdout.partition("used by:")[2] == used
+    assert f"  volumes:\n  - {volume}\n" in used
     theirs = lxc("storage", "volume", "info", "default", volume).stdout
     assert theirs.partition("Usage:")[0] == f"Name: {volume}\nType: custom\nContent type: filesystem\n"
     assert "| s0 " in theirs

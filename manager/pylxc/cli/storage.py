@@ -38,6 +38,8 @@ def _create(session: Session, args: Args) -> None:
 
 
 def _info(session: Session, args: Args) -> None:
+    from urllib.parse import unquote
+
     from pylxc.cli import yamltext
 
     name = session.required(args.words[0], "storage pool")
@@ -53,7 +55,8 @@ def _info(session: Session, args: Args) -> None:
     used_by: dict[str, list[str]] = {}
     for url in sorted(pool.get("used_by") or []):
         parts = url.split("?")[0].split("/")
-        used_by.setdefault(parts[2] if len(parts) > 3 else "other", []).append(parts[-1])
+        kind = "volumes" if "volumes" in parts else parts[2] if len(parts) > 3 else "other"
+        used_by.setdefault(kind, []).append(unquote(parts[-1]))
     sys.stdout.write(yamltext.dump({"info": info, "used by": used_by}))
 
 

@@ -18,6 +18,7 @@ from pylxc.units import binary_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from pylxc.cli.session import Session
@@ -47,15 +48,6 @@ class _Volume:
     def read(self) -> Reply:
         """Return it as it is, with its etag."""
         return self._session.client.request("GET", self.path)
-
-    def write(self, fields: dict[str, Any], etag: str) -> None:
-        """Replace what may be changed of it."""
-        self._session.client.request("PUT", self.path, fields, if_match=etag)
-
-    def refuse_snapshot(self) -> None:
-        """Raise BadRequest if it is a snapshot, whose configuration cannot change."""
-        if self.snapshot:
-            raise BadRequest("Snapshots are read-only and can't have their configuration changed")
 
 
 def _volumes(pool: str) -> str:
@@ -116,7 +108,8 @@ def _copy(session: Session, args: Args) -> None:
 
 def _move(session: Session, args: Args) -> None:
     source, target = (_in_pool(session, word) for word in args.words)
-    source.refuse_snapshot()
+    if source.snapshot:
+        raise BadRequest("Snapshots cannot be moved, but copied")
     body = {"name": target.name, "pool": target.pool, "project": args.target_project or session.project}
     session.wait(session.client.start("POST", source.path, body), f"Moving {args.words[0]}")
     _say(session, "Storage volume moved successfully!")
@@ -147,21 +140,28 @@ def _get(session: Session, args: Args) -> None:
     print(_named(session, args).read().metadata["config"].get(args.words[2], ""))
 
 
-def _change(session: Session, args: Args, values: dict[str, str]) -> None:
+def _change(session: Session, args: Args, change: Callable[[dict[str, str]], None]) -> None:
     volume = _named(session, args)
-    volume.refuse_snapshot()
-    reply = volume.read()
-    volume.write(
-        {"config": reply.metadata["config"] | values, "description": reply.metadata["description"]}, reply.etag
-    )
+    if volume.snapshot:
+        raise BadRequest("Snapshots are read-only and can't have their configuration changed")
+    volumes = Entity("storage volume", f"{_volumes(volume.pool)}/{volume.kind}", ("config", "description"))
+    volumes.change(session, volume.name, lambda fields: change(fields["config"]))
 
 
 def _set(session: Session, args: Args) -> None:
-    _change(session, args, assignments(args.words[2:], legacy=True))
+    values = assignments(args.words[2:], legacy=True)
+    _change(session, args, lambda config: config.update(values))
 
 
 def _unset(session: Session, args: Args) -> None:
-    _change(session, args, {args.words[2]: ""})
+    key = args.words[2]
+
+    def change(config: dict[str, str]) -> None:
+        if key not in config:
+            raise NotFound(f"Can't unset key {key!r}, it's not currently set")
+        del config[key]
+
+    _change(session, args, change)
 
 
 def _edit(session: Session, args: Args) -> None:
@@ -171,7 +171,7 @@ def _edit(session: Session, args: Args) -> None:
     edit(
         "storage volume snapshot" if volume.snapshot else "storage volume",
         {key: reply.metadata[key] for key in fields},
-        lambda changed: volume.write(changed, reply.etag),
+        lambda changed: session.client.request("PUT", volume.path, changed, if_match=reply.etag),
     )
 
 
