@@ -29,6 +29,9 @@ ENTRY_LEAF = ".pylxc"
 """Where processes that enter a container live when its root group may have none."""
 
 _V2_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids")
+_GATHERINGS = 5
+"""How often processes are looked for that have been forked while others were moved."""
+
 _V1_CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "blkio", "pids", "hugetlb")
 
 Lacking = dict[str, str]
@@ -104,12 +107,18 @@ class Cgroup(ABC):
 
     def _kill_each(self) -> None:
         self.unfreeze()
+        for pid in self._processes():
+            try:
+                os.kill(int(pid), 9)
+            except ProcessLookupError:
+                continue
+
+    def _processes(self) -> Iterator[str]:
         for directory, _, _ in os.walk(self.path):
-            for pid in _read(f"{directory}/cgroup.procs").split():
-                try:
-                    os.kill(int(pid), 9)
-                except ProcessLookupError:
-                    continue
+            try:
+                yield from _read(f"{directory}/cgroup.procs").split()
+            except OSError:  # it has gone; or it is a threaded one, whose processes are listed above it
+                continue
 
     def freeze(self, timeout: float = 10) -> None:
         """Stop every process of the group.
@@ -307,6 +316,16 @@ class HybridCgroup(Cgroup):
         """See `Cgroup.set_cpus`."""
         self._widen_cpuset()
         super().set_cpus(cpus)
+        if cpuset := self._controllers.get("cpuset"):
+            self._gather(f"{cpuset}/cgroup.procs")
+
+    def _gather(self, procs: str) -> None:
+        """Bring the processes back: v1 moves those of a group whose last CPU goes offline to the group above."""
+        for _ in range(_GATHERINGS):
+            if not (astray := set(self._processes()) - set(_read(procs).split())):
+                return
+            for pid in astray:
+                _write_if_possible(procs, pid)
 
     def _widen_cpuset(self) -> None:
         """Give our parent all CPUs: v1 takes those that go offline from every group, and gives none back."""
