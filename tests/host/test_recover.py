@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -289,3 +291,36 @@ def test_volumes_of_images_are_made_anew(host: Daemon, busybox_files: list[str])
     host.command("image", "import", *busybox_files, "--alias", "busybox")
     host.command("launch", "busybox", "c2")
     assert until(lambda: not os.listdir(f"{host.dir}/storage-pools/dir/.trash"), "the old one is away")
+
+
+def test_what_nobody_knows_ends_with_the_host(make_daemon: Callable[..., Daemon], busybox_files: list[str]) -> None:
+    host = make_daemon()
+    host.start()
+    host.command("admin", "init", "--minimal")
+    host.import_image("busybox", busybox_files)
+    host.command("launch", "busybox", "c1")
+    lose_database(host)
+    assert host.signal(signal.SIGPWR) == 0
+    assert os.listdir(f"{host.dir}/run/instances") == []
+    host.start()
+    recover(host, "--profiles")
+    assert host.instances() == {"c1": "Stopped"}
+
+
+def test_a_pool_that_is_away_keeps_no_other_from_being_recovered(host: Daemon) -> None:
+    host.command("init", "busybox", "c1")
+    host.stop()
+    with contextlib.closing(sqlite3.connect(f"{host.dir}/database/pylxc.db")) as database:
+        database.execute("PRAGMA foreign_keys=ON")
+        database.execute("DELETE FROM instances")
+        database.execute("DELETE FROM storage_volumes WHERE type = 'container'")
+        database.commit()
+    inside = host.netns.command() if host.netns else []
+    subprocess.run([*inside, "umount", f"{host.dir}/storage-pools/btrfs"], check=True)
+    os.rename(f"{host.dir}/disks/btrfs.img", f"{host.dir}/disks/away")
+    host.start()
+    done = recover(host, check=False)
+    assert done.returncode == 1
+    assert "Storage pool 'btrfs' is unavailable" in done.stdout
+    assert host.instances() == {"c1": "Stopped"}
+    os.rename(f"{host.dir}/disks/away", f"{host.dir}/disks/btrfs.img")

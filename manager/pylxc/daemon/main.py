@@ -114,7 +114,7 @@ def _restore(source: str) -> int:
         former = database.restore(paths, source)
     finally:
         lock.release()
-    sys.stdout.write(f"The database is restored; the former one is {former}\n")
+    sys.stdout.write("The database is restored" + (f"; the former one is {former}" if former else "") + "\n")
     sys.stdout.flush()
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 
@@ -13,7 +14,10 @@ from pylxc.errors import BadRequest, DatabaseUnusable, PylxcError, from_os
 KEPT = 8
 """Copies that are kept of those that are made by themselves."""
 
-_SUFFIX = ".db"
+_NAME = re.compile(r"\d{8}T\d{6}Z-[\w-]+\.db")
+PART = ".part"
+"""How a copy is called that is not whole yet."""
+
 _SIDES = ("-wal", "-shm", "-journal")
 """What SQLite has beside a database, by the database's own name."""
 
@@ -26,7 +30,7 @@ def directory(path: str) -> str:
 def listed(path: str) -> list[str]:
     """Return the paths of these copies, the newest first."""
     try:
-        names = [name for name in os.listdir(directory(path)) if name.endswith(_SUFFIX) and name[0] != "."]
+        names = [name for name in os.listdir(directory(path)) if _NAME.fullmatch(name)]
     except FileNotFoundError:
         return []
     return [f"{directory(path)}/{name}" for name in sorted(names, reverse=True)]
@@ -39,7 +43,7 @@ def copy(path: str, target: str) -> None:
         sqlite3.DatabaseError: `path` is no database, or is damaged.
         OSError: the target cannot be written.
     """
-    draft = f"{target}.part"
+    draft = f"{target}{PART}"
     remove(draft)
     os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
@@ -53,7 +57,7 @@ def copy(path: str, target: str) -> None:
 
 
 def keep(path: str, reason: str) -> str:
-    """Make a copy of the database at `path` and return where; all but the newest ones are removed.
+    """Make a copy of the database at `path` and return where; all but the newest of those made here are removed.
 
     Args:
         path: of the database.
@@ -61,12 +65,10 @@ def keep(path: str, reason: str) -> str:
     """
     os.makedirs(directory(path), mode=0o700, exist_ok=True)
     stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
-    target = f"{directory(path)}/{stamp}-{reason}{_SUFFIX}"
+    target = f"{directory(path)}/{stamp}-{reason}.db"
     copy(path, target)
-    kept = {target, *listed(path)[:KEPT]}
-    for name in os.listdir(directory(path)):
-        if f"{directory(path)}/{name}" not in kept:
-            os.unlink(f"{directory(path)}/{name}")
+    for old in listed(path)[KEPT:]:
+        os.unlink(old)
     return target
 
 
@@ -89,7 +91,10 @@ def _require_ok(row: tuple[str, ...] | None) -> None:
 
 
 def replace(path: str, new: str) -> str:
-    """Put the database `new`, which nobody has open, in the place of the one at `path`; return where that is now.
+    """Put the database `new`, which nobody has open, in the place of the one at `path`.
+
+    Returns:
+        Where the former one is now, "" when there was none.
 
     The former one keeps its log under its new name, and is not read: it may be damaged. Should this be cut off, it is
     in both places.
@@ -105,7 +110,7 @@ def replace(path: str, new: str) -> str:
             os.unlink(f"{path}{side}")
     os.rename(new, path)
     _sync(os.path.dirname(path))
-    return former
+    return former if os.path.exists(former) else ""
 
 
 def remove(path: str) -> None:

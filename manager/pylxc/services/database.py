@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import BinaryIO
 
 from sqlalchemy import inspect, select
@@ -16,6 +17,7 @@ from pylxc.services.instances import attached
 from pylxc.services.instances.expand import POWER, is_of_run
 
 DAILY = "daily"
+_OUTGOING = ".outgoing-"
 
 
 class DatabaseBackups:
@@ -23,6 +25,10 @@ class DatabaseBackups:
 
     def __init__(self, paths: Paths) -> None:
         self._path = paths.database
+        with suppress(FileNotFoundError):
+            for name in os.listdir(copies.directory(self._path)):  # what a daemon left that was killed
+                if name.startswith(_OUTGOING) or name.endswith(copies.PART):
+                    os.unlink(f"{copies.directory(self._path)}/{name}")
 
     def daily(self) -> None:
         """Keep a copy beside the database."""
@@ -31,7 +37,7 @@ class DatabaseBackups:
     def snapshot(self) -> BinaryIO:
         """Return a file, without a name, that holds the database as it is now."""
         os.makedirs(copies.directory(self._path), mode=0o700, exist_ok=True)
-        target = f"{copies.directory(self._path)}/.outgoing-{os.urandom(8).hex()}"
+        target = f"{copies.directory(self._path)}/{_OUTGOING}{os.urandom(8).hex()}"
         copies.copy(self._path, target)
         file = open(target, "rb")  # noqa: SIM115 - the caller's
         os.unlink(target)
@@ -39,7 +45,7 @@ class DatabaseBackups:
 
 
 def restore(paths: Paths, source: str) -> str:
-    """Replace the database by a backup of it, and return where the former one is now.
+    """Replace the database by a backup of it, and return where the former one is now, "" when there was none.
 
     No daemon runs, nor can start meanwhile. What containers have that run now is taken from their own directories: the
     backup knows another day's.

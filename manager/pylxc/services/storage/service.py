@@ -72,6 +72,8 @@ class StoragePools:
         with self._db.reading() as session:
             unsettled = storage.unsettled_pools(session)
             pools = storage.pools(session)
+        for name in set(os.listdir(self._paths.storage_pools)) - {pool.name for pool in (*unsettled, *pools)}:
+            log.warning("%s is no storage pool of this server: see pylxc admin recover", self._paths.pool(name))
         for pool in unsettled:
             log.info("Removing storage pool %s that was left half made or half deleted", pool.name)
             try:
