@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sqlite3
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -101,19 +100,18 @@ def test_what_a_daemon_did_not_write_the_next_one_does(pools_daemon: Daemon, sou
     daemon.start()
 
 
-def test_goes_before_the_tree(pools_daemon: Daemon, source: str) -> None:
-    """What is being deleted is no instance any more, even when the daemon dies before the tree is away."""
-    daemon = pools_daemon
-    assert until(lambda: path_of(daemon, source).exists(), "it is written")
-    daemon.command("snapshot", source, "s0")
-    snapshots = f"{daemon.dir}/storage-pools/dir/containers-snapshots/{source}"
-    subprocess.run(["chattr", "+i", snapshots], check=True)  # stops the deletion in the middle
-    try:
-        assert daemon.command("delete", source, check=False).returncode
-        assert not path_of(daemon, source).exists()
-        assert path_of(daemon, source).parent.exists()
-    finally:
-        subprocess.run(["chattr", "-i", snapshots], check=True)
-    daemon.signal(signal.SIGKILL)
-    daemon.start()
-    assert until(lambda: not path_of(daemon, source).parent.exists(), "the deletion is finished")
+def test_copies_meet_no_file_that_goes(pools_daemon: Daemon) -> None:
+    """A tree is copied file by file: one that is replaced meanwhile would end that."""
+    daemon, name = pools_daemon, unique("s")
+    daemon.command("init", "busybox", name)
+    tree = path_of(daemon, name).parent / "rootfs" / "many"
+    tree.mkdir()
+    for number in range(3000):
+        (tree / str(number)).touch()
+    for number in range(4):
+        daemon.command("config", "set", name, f"user.mark={number}")
+        daemon.command("snapshot", name, f"s{number}")
+    for number in range(4):
+        daemon.command("config", "set", name, f"user.mark=again{number}")
+        daemon.command("copy", name, unique("c"))
+    assert until(lambda: has(daemon, name, "user.mark", "again3"), "the last is written")

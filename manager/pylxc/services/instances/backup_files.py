@@ -23,6 +23,7 @@ from pylxc.services.instances.expand import POWER, Record, is_of_run, record
 from pylxc.services.instances.render import render
 from pylxc.services.instances.snapshots import Snapshots
 from pylxc.services.instances.volume_metadata import VolumeMetadata
+from pylxc.services.storage.places import Place
 from pylxc.services.storage.service import StoragePools
 
 log = logging.getLogger(__name__)
@@ -139,7 +140,8 @@ class BackupFiles:
 
     def _try(self, number: int) -> None:
         try:
-            self._update(number)
+            if not self._update(number) and not self._closing:
+                self.mark(number)
         except PylxcError as error:
             log.warning("Cannot write an instance's backup.yaml: %s", error)
         except FileNotFoundError:
@@ -147,18 +149,25 @@ class BackupFiles:
         except Exception:
             log.exception("Failed writing the backup.yaml of instance %d", number)
 
-    def _update(self, number: int) -> None:
+    def _update(self, number: int) -> bool:
+        """Write an instance's file unless it says all; return False when its volume is being copied just now."""
         with self._db.reading() as session:
             row = session.get(Instance, number)
             if row is None or row.state != "created" or row.new_name:
-                return
+                return True
             found = record(row)
         described = self.describe(_settled(found), self._snapshots.of([found]).get(found.key, []))
         says = json.dumps(described, sort_keys=True, ensure_ascii=False).encode()
         line = _MARK + hashlib.sha256(says).hexdigest().encode() + b"\n"
-        with VolumeMetadata(self._storage.volumes.path(found.pool, found.project, found.name)) as files:
-            if not (files.backup() or b"").startswith(line):
-                files.write_backup(line + backup_index.dump(described).encode())
+        place = Place(found.pool, found.project, found.name)
+        with VolumeMetadata(self._storage.trees.path(place)) as files:
+            if (files.backup() or b"").startswith(line):
+                return True
+            text = backup_index.dump(described).encode()
+            with self._storage.trees.writing(place) as is_free:
+                if is_free:
+                    files.write_backup(line + text)
+                return is_free
 
 
 def _settled(found: Record) -> Record:

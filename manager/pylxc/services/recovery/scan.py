@@ -1,7 +1,7 @@
 """Look through a storage pool for instances and custom volumes that no row knows.
 
-What counts is a tree in its place that says itself whose it is: a backup.yaml is written last when an instance is made
-and removed first when it is deleted, and nothing in `.staging` or `.trash` is anybody's.
+What counts is a tree in its place that says itself whose it is: a backup.yaml is written last when an instance is made,
+and nothing in `.staging` or `.trash` is anybody's.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _instance(directory: str, pool: str, key: str, problems: list[str]) -> Found
     path = f"{directory}/containers/{key}"
     index = _read(path)
     if index is None:
-        raise BadRequest("it has no backup.yaml: it was not finished, or is being deleted")
+        raise BadRequest("it has no backup.yaml: it was not finished")
     if (index.name, index.project or "default", index.pool or pool) != (name, project, pool):
         raise BadRequest(
             f"its backup.yaml is of instance {index.name!r} in storage pool {index.pool!r}: it was not finished"

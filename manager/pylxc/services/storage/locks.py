@@ -37,6 +37,19 @@ class NamedLocks:
         finally:
             self._release(name)
 
+    @contextmanager
+    def attempt(self, name: str) -> Iterator[bool]:
+        """Hold `name` alone if nobody holds it; gives whether."""
+        with self._changed:
+            is_free = name not in self._held
+            if is_free:
+                self._held[name] = -1
+        try:
+            yield is_free
+        finally:
+            if is_free:
+                self._release(name)
+
     def _release(self, name: str) -> None:
         with self._changed:
             left = max(self._held[name], 1) - 1

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from pylxc.drivers.storage import tree
 from pylxc.drivers.storage.driver import PoolFull, StorageDriver
 from pylxc.paths import storage_name
 from pylxc.revert import Reverter
+from pylxc.services.storage.locks import NamedLocks
 from pylxc.services.storage.sweeper import Sweeper
 
 _COPIES_AT_ONCE = 16
@@ -63,6 +64,18 @@ class Trees:
     def __init__(self, driver: Callable[[str], StorageDriver], sweeper: Sweeper) -> None:
         self._driver = driver
         self._sweeper = sweeper
+        self._readers = NamedLocks()
+
+    def reading(self, place: Place) -> AbstractContextManager[None]:
+        """Keep `writing` away from a volume while the block copies its tree: no file goes or is another meanwhile."""
+        return self._readers.shared(f"{place.pool}/{place.path}")
+
+    def writing(self, place: Place) -> AbstractContextManager[bool]:
+        """Keep others from copying a volume's tree while the block changes it; gives False where somebody does so now.
+
+        For what is changed beside everything else that is done with a volume.
+        """
+        return self._readers.attempt(f"{place.pool}/{place.path}")
 
     def path(self, place: Place) -> str:
         """Return the directory of a volume, whether it exists or not; raises NotFound or Unavailable."""
@@ -95,15 +108,16 @@ class Trees:
     def _copy(self, source: Place, place: Place) -> None:
         driver, readonly = self._driver(place.pool), bool(place.snapshot)
         if source.pool == place.pool:
-            self._with_room(lambda: driver.clone_volume(source.path, place.path, readonly=readonly))
+            with self.reading(source):
+                self._with_room(lambda: driver.clone_volume(source.path, place.path, readonly=readonly))
             return
-        with self._of_one_moment(source) as directory:
+        with self.reading(source), self._of_one_moment(source) as directory:
             self._with_room(lambda: driver.import_volume(directory, place.path, readonly=readonly))
 
     def refresh(self, source: Place, place: Place) -> None:
         """Make an existing volume what `source` is, copying only what differs; all of it or nothing."""
         driver = self._driver(place.pool)
-        with self._of_one_moment(source, where=place.pool) as directory:
+        with self.reading(source), self._of_one_moment(source, where=place.pool) as directory:
             self._with_room(lambda: driver.refresh_volume(directory, place.path))
         self._sweeper.add(driver)
 
@@ -141,9 +155,13 @@ class Trees:
             driver.delete_volumes(place.snapshots)
         self._sweeper.add(driver)
 
-    def aside(self, place: Place) -> AbstractContextManager[str]:
+    @contextmanager
+    def aside(self, place: Place) -> Iterator[str]:
         """Give a copy of a volume that is nobody's, as a path relative to the pool; it goes with the block."""
-        return self._driver(place.pool).aside(place.path)
+        with ExitStack() as stack:
+            with self.reading(place):
+                aside = stack.enter_context(self._driver(place.pool).aside(place.path))
+            yield aside
 
     def require_sizes(self, pool: str) -> None:
         """Check that a pool can limit volumes; raises NotFound and NotSupported."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from sqlalchemy.exc import IntegrityError
 
@@ -24,7 +24,7 @@ from pylxc.services.storage.places import Place, Trees
 log = logging.getLogger(__name__)
 
 BACKUP_YAML = "backup.yaml"
-"""What an instance's volume says about it beside rootfs/: there from when it is whole until it is to go."""
+"""What an instance's volume says about it beside rootfs/: there from when it is whole."""
 
 
 class Volumes:
@@ -211,7 +211,8 @@ class Volumes:
             still: keeps its instance still while a copy is made to be read instead; None when it is still anyway.
         """
         if still is None:
-            yield source.path
+            with self._trees.reading(source):
+                yield source.path
             return
         with ExitStack() as stack:
             with still():
@@ -372,10 +373,6 @@ class Volumes:
 
     def _drop(self, row: models.StorageVolume) -> None:
         place = Place(row.pool.name, row.project.name, row.name, kind=row.type)
-        if row.type == "container":
-            # Whoever finds the tree after a loss of the database is not to take it for an instance any more.
-            with suppress(OSError):
-                os.unlink(f"{self._trees.path(place)}/{BACKUP_YAML}")
         self._trees.delete(place)
         self._forget(row)
 
