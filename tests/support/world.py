@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 from collections.abc import Callable, Iterable
@@ -226,7 +227,8 @@ def root(pool: str) -> dict[str, dict[str, str]]:
 def digest(volume: str) -> str:
     """Return a digest of a volume's files that running does not change: of everything that a tree can hold."""
     described = tree.describe(f"{volume}/rootfs/data")
-    found = hashlib.sha256(repr(sorted(described.items())).encode()).hexdigest()
+    # Sorted all the way down: a file system lists xattrs in the order in which they were set.
+    found = hashlib.sha256(json.dumps(described, sort_keys=True, default=repr).encode()).hexdigest()
     _described[found] = described
     return found
 
