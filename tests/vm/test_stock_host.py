@@ -261,7 +261,7 @@ def test_project_quotas(host: StockHost, kind: str) -> None:
     used = json.loads(host.check("pylxc", "query", f"/1.0/instances/{name}/state"))["disk"]["root"]
     assert 16 << 20 <= used["usage"] < used["total"] == 64 << 20
     host.check("pylxc", "restore", name, "s0", timeout=120)
-    host.check("systemctl", "restart", "pylxc.service", timeout=120)
+    host.check("systemctl", "restart", "pylxc.service", timeout=300)
     assert room() == "65536"
     assert not holds(80)
     host.check("pylxc", "config", "device", "set", name, "root", "size=")
