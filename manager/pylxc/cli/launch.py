@@ -157,9 +157,9 @@ def _create(session: Session, args: Args, command: Command) -> str:
     if not session.quiet:
         print(f"Creating {name}" if name else "Creating the instance", flush=True)
     operation = session.client.start("POST", "/1.0/instances", {**body, "name": name, "source": source})
+    session.wait(operation, f"Creating {name or 'the instance'}")
     if not session.quiet and (told := operation.metadata.get("first_use")):
         print(told, flush=True)
-    session.wait(operation, f"Creating {name or 'the instance'}")
     if not name:
         name = operation.first("instances")
         print(f"Instance name is: {name}", flush=True)
