@@ -24,7 +24,7 @@ from pylxc.services.storage.places import Place
 from pylxc.services.storage.service import StoragePools
 from pylxc.wire.instances import InstancesPost
 
-_BUSY_SECONDS = 5.0
+_BUSY_SECONDS = 60.0
 """How long a copy of something that an instance has waits for another operation on the instance."""
 
 _KEPT = ("volatile.base_image", "volatile.last_state.idmap")

@@ -6,7 +6,7 @@ import ipaddress
 import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 from pylxc import validate
@@ -276,7 +276,8 @@ class DeviceManager:
     @contextmanager
     def using_volumes(self, project: str, devices: Iterable[Mapping[str, str]]) -> Iterator[None]:
         """Keep the custom volumes of disks in their place, from before `start` until the instance's row has them."""
-        with self._volumes.using(project, volumes.named(devices)):
+        wanted = list(volumes.named(devices))
+        with self._volumes.using(project, wanted) if wanted else nullcontext():
             yield
 
     def attach(self, prepared: Prepared, pid: int) -> None:
