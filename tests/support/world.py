@@ -101,7 +101,7 @@ class Host:
                 "SELECT name FROM instances WHERE state != 'created' OR new_name != '' OR restoring != ''",
                 "SELECT name FROM instances_snapshots WHERE state != 'created' OR new_name != ''",
                 "SELECT name FROM storage_volumes WHERE state != 'created'",
-                "SELECT name FROM instances_backups",
+                "SELECT name FROM backups",
             ):
                 found += [f"row {row[0]} of {query}" for row in database.execute(query)]
             query = (

@@ -16,7 +16,6 @@ from aiohttp.http_exceptions import HttpProcessingError
 from pylxc.api import (
     events,
     images,
-    instance_backups,
     instance_console,
     instance_exec,
     instance_files,
@@ -66,7 +65,6 @@ MODULES = (
     instance_logs,
     instance_metadata,
     instance_snapshots,
-    instance_backups,
     images,
     profiles,
     projects,

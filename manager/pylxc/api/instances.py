@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pylxc.api.backups import endpoints, header, is_backup, restore
 from pylxc.api.call import Call, Endpoint
-from pylxc.api.instance_backups import restore
 from pylxc.api.responses import Answer, Async, Sync
 from pylxc.wire.instances import InstancePost, InstancePut, InstancesPost, InstancesPut
 
@@ -25,8 +25,8 @@ async def list_instances(call: Call) -> Answer:
 
 async def create(call: Call) -> Answer:
     """Make an instance, or bring one back from a backup."""
-    if call.request.content_type == "application/octet-stream" and "Content-Type" in call.request.headers:
-        return await restore(call)
+    if is_backup(call):
+        return await restore(call, call.services.backups, header(call, "pool"))
     body = await call.body(InstancesPost)
     return Async(await call.run(call.services.instances.create, call.project, body))
 
@@ -71,4 +71,9 @@ async def delete(call: Call) -> Answer:
 ENDPOINTS = (
     Endpoint(path="/1.0/instances", get=list_instances, post=create, put=change_states),
     Endpoint(path="/1.0/instances/{name}", get=get, put=put, patch=patch, post=post, delete=delete),
+    *endpoints(
+        "/1.0/instances/{name}",
+        lambda call: call.services.backups,
+        lambda call: (call.project, call.params["name"]),
+    ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pylxc.api.backups import endpoints, is_backup, restore
 from pylxc.api.call import Call, Endpoint
 from pylxc.api.responses import Answer, Async, Created, Sync
 from pylxc.errors import BadRequest, NotFound
@@ -21,7 +22,9 @@ async def list_volumes(call: Call) -> Answer:
 
 
 async def create(call: Call) -> Answer:
-    """Make a custom volume, empty or as a copy."""
+    """Make a custom volume, empty or as a copy, or bring one back from a backup."""
+    if is_backup(call):
+        return await restore(call, call.services.volume_backups, call.params["pool"])
     body = await call.body(StorageVolumesPost)
     if "type" in call.params:
         body["type"] = volume_type(call)
@@ -121,4 +124,5 @@ ENDPOINTS = (
     Endpoint(path=f"{_ALL}/{{type}}", get=list_volumes, post=create),
     Endpoint(path=_ONE, get=get, put=put, patch=patch, post=post, delete=delete),
     Endpoint(path=f"{_ONE}/state", get=state),
+    *endpoints(_ONE, lambda call: call.services.volume_backups, custom),
 )

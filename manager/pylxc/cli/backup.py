@@ -12,25 +12,39 @@ from pylxc.errors import BadRequest
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pylxc.cli.session import Session
+    from pylxc.client.operations import Operation
 
 _SUFFIXES = {"none": "tar", "bzip2": "tar.bz2", "lzma": "tar.lzma", "xz": "tar.xz", "zstd": "tar.zst"}
 
+COMPRESSION = Option("--compression", help="bzip2, gzip, lzma, xz, zstd, or none", kind="value")
+OPTIMIZED = Option("--optimized-storage", help="Use the storage driver's own format")
 
-def _export(session: Session, args: Args) -> None:
-    name = session.required(args.words[0])
+
+def export(session: Session, args: Args, command: Command, url: str, name: str, target: str, alone: str) -> None:
+    """Write a backup to a file, or to stdout.
+
+    Args:
+        session: the server.
+        args: of `command`, which has the options above.
+        command: what usage errors are about.
+        url: of what is backed up.
+        name: what it is called.
+        target: the file, "-" for stdout, "" for a name made of `name`.
+        alone: the option that leaves snapshots out.
+    """
     if args.optimized_storage:
         raise BadRequest("Backups in the form of one storage driver are not supported; leave out --optimized-storage")
-    target = args.words[1] if len(args.words) > 1 else f"{name}.{_SUFFIXES.get(args.compression or 'gzip', 'tar.gz')}"
+    target = target or f"{name}.{_SUFFIXES.get(args.compression or 'gzip', 'tar.gz')}"
     if target == "-" and sys.stdout.isatty():
-        raise UsageError("A backup is not written to a terminal", COMMANDS[0])
+        raise UsageError("A backup is not written to a terminal", command)
     query: dict[str, str | int] = {"compression": args.compression or ""}
-    if args.instance_only:
-        query["instance-only"] = "true"
+    if getattr(args, alone.replace("-", "_")):
+        query[alone] = "true"
     # What is there stays until the new one is whole.
     partial = f"{target}.part"
     fd = 1 if target == "-" else os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        response = session.client.stream("GET", session.client.instances.url(name, "export"), query=query)
+        response = session.client.stream("GET", f"{url}/export", query=query)
         with Transfer(session, f"Exporting {name}", 0) as transfer:
             for chunk in response.chunks():
                 view = memoryview(chunk)
@@ -50,6 +64,35 @@ def _export(session: Session, args: Args) -> None:
         print(f"Backup exported to {target}")
 
 
+def bring_back(session: Session, url: str, file: str, headers: dict[str, str]) -> Operation:
+    """Send a backup from a file, or from stdin ("-"), and wait until what it is of is there again.
+
+    Args:
+        session: the server.
+        url: what takes it.
+        file: the file.
+        headers: what is to be different from the backup: `name`, `pool`; what is empty is not.
+    """
+    fd = 0 if file == "-" else os.open(file, os.O_RDONLY)
+    try:
+        size = os.fstat(fd).st_size if file != "-" else 0
+        sent = {"Content-Type": "application/octet-stream"}
+        sent |= {f"X-LXD-{key}": value for key, value in headers.items() if value}
+        with Transfer(session, "Importing the backup", size) as transfer:
+            operation = session.client.upload(url, fd, headers=sent, on_bytes=transfer.advance)
+    finally:
+        if fd:
+            os.close(fd)
+    session.wait(operation, "Importing the backup")
+    return operation
+
+
+def _export(session: Session, args: Args) -> None:
+    name = session.required(args.words[0])
+    target = args.words[1] if len(args.words) > 1 else ""
+    export(session, args, COMMANDS[0], session.client.instances.url(name), name, target, "instance-only")
+
+
 def _import(session: Session, args: Args) -> None:
     words = list(args.words)
     if words[0].endswith(":") and len(words) > 1 and not os.path.exists(words[0]):
@@ -57,17 +100,7 @@ def _import(session: Session, args: Args) -> None:
     if len(words) > 2:
         raise UsageError("Too many arguments", COMMANDS[1])
     name = session.name(words[1]) if len(words) > 1 else ""
-    fd = 0 if words[0] == "-" else os.open(words[0], os.O_RDONLY)
-    try:
-        size = os.fstat(fd).st_size if words[0] != "-" else 0
-        headers = {"Content-Type": "application/octet-stream"}
-        headers |= {f"X-LXD-{key}": value for key, value in (("name", name), ("pool", args.storage or "")) if value}
-        with Transfer(session, "Importing the backup", size) as transfer:
-            operation = session.client.upload("/1.0/instances", fd, headers=headers, on_bytes=transfer.advance)
-    finally:
-        if fd:
-            os.close(fd)
-    session.wait(operation, "Importing the backup")
+    operation = bring_back(session, "/1.0/instances", words[0], {"name": name, "pool": args.storage or ""})
     if not session.quiet:
         print(f"Instance {operation.metadata['instance']} imported")
 
@@ -79,11 +112,7 @@ COMMANDS = (
         "[<remote>:]<instance> [<target>|-]",
         _export,
         words=(1, 2),
-        options=(
-            Option("--compression", help="bzip2, gzip, lzma, xz, zstd, or none", kind="value"),
-            Option("--instance-only", help="Leave the snapshots out"),
-            Option("--optimized-storage", help="Use the storage driver's own format"),
-        ),
+        options=(COMPRESSION, Option("--instance-only", help="Leave the snapshots out"), OPTIMIZED),
         details="The backup is packed while it is sent; nothing of it is kept on the server. The instance may run.",
         examples=(
             ("export web web.tar.gz", "Write a backup with all snapshots."),

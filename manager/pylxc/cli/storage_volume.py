@@ -11,6 +11,7 @@ from pylxc.cli.grammar import Args, Command, Option
 from pylxc.cli.output import format_time, table
 from pylxc.cli.profile import INSTANCE, PROFILE
 from pylxc.cli.snapshot import NEVER
+from pylxc.cli.storage_volume_backup import EXPORT, IMPORT
 from pylxc.cli.storage_volume_list import LIST
 from pylxc.client.http import quote
 from pylxc.errors import BadRequest, Conflict, NotFound
@@ -357,6 +358,7 @@ VOLUME = group(
             complete=_COMPLETE,
             details="Reads the YAML from stdin when that is no terminal, and opens $EDITOR otherwise.",
         ),
+        EXPORT,
         Command(
             "get",
             "Get values for storage volume configuration keys",
@@ -365,6 +367,7 @@ VOLUME = group(
             words=(3, 3),
             complete=_COMPLETE,
         ),
+        IMPORT,
         Command("info", "Show storage volume state information", _ONE, _info, words=(2, 2), complete=_COMPLETE),
         LIST,
         Command(

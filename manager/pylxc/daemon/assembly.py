@@ -16,6 +16,7 @@ from pylxc.paths import Paths
 from pylxc.runtime.handle import Runtime
 from pylxc.runtime.proxies import Proxies
 from pylxc.runtime.spec import ContainerExit
+from pylxc.services.backups.store import BackupStore
 from pylxc.services.certificate import ServerCertificate
 from pylxc.services.database import DatabaseBackups
 from pylxc.services.events import EventBus, LogEvents
@@ -39,6 +40,7 @@ from pylxc.services.rendering.renderer import Renderer
 from pylxc.services.server import Server
 from pylxc.services.services import Services
 from pylxc.services.storage.service import StoragePools
+from pylxc.services.volumes.backups import VolumeBackups
 from pylxc.services.volumes.service import CustomVolumes
 from pylxc.services.volumes.snapshots import TAKE as VOLUME_SNAPSHOTS_TAKE
 from pylxc.services.volumes.snapshots import VolumeSnapshots
@@ -69,6 +71,7 @@ class Assembly:
         self._renderer = Renderer()
         storage = StoragePools(self._database, paths, events)
         volumes = CustomVolumes(self._database, storage, operations, events)
+        self._backups = BackupStore(self._database, paths, clock)
         volume_snapshots = VolumeSnapshots(self._database, volumes.store, operations, self._renderer, clock)
         storage.on_return += [volumes.reconcile, volume_snapshots.reconcile]
         networks = Networks(self._database, paths, events)
@@ -93,6 +96,7 @@ class Assembly:
             warnings=warnings,
             renderer=self._renderer,
             clock=clock,
+            backups=self._backups,
             first_use=self._first_use,
         )
         volumes.store.keep_still = instances.keep_still
@@ -121,6 +125,9 @@ class Assembly:
             storage=storage,
             volumes=volumes,
             volume_snapshots=volume_snapshots,
+            volume_backups=VolumeBackups(
+                self._backups, volumes.store, self._runtime, storage, operations, events, server
+            ),
             warnings=warnings,
             database=DatabaseBackups(paths),
             recovery=Recovery(self._database, paths, storage, profiles, instances.readopter),
@@ -137,6 +144,7 @@ class Assembly:
             ("storage", services.storage.start),
             ("volumes", services.volumes.reconcile),
             ("volume snapshots", services.volume_snapshots.reconcile),
+            ("backups", self._backups.reconcile),
             ("networks", services.networks.start),
             ("profiles", services.initialise.start),
             ("images", services.images.start),
@@ -175,6 +183,7 @@ class Assembly:
         yield Job(name=VOLUME_SNAPSHOTS_TAKE, interval=minute, run=self.services.volume_snapshots.take_scheduled)
         yield Job(name="volume-snapshots-expire", interval=minute, run=self.services.volume_snapshots.expire)
         yield Job(name="database-backup", interval=dt.timedelta(days=1), run=self.services.database.daily)
+        yield Job(name="backups-expire", interval=minute, run=self._backups.upkeep)
         yield Job(name="images-expire", interval=dt.timedelta(hours=1), run=upkeep.expire)
         yield Job(name="warnings-expire", interval=dt.timedelta(days=1), run=self.services.warnings.expire)
 

@@ -158,18 +158,22 @@ class Snapshot(Base):
 
 
 class Backup(Base):
-    """A backup of an instance: a file. It is there when `state` is "created"."""
+    """A backup of an instance or of a custom volume: a file. It is there when `state` is "created".
 
-    __tablename__ = "instances_backups"
-    __table_args__ = (UniqueConstraint("instance_id", "name"),)
+    `alone` is without snapshots, `optimized` in the form of the pool's driver.
+    """
+
+    __tablename__ = "backups"
+    __table_args__ = (UniqueConstraint("instance_id", "name"), UniqueConstraint("storage_volume_id", "name"))
     id: Mapped[int] = mapped_column(primary_key=True)
-    instance_id: Mapped[int] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"))
+    instance_id: Mapped[int | None] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"))
+    storage_volume_id: Mapped[int | None] = mapped_column(ForeignKey("storage_volumes.id", ondelete="CASCADE"))
     name: Mapped[str]
     state: Mapped[str] = mapped_column(default="creating")
-    instance_only: Mapped[bool] = mapped_column(default=False)
+    alone: Mapped[bool] = mapped_column(default=False)
+    optimized: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[dt.datetime] = mapped_column(default=now)
     expires_at: Mapped[dt.datetime | None]
-    instance: Mapped[Instance] = relationship()
 
 
 class Image(Base):

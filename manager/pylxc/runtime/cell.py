@@ -67,7 +67,8 @@ def _enter_running(run_dir: str) -> None:
 def _enter_stopped(rootfs: str, maps: dict[str, Any] | None, shift: bool, readonly: bool) -> None:
     tree = mount.open_tree(rootfs)
     if maps:
-        userns_fd = _user_namespace(maps)
+        ranges = {kind: [(r["inside"], r["outside"], r["length"]) for r in maps[kind]] for kind in ("uids", "gids")}
+        userns_fd = idmap.user_namespace(ranges["uids"], ranges["gids"])
         if shift:
             mount.set_idmap(tree, userns_fd)
         namespaces.setns(userns_fd, namespaces.CLONE_NEWUSER)
@@ -82,22 +83,3 @@ def _enter_stopped(rootfs: str, maps: dict[str, Any] | None, shift: bool, readon
     mount.pivot_root(".", ".")
     mount.unmount(".")
     os.close(tree)
-
-
-def _user_namespace(maps: dict[str, Any]) -> int:
-    """Return a descriptor of a new user namespace with these maps."""
-    wait_fd, go_fd = os.pipe()
-    pid, pidfd = namespaces.clone(namespaces.CLONE_NEWUSER)
-    if pid == 0:
-        os.close(go_fd)
-        os.read(wait_fd, 1)  # it is here only to hold the namespace until somebody has a descriptor of it
-        os._exit(0)
-    try:
-        ranges = {kind: [(r["inside"], r["outside"], r["length"]) for r in maps[kind]] for kind in ("uids", "gids")}
-        idmap.write_maps(pid, ranges["uids"], ranges["gids"])
-        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(go_fd)
-        os.close(wait_fd)
-        os.close(pidfd)
-        os.waitpid(pid, 0)

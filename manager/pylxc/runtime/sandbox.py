@@ -51,6 +51,7 @@ class Cell:
         target_fd: int | None,
         keep: Sequence[int],
         run: Callable[[], int],
+        target_map: tuple[Sequence[idmap.Range], Sequence[idmap.Range]] | None = None,
     ) -> None:
         """Start a cell; the caller must be single-threaded root.
 
@@ -61,6 +62,7 @@ class Cell:
             target_fd: directory that it may write to, at `TARGET`; None for nowhere.
             keep: descriptors that it inherits.
             run: what it does; what that returns becomes the exit status.
+            target_map: user and group ids of the directory, as (on the disk, outside, count); None for the cell's own.
 
         Raises:
             OSError: EINVAL from mount_setattr when the file system cannot map owners.
@@ -74,7 +76,9 @@ class Cell:
         try:
             with here:
                 idmap.write_maps(self.pid, uids, gids)
-                _hand_over(here, self.pid, files, target_fd)
+                own = f"/proc/{self.pid}/ns/user"
+                owners_fd = idmap.user_namespace(*target_map) if target_map else os.open(own, os.O_RDONLY)
+                _hand_over(here, owners_fd, files, target_fd)
         except OSError:
             self.kill()
             raise
@@ -105,9 +109,8 @@ class Cell:
         self.wait()
 
 
-def _hand_over(sock: socket.socket, pid: int, files: Sequence[int], target_fd: int | None) -> None:
+def _hand_over(sock: socket.socket, owners_fd: int, files: Sequence[int], target_fd: int | None) -> None:
     # Mounts can be copied only from the host's mount namespace, and mapped only by one who is root outside.
-    userns_fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
     trees = []
     try:
         for file in files:
@@ -116,10 +119,10 @@ def _hand_over(sock: socket.socket, pid: int, files: Sequence[int], target_fd: i
         if target_fd is not None:
             trees.append(mount.open_tree("", dir_fd=target_fd))
             mount.set_attributes(trees[-1], add=mount.ATTR_NOSUID | mount.ATTR_NODEV | mount.ATTR_NOEXEC)
-            mount.set_idmap(trees[-1], userns_fd)
+            mount.set_idmap(trees[-1], owners_fd)
         fds.send(sock, json.dumps({"target": target_fd is not None}).encode(), trees)
     finally:
-        fds.close([userns_fd, *trees])
+        fds.close([owners_fd, *trees])
 
 
 def _live(keep: Sequence[int], sock: socket.socket, files: int, run: Callable[[], int]) -> None:

@@ -21,6 +21,7 @@ from pylxc.errors import BadRequest, Internal
 from pylxc.kernel import caps
 from pylxc.runtime import protocol
 from pylxc.runtime.sandbox import TARGET, Cell, image_path
+from pylxc.runtime.tarwords import renamed
 
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C"}
 _QUEUE = "16"
@@ -34,6 +35,7 @@ _TAR = (
     "--extract",
     "--verbose",
     "--quoting-style=escape",
+    "--no-unquote",
     "--numeric-owner",
     "--same-owner",
     "--same-permissions",
@@ -67,6 +69,7 @@ def main(payload: dict[str, Any], descriptors: list[int]) -> None:
 
     Payload:
         uids, gids: maps of the cell, lists of (inside, outside, count).
+        target_uids, target_gids: maps of the target's owners, in place of these.
         parts: per archive {"directory": below the target, "only": the directory of a tar archive that is wanted, "" for
             all of it, "squashfs": bool, "decompress": argv, maybe empty}.
         what: how errors call it: "image", "backup".
@@ -108,6 +111,7 @@ class _Job:
                 self._payload["gids"],
                 files=self._files,
                 target_fd=target,
+                target_map=(self._payload["target_uids"], self._payload["target_gids"]),
                 keep=[stdout, stderr, *self._files],
                 run=lambda: self._inside(stdout, stderr),
             )
@@ -238,7 +242,7 @@ class _Job:
 
 def _only(member: str) -> tuple[str, ...]:
     """Return tar's words for a directory of the archive that becomes the target."""
-    return (f"--strip-components={member.count('/') + 1}", "--", member) if member else ()
+    return (renamed(member, "."), "--", member) if member else ()
 
 
 def _severity(status: int) -> int:

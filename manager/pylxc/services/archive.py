@@ -27,6 +27,7 @@ _TAR = (
     "--pax-option=delete=atime,delete=ctime",
     "--sparse",
     "--numeric-owner",
+    "--no-unquote",
     "--xattrs",
     "--xattrs-include=*",
     "--acls",

@@ -81,6 +81,7 @@ LXD = """
     image_profiles
     api_filtering
     instance_nic_network
+    custom_volume_backup
     backup_override_name
     firewall_driver
     limits_hugepages

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pylxc.services.guests.service import Guests
     from pylxc.services.images.service import Images
     from pylxc.services.initialise import Initialise
-    from pylxc.services.instances.backups import Backups
+    from pylxc.services.instances.backups import InstanceBackups
     from pylxc.services.instances.console import InstanceConsole
     from pylxc.services.instances.exec import InstanceExec
     from pylxc.services.instances.files import InstanceFiles
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pylxc.services.recovery.service import Recovery
     from pylxc.services.server import Server
     from pylxc.services.storage.service import StoragePools
+    from pylxc.services.volumes.backups import VolumeBackups
     from pylxc.services.volumes.service import CustomVolumes
     from pylxc.services.volumes.snapshots import VolumeSnapshots
     from pylxc.services.warnings import Warnings
@@ -44,7 +45,7 @@ class Services:
     profiles: Profiles
     instances: Instances
     snapshots: Snapshots
-    backups: Backups
+    backups: InstanceBackups
     publisher: Publisher
     exec: InstanceExec
     console: InstanceConsole
@@ -57,6 +58,7 @@ class Services:
     storage: StoragePools
     volumes: CustomVolumes
     volume_snapshots: VolumeSnapshots
+    volume_backups: VolumeBackups
     recovery: Recovery
     database: DatabaseBackups
     warnings: Warnings

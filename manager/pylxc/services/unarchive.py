@@ -13,6 +13,7 @@ from typing import Any
 
 from pylxc.errors import BadRequest, Internal
 from pylxc.kernel import command
+from pylxc.kernel.idmap import Range
 from pylxc.runtime.handle import Runtime
 from pylxc.services.instances.idmap import host_map
 
@@ -86,6 +87,14 @@ class Part:
     member: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """How ids were shifted on the disk that an archive comes from, as (id in the instance, id on the disk, count)."""
+
+    uids: tuple[Range, ...]
+    gids: tuple[Range, ...]
+
+
 class Extractor:
     """Reads and unpacks archives through the runtime; thread-safe.
 
@@ -106,17 +115,19 @@ class Extractor:
         content: str = self._run([Part(path=path)], None, {"member": name, "space": MAX_UNPACKED})["content"]
         return content.encode()
 
-    def unpack(self, parts: Sequence[Part], target: str) -> None:
-        """Unpack archives, one after the other, into the directory `target`.
+    def unpack(self, parts: Sequence[Part], target: str, shift: Shift | None = None) -> None:
+        """Unpack archives, one after the other, into the directory `target`; owners become what they were unshifted.
 
         Raises:
             BadRequest: one is damaged, hostile or too large; `target` may hold some of it.
             Internal: no space left.
         """
         free = shutil.disk_usage(target).free
-        self._run(parts, target, {"member": "", "space": max(0, free - _RESERVE)})
+        self._run(parts, target, {"member": "", "space": max(0, free - _RESERVE)}, shift)
 
-    def _run(self, parts: Sequence[Part], target: str | None, bounds: dict[str, Any]) -> dict[str, Any]:
+    def _run(
+        self, parts: Sequence[Part], target: str | None, bounds: dict[str, Any], shift: Shift | None = None
+    ) -> dict[str, Any]:
         plan: list[dict[str, Any]] = []
         fds: list[int] = []
         try:
@@ -139,9 +150,12 @@ class Extractor:
             if target is not None:
                 fds.append(os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW))
             idmap = host_map()
+            uids, gids = ([(r.inside, r.outside, r.length) for r in ranges] for ranges in (idmap.uids, idmap.gids))
             maps = {
-                "uids": [(r.inside, r.outside, r.length) for r in idmap.uids],
-                "gids": [(r.inside, r.outside, r.length) for r in idmap.gids],
+                "uids": _shifted(uids, shift.uids) if shift else uids,
+                "gids": _shifted(gids, shift.gids) if shift else gids,
+                "target_uids": uids,
+                "target_gids": gids,
             }
             bounds |= {"max_bytes": MAX_UNPACKED, "max_members": MAX_MEMBERS, "timeout": TIMEOUT_SECONDS}
             child = self._runtime.spawn("unpack", {"parts": plan, "what": self._what, **maps, **bounds}, fds)
@@ -160,3 +174,24 @@ class Extractor:
         """Check that a plain tar has its end: one that was cut between two members is whole to tar itself."""
         if any(os.pread(fd, _END_BYTES, max(0, os.fstat(fd).st_size - _END_BYTES))):
             raise BadRequest(f"Invalid {self._what}: it is cut short")
+
+
+def _shifted(host: Sequence[Range], shift: Sequence[Range]) -> list[Range]:
+    """Return the map of a cell in which the ids of an archive are what they were before they were shifted.
+
+    Args:
+        host: (id inside, id of the host, count), of a target as it should be.
+        shift: (id in the instance, id in the archive, count).
+
+    Raises:
+        BadRequest: the ids are not what anybody shifts to.
+    """
+    (first, outside, count), *_ = host
+    # What is the host's root's own there is nobody's in the instance: it gets the last id, which none has.
+    found = [(0, outside + count - 1, 1)]
+    for inside, archived, length in shift:
+        most = min(length, first + count - 1 - inside)
+        if inside < first or archived < 1 or most < 1:
+            raise BadRequest("Invalid backup: its map of ids makes no sense")
+        found.append((archived, outside + inside - first, most))
+    return found

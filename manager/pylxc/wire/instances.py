@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from pylxc.wire.backups import InstanceBackup
+
 Devices = dict[str, dict[str, str]]
 
 InstanceSource = TypedDict(
@@ -267,34 +269,6 @@ class InstanceSnapshotPut(TypedDict, total=False):
     """Body of PUT and PATCH /1.0/instances/NAME/snapshots/SNAPSHOT."""
 
     expires_at: str
-
-
-class InstanceBackupsPost(TypedDict, total=False):
-    """Body of POST /1.0/instances/NAME/backups."""
-
-    name: str
-    expires_at: str | None
-    instance_only: bool
-    container_only: bool
-    optimized_storage: bool
-    compression_algorithm: str
-
-
-class InstanceBackupPost(TypedDict, total=False):
-    """Body of POST /1.0/instances/NAME/backups/BACKUP: rename."""
-
-    name: str
-
-
-class InstanceBackup(TypedDict):
-    """A backup of an instance."""
-
-    name: str
-    created_at: str
-    expires_at: str
-    instance_only: bool
-    container_only: bool
-    optimized_storage: bool
 
 
 class InstanceFull(Instance):

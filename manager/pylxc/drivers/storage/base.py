@@ -142,7 +142,8 @@ class DirectoryPool(ABC):
             self._make(directory)
             if fill:
                 fill(directory)
-            os.chmod(directory, 0o700)
+            if volume.partition("/")[0] not in _CLOSED:
+                os.chmod(directory, 0o700)
             self._place(directory, volume, readonly)
 
     def clone_volume(self, source: str, volume: str, *, readonly: bool = False) -> None:

@@ -90,7 +90,10 @@ class StorageDriver(Protocol):
         """Return the directory of a volume, whether it exists or not."""
 
     def create_volume(self, volume: str, fill: Callable[[str], None] | None = None, *, readonly: bool = False) -> None:
-        """Make a volume: `fill` gets a directory (empty, root's alone) and fills it; None leaves it empty."""
+        """Make a volume: `fill` gets a directory (empty, root's alone) and fills it; None leaves it empty.
+
+        A custom volume's own mode is what `fill` makes it.
+        """
 
     def clone_volume(self, source: str, volume: str, *, readonly: bool = False) -> None:
         """Make a volume that is a complete, independent copy of `source`; nothing will write to it with `readonly`."""

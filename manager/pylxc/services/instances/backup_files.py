@@ -18,6 +18,7 @@ from pylxc.db import instances, profiles, projects, storage
 from pylxc.db.engine import Database
 from pylxc.db.models import Instance, InstanceProfile, Profile, Snapshot, StoragePool, StorageVolume
 from pylxc.errors import PylxcError
+from pylxc.services.backups import document
 from pylxc.services.instances import backup_index
 from pylxc.services.instances.expand import POWER, Record, is_of_run, record
 from pylxc.services.instances.render import render
@@ -163,7 +164,7 @@ class BackupFiles:
         with VolumeMetadata(self._storage.trees.path(place)) as files:
             if (files.backup() or b"").startswith(line):
                 return True
-            text = backup_index.dump(described).encode()
+            text = document.dump(described).encode()
             with self._storage.trees.writing(place) as is_free:
                 if is_free:
                     files.write_backup(line + text)

@@ -10,6 +10,7 @@ from pylxc.db.models import Config, Devices, Instance, Profile, StorageVolume, n
 from pylxc.errors import Conflict
 from pylxc.paths import Paths, storage_name
 from pylxc.runtime.handle import Running, Runtime
+from pylxc.services.backups import document
 from pylxc.services.instances import attached, backup_index, checks, duplicates, idmap
 from pylxc.services.instances.attached import Attachments
 from pylxc.services.instances.backup_index import Index
@@ -103,7 +104,7 @@ class Readopter:
             devices=_with_root(wanted, devices, index, pool),
             ephemeral=index.config.get("ephemeral", False),
             stateful=False,
-            created_at=backup_index.moment(index.created_at) or now(),
+            created_at=document.moment(index.created_at) or now(),
             last_used_at=None,
         )
         session.add(row)

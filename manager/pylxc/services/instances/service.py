@@ -16,12 +16,13 @@ from pylxc.paths import Paths, storage_name
 from pylxc.runtime.handle import Running, Runtime
 from pylxc.runtime.spec import ContainerExit
 from pylxc.services import etag, filters
+from pylxc.services.backups.store import BackupStore
 from pylxc.services.events import EventBus
 from pylxc.services.guests.service import Guests
 from pylxc.services.images.service import Images
 from pylxc.services.instances.allotment import Allotments
 from pylxc.services.instances.backup_files import BackupFiles
-from pylxc.services.instances.backups import Backups
+from pylxc.services.instances.backups import InstanceBackups
 from pylxc.services.instances.boot import Boot
 from pylxc.services.instances.copy import Copier
 from pylxc.services.instances.create import Creator
@@ -83,6 +84,7 @@ class Instances:
         warnings: Warnings,
         renderer: Renderer,
         clock: Clock,
+        backups: BackupStore,
         first_use: Callable[[], str],
     ) -> None:
         """`first_use` sets up storage and network on a server that has no pool; called before its first instance."""
@@ -165,9 +167,8 @@ class Instances:
             require_stopped=self._lifecycle.require_stopped,
         )
         self._files = BackupFiles(db, storage, self.snapshots)
-        self.backups = Backups(
-            db=db,
-            paths=paths,
+        self.backups = InstanceBackups(
+            store=backups,
             runtime=runtime,
             storage=storage,
             operations=operations,
@@ -180,7 +181,7 @@ class Instances:
             files=self._files,
         )
         self.readopter = Readopter(db, paths, runtime, devices, self._lifecycle, self._locks)
-        self.schedule = SnapshotSchedule(db, self.snapshots, self.backups, self._lifecycle, clock)
+        self.schedule = SnapshotSchedule(db, self.snapshots, self._lifecycle, clock)
         self._lifecycle.on_start = self.schedule.started
 
     # Reading
@@ -424,7 +425,6 @@ class Instances:
         self._remover.reconcile()
         self._lifecycle.adopt()
         self.snapshots.reconcile()
-        self.backups.reconcile()
         self._files.open()
 
     def _on_pool_return(self, pool: str) -> None:

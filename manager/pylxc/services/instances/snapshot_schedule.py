@@ -1,4 +1,4 @@
-"""Snapshots that are taken on schedule, and snapshots and backups whose time is over.
+"""Snapshots that are taken on schedule, and those whose time is over.
 
 See: LXD doc instances, snapshots.schedule
 """
@@ -9,13 +9,12 @@ import datetime as dt
 import logging
 
 from pylxc import validate
-from pylxc.db import backups, jobs
+from pylxc.db import jobs
 from pylxc.db import snapshots as rows
 from pylxc.db.engine import Database
 from pylxc.db.models import Clock
 from pylxc.errors import PylxcError
 from pylxc.services import expiry, schedules
-from pylxc.services.instances.backups import Backups
 from pylxc.services.instances.expand import Record, load_all, record
 from pylxc.services.instances.lifecycle import Lifecycle
 from pylxc.services.instances.snapshots import Snapshots
@@ -29,12 +28,9 @@ TAKE = "snapshots-take"
 class SnapshotSchedule:
     """Takes and removes snapshots as the instances' keys say; thread-safe."""
 
-    def __init__(
-        self, db: Database, snapshots: Snapshots, backups_: Backups, lifecycle: Lifecycle, clock: Clock
-    ) -> None:
+    def __init__(self, db: Database, snapshots: Snapshots, lifecycle: Lifecycle, clock: Clock) -> None:
         self._db = db
         self._snapshots = snapshots
-        self._backups = backups_
         self._lifecycle = lifecycle
         self._clock = clock
 
@@ -54,18 +50,15 @@ class SnapshotSchedule:
             self._take(found, self._clock())
 
     def expire(self) -> None:
-        """Delete the snapshots and backups whose time is over; one whose instance is busy is left for the next run."""
+        """Delete the snapshots whose time is over; one whose instance is busy is left for the next run."""
         at = self._clock()
         with self._db.reading() as session:
             old = [(record(row.instance), row.name) for row in rows.expired(session, at)]
-            old_backups = [row.id for row in backups.expired(session, at)]
         for found, name in old:
             try:
                 self._snapshots.remove(found, name)
             except PylxcError as error:
                 log.warning("Snapshot %s/%s has expired and cannot be deleted: %s", found.key, name, error)
-        for backup in old_backups:
-            self._backups.drop(backup)
 
     def _is_wanted(self, found: Record) -> bool:
         stopped_too = validate.is_true(found.expanded_config.get("snapshots.schedule.stopped", ""))

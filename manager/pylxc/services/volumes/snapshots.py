@@ -58,12 +58,12 @@ class VolumeSnapshots:
     def list(self, project: str, pool: str, name: str) -> list[StorageVolumeSnapshot]:
         """Return a volume's snapshots, called VOLUME/SNAPSHOT, oldest first; raises NotFound."""
         place = self._store.find(project, pool, name)
-        return [_render(row) | {"name": f"{name}/{row.name}"} for row in self._store.snapshots(place)]
+        return [render(row) | {"name": f"{name}/{row.name}"} for row in self._store.snapshots(place)]
 
     def get(self, project: str, pool: str, name: str, snapshot: str) -> tuple[StorageVolumeSnapshot, str]:
         """Return a snapshot and its entity tag; raises NotFound."""
         row = self._row(self._store.find(project, pool, name).at(snapshot))
-        return _render(row), etag.etag(*_tagged(row))
+        return render(row), etag.etag(*_tagged(row))
 
     def _row(self, place: Place) -> models.VolumeSnapshot:
         with self._db.reading() as session:
@@ -268,7 +268,8 @@ def _tagged(row: models.VolumeSnapshot) -> tuple[object, ...]:
     return row.name, row.description, timestamp(row.expires_at)
 
 
-def _render(row: models.VolumeSnapshot) -> StorageVolumeSnapshot:
+def render(row: models.VolumeSnapshot) -> StorageVolumeSnapshot:
+    """Return a snapshot as the wire has it."""
     return {
         "name": row.name,
         "description": row.description,

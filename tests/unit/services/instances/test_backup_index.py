@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pylxc.errors import BadRequest
+from pylxc.services.backups import document
 from pylxc.services.instances import backup_index
 
 DESCRIBED = b"""
@@ -43,4 +44,4 @@ def test_refuses_what_no_server_writes(text: str, complaint: str) -> None:
 
 def test_writes_no_references() -> None:
     shared = {"type": "none"}
-    assert "&" not in backup_index.dump({"a": shared, "b": shared})
+    assert "&" not in document.dump({"a": shared, "b": shared})

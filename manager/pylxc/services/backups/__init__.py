@@ -1,0 +1,1 @@
+"""Backups: what those of instances and of custom volumes have in common."""
