@@ -95,13 +95,11 @@ class _Handlers:
         backups = self._backups(call)
         subject = await call.run(backups.subject, *self._names(call))
         options = backups.options(
-            subject,
             {
                 "instance_only": call.flag("instance-only"),
                 "volume_only": call.flag("volume-only"),
-                "optimized_storage": call.flag("optimized-storage"),
                 "compression_algorithm": call.query.get("compression", ""),
-            },
+            }
         )
         source, sink = os.pipe()
 

@@ -30,7 +30,7 @@ async def list_operations(call: Call) -> Answer:
 
 async def get(call: Call) -> Answer:
     """Answer one operation."""
-    return Sync(_find(call).to_json())
+    return Sync(_find(call).tell())
 
 
 async def cancel(call: Call) -> Answer:
@@ -45,7 +45,7 @@ async def wait(call: Call) -> Answer:
     if not call.trusted and not operation.allows(call.request.query.get("secret", "")):
         raise Forbidden("not authorized")
     await call.ended(operation, _timeout(call))
-    return Sync(operation.to_json())
+    return Sync(operation.tell())
 
 
 async def websocket(call: Call) -> Answer:

@@ -73,7 +73,7 @@ def preferred(operation: Operation, seconds: int) -> web.StreamResponse:
 
 def begun(operation: Operation) -> bytes:
     """Return the body of an answer that hands over an operation, as it is now."""
-    return _encode(_envelope("async", "Operation created", 100, _location(operation), operation.to_json()))
+    return _encode(_envelope("async", "Operation created", 100, _location(operation), operation.tell()))
 
 
 def _location(operation: Operation) -> str:

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 5.0
-"""How long a finished operation can still be asked for."""
+"""How long a finished operation is shown, and can still be asked for by those who were told of its end."""
+
+UNTOLD_SECONDS = 600.0
+"""How long it can be asked for while nobody was told of its end: who has begun it may be slow, or suspended."""
+UNTOLD_MOST = 1000
+"""How many of those are kept, at most: there are clients that never ask."""
 
 Connect = Callable[[str, "WebSocketResponse"], Awaitable[None]]
 """`await connect(socket_name, websocket)`: runs on the event loop; the websocket is closed when it returns."""
@@ -40,6 +45,8 @@ class Operation:
         id: a UUID.
         project: the project it belongs to, "" for none.
         passive: see `Operations.start`.
+        finished_at: when its status became final, in seconds of a clock that only goes forward.
+        is_told: whether somebody who asked for it was told of its end.
         cancelled: set when its user has asked for the end; long work calls `check_cancelled` now and then.
     """
 
@@ -63,6 +70,7 @@ class Operation:
         self.class_ = class_
         self.cancelled = threading.Event()
         self.finished_at: float | None = None
+        self.is_told = False
         self.may_cancel = may_cancel
         self.passive = passive
         self._resources = {kind: list(urls) for kind, urls in resources.items()}
@@ -89,6 +97,11 @@ class Operation:
     def is_done(self) -> bool:
         """Whether the status is final."""
         return self._done.is_set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended long enough ago to be shown no more."""
+        return self.finished_at is not None and time.monotonic() - self.finished_at >= KEPT_SECONDS
 
     def update(self, **metadata: Any) -> None:
         """Merge JSON-ready values into the metadata and tell the listeners."""
@@ -118,6 +131,11 @@ class Operation:
         """Raise Cancelled once the user has asked for the end."""
         if self.cancelled.is_set():
             raise Cancelled("Operation was cancelled")
+
+    def tell(self) -> dict[str, Any]:
+        """Return the wire form for somebody who waits for the end; who has been told of that does not ask again."""
+        self.is_told = self.is_told or self.is_done
+        return self.to_json()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until the status is final; return False when it is not after `timeout` seconds."""
@@ -293,7 +311,7 @@ class Operations:
         return operation
 
     def get(self, operation_id: str) -> Operation:
-        """Return an operation that runs or ended within the last `KEPT_SECONDS`.
+        """Return an operation that runs, has just ended, or whose end nobody has been told of.
 
         Raises:
             NotFound: there is none of this id.
@@ -309,7 +327,8 @@ class Operations:
         """Return the operations of a project and those of none, oldest first; None is every project."""
         with self._lock:
             self._forget_old()
-            return [op for op in self._operations.values() if project is None or op.project in ("", project)]
+            shown = [op for op in self._operations.values() if not op.is_over]
+        return [op for op in shown if project is None or op.project in ("", project)]
 
     def cancel(self, operation_id: str) -> None:
         """Ask a running operation to end.
@@ -372,6 +391,8 @@ class Operations:
             self._events.operation(operation.to_json(), operation.project)
 
     def _forget_old(self) -> None:
-        limit = time.monotonic() - KEPT_SECONDS
-        for key in [k for k, op in self._operations.items() if op.finished_at is not None and op.finished_at < limit]:
+        limit = time.monotonic() - UNTOLD_SECONDS
+        over = [(key, op) for key, op in self._operations.items() if op.is_over]
+        untold = [key for key, op in over if not op.is_told and (op.finished_at or 0.0) > limit]
+        for key in {key for key, _ in over}.difference(untold[-UNTOLD_MOST:]):
             del self._operations[key]

@@ -119,6 +119,25 @@ def test_a_finished_operation_vanishes(services: Services, monkeypatch: pytest.M
     assert services.operations.all(None) == []
 
 
+def test_an_operation_whose_end_nobody_was_told_of_is_kept(
+    api: Api, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client that began it may be slower than the operation, by much."""
+    first, second = (services.operations.start("x", lambda _op: None, project="", resources={}) for _ in range(2))
+    assert first.wait(5)
+    assert second.wait(5)
+    monkeypatch.setattr("pylxc.services.operations.KEPT_SECONDS", -1.0)
+    assert api.get("/1.0/operations") == {}
+    assert api.get(f"/1.0/operations/{first.id}/wait")["status"] == "Success"
+    assert api.request("GET", f"/1.0/operations/{first.id}/wait").status == 404
+    monkeypatch.setattr("pylxc.services.operations.UNTOLD_MOST", 1)
+    third = services.operations.start("x", lambda _op: None, project="", resources={})
+    assert third.wait(5)
+    assert api.request("GET", f"/1.0/operations/{second.id}").status == 404
+    monkeypatch.setattr("pylxc.services.operations.UNTOLD_SECONDS", -1.0)
+    assert api.request("GET", f"/1.0/operations/{third.id}").status == 404
+
+
 def test_events_of_an_operation_end_with_the_final_state(api: Api, services: Services) -> None:
     async def scenario() -> list[dict[str, object]]:
         connector = aiohttp.UnixConnector(api.path)
