@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -309,3 +310,49 @@ def test_sigterm_leaves_containers_and_sigpwr_stops_them_first(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert _pid_of_init(daemon, name) not in (0, init)
+
+
+def test_it_begins_anew_and_no_connection_is_refused(daemon: Daemon, busybox_files: list[str]) -> None:
+    daemon.start()
+    daemon.command("admin", "init", "--preseed", input=PROFILE)
+    image = daemon.import_image("busybox", busybox_files)
+    daemon.command("launch", image, "c1")
+
+    def limit() -> str:
+        return daemon.command("exec", "c1", "--", "sh", "-c", "ulimit -n").stdout
+
+    def facts() -> tuple[int, int]:
+        pid = daemon.request("GET", "/1.0/instances/c1/state")["pid"]
+        return pid, daemon.request("GET", "/1.0")["environment"]["server_pid"]
+
+    before, descriptors = facts(), limit()
+    failures: list[Exception] = []
+    answers = 0
+    over = threading.Event()
+
+    def ask() -> None:
+        nonlocal answers
+        while not over.is_set():
+            try:
+                daemon.request("GET", "/1.0/instances")
+                answers += 1
+            except Exception as error:  # noqa: BLE001 - whatever it is
+                failures.append(error)
+            time.sleep(0.01)
+
+    client = threading.Thread(target=ask)
+    client.start()
+    try:
+        for _ in range(2):
+            daemon.command("admin", "reload")
+    finally:
+        over.set()
+        client.join()
+    assert failures == []
+    assert answers > 2
+    assert facts() == before
+    assert daemon.logs().count("Ready after") == 3
+    daemon.command("restart", "--force", "c1")
+    assert limit() == descriptors
+    assert daemon.stop() == 0
+    assert not os.path.exists(f"{daemon.dir}/unix.socket")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 
@@ -61,7 +63,11 @@ def _dump(session: Session) -> None:
 
 
 def _waitready(_session: Session, args: Args) -> None:
-    end = time.monotonic() + args.timeout if args.timeout else None
+    _wait_ready(args.timeout)
+
+
+def _wait_ready(timeout: int) -> None:
+    end = time.monotonic() + timeout if timeout else None
     while True:
         try:
             # A client of its own: this command never starts a daemon.
@@ -69,8 +75,21 @@ def _waitready(_session: Session, args: Args) -> None:
             return
         except Unavailable as error:
             if end is not None and time.monotonic() >= end:
-                raise Unavailable(f"The daemon is not ready after {args.timeout} seconds") from error
+                raise Unavailable(f"The daemon is not ready after {timeout} seconds") from error
         time.sleep(_RETRY_SECONDS)
+
+
+def _reload(_session: Session, args: Args) -> None:
+    client = Client()
+    daemon = int(client.server["environment"]["server_pid"])
+    try:
+        os.kill(daemon, signal.SIGHUP)
+    except PermissionError:
+        raise BadRequest("Only root can have the daemon begin anew", hint="sudo pylxc admin reload") from None
+    # It closes its connections when it ends; who connects then is served by the next one.
+    if not client.connection.wait_readable(args.timeout):
+        raise Unavailable(f"The daemon has not stopped after {args.timeout} seconds")
+    _wait_ready(args.timeout)
 
 
 def _shutdown(_session: Session, args: Args) -> None:
@@ -173,6 +192,15 @@ COMMANDS = (
                     ("pylxc admin recover", "Look, ask, and take what was found"),
                     ("pylxc admin recover --yes default=dir fast=btrfs,/dev/sdb", "Name the pools, ask nothing"),
                 ),
+            ),
+            Command(
+                "reload",
+                "Have the daemon begin anew with the program on disk, as after an upgrade",
+                "",
+                _reload,
+                options=(Option("-t", "--timeout", help="Seconds to wait before giving up", kind="int", default=60),),
+                details="Instances run on. What is being done is brought to its end; who connects meanwhile waits.\n"
+                "systemctl reload pylxc does the same.",
             ),
             Command(
                 "restore",

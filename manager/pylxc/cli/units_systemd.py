@@ -13,11 +13,13 @@ DIRECTORY = "/etc/systemd/system"
 _SOCKET = """\
 [Unit]
 Description=pylxc: socket of the system container manager
+RequiresMountsFor={root}
 
 [Socket]
 ListenStream={socket}
 SocketMode=0660
 SocketGroup={group}
+DirectoryMode=0711
 Service=pylxc.service
 
 [Install]
@@ -25,23 +27,32 @@ WantedBy=sockets.target
 """
 
 # KillMode=process leaves the monitors of running containers alone when the daemon stops or is upgraded;
-# Delegate=yes keeps systemd's hands off the cgroups below it.
+# Delegate=yes keeps systemd's hands off the cgroups below it, and OOMPolicy=continue off the daemon when it is a guest
+# that runs out of memory. What must not be here: whatever needs a mount namespace (Protect*, Private*: the mounts of
+# one daemon would be out of reach for the next) and whatever processes inherit (NoNewPrivileges, SystemCallFilter,
+# Restrict*, LockPersonality: guests would have it too). The capabilities that are left out guests get back with their
+# user namespace.
 _SERVICE = """\
 [Unit]
 Description=pylxc: system container manager
 Requires=pylxc.socket
-After=pylxc.socket network-online.target local-fs.target
+After=pylxc.socket network-online.target local-fs.target remote-fs.target lxcfs.service apparmor.service
 Wants=network-online.target
+RequiresMountsFor={root}
 
 [Service]
 Type=notify
 {environment}ExecStart={daemon} --group {group}
+ExecReload={command} admin reload --timeout 90
 KillMode=process
 Delegate=yes
+OOMPolicy=continue
+KeyringMode=private
+CapabilityBoundingSet=~CAP_SYS_TIME CAP_SYS_RAWIO CAP_SYS_PACCT CAP_WAKE_ALARM CAP_BLOCK_SUSPEND
 Restart=on-failure
 RestartPreventExitStatus=3
 TimeoutStartSec=600
-TimeoutStopSec=30
+TimeoutStopSec=60
 LimitNOFILE=1048576
 LimitMEMLOCK=infinity
 TasksMax=infinity
@@ -51,7 +62,8 @@ Also=pylxc.socket
 WantedBy=multi-user.target
 """
 
-# Stopped only when the host goes down: this is what shuts the containers down in time.
+# Stopped only when the host goes down: this is what shuts the containers down in time. A client, it needs nothing but
+# the socket.
 _INSTANCES = """\
 [Unit]
 Description=pylxc: clean stop of the containers when the host goes down
@@ -63,7 +75,29 @@ Type=oneshot
 RemainAfterExit=yes
 {environment}ExecStart={command} admin waitready --timeout 600
 ExecStop={command} admin shutdown --timeout 600
+TimeoutStartSec=610
 TimeoutStopSec=610
+CapabilityBoundingSet=
+NoNewPrivileges=yes
+LockPersonality=yes
+PrivateDevices=yes
+PrivateNetwork=yes
+PrivateTmp=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHome=read-only
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+ProtectSystem=strict
+RestrictAddressFamilies=AF_UNIX
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
 
 [Install]
 WantedBy=multi-user.target
@@ -82,6 +116,7 @@ def units(group: str) -> dict[str, str]:
     paths = Paths()
     values = {
         "group": group,
+        "root": paths.root,
         "socket": paths.socket,
         "daemon": command["pylxcd"],
         "command": command["pylxc"],

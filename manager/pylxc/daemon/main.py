@@ -63,7 +63,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="pylxcd",
         description="The pylxc daemon. It works on the directory that PYLXC_DIR (or LXD_DIR) names, "
-        "/var/lib/pylxc by default, and runs in the foreground.",
+        "/var/lib/pylxc by default, and runs in the foreground. SIGTERM ends it, SIGHUP has it begin anew with the "
+        "program as it is then on disk, and SIGPWR stops the instances first.",
     )
     parser.add_argument("--group", default="root", help="group that may use the socket (default: root)")
     parser.add_argument("--logfile", default="", help="write the log to this file as well")
@@ -95,9 +96,12 @@ def _run(options: argparse.Namespace, clock: Clock | None) -> int:
 
         gc.freeze()
         gc.enable()
-        asyncio.run(Daemon(paths, gid, clock or now).run())
+        begin_anew = asyncio.run(Daemon(paths, gid, clock or now).run())
     finally:
         lock.release()
+    if begin_anew is not None:
+        logging.shutdown()
+        begin_anew()
     return 0
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+import time
 
 from pylxc.errors import Unavailable
 
 _FIRST_FD = 3
+_OWN = "pylxcd"
+"""The name of a socket that a daemon passes to itself, and has to remove at its end."""
 
 
 def notify(state: str) -> None:
@@ -23,18 +27,36 @@ def notify(state: str) -> None:
             return
 
 
-def listening_socket() -> socket.socket | None:
-    """Return the unix socket that systemd has opened for this process, None when it was not.
+def notify_reloading() -> None:
+    """Tell the service manager that `READY=1` follows when the daemon has begun anew."""
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
-    The variables are taken out of the environment: children must not believe that they are meant.
+
+def begin_anew(listener: socket.socket, *, is_own: bool) -> None:
+    """Replace this process by one of the same command line, and pass `listener` to it as systemd does.
+
+    The program is read from disk again. Whoever connects meanwhile waits in the socket's backlog.
+    """
+    names = {"LISTEN_FDNAMES": _OWN} if is_own else {}
+    os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), **names)
+    os.dup2(listener.fileno(), _FIRST_FD)
+    os.set_inheritable(_FIRST_FD, True)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line
+
+
+def listening_socket() -> tuple[socket.socket | None, bool]:
+    """Return the unix socket that this process was given, and whether it is somebody else's, who keeps it open.
+
+    There is none for a daemon that was started by hand. The variables are taken out of the environment: children must
+    not believe that they are meant.
 
     Raises:
         Unavailable: the unit passes something other than one listening unix stream socket.
     """
     count, pid = os.environ.pop("LISTEN_FDS", ""), os.environ.pop("LISTEN_PID", "")
-    os.environ.pop("LISTEN_FDNAMES", None)
+    is_kept = os.environ.pop("LISTEN_FDNAMES", None) != _OWN
     if pid != str(os.getpid()) or not count:
-        return None
+        return None, False
     if count != "1":
         raise Unavailable(f"The socket unit passes {count} sockets, one is wanted")
     os.set_inheritable(_FIRST_FD, False)
@@ -42,4 +64,4 @@ def listening_socket() -> socket.socket | None:
     listening = passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if passed.family != socket.AF_UNIX or passed.type != socket.SOCK_STREAM or not listening:
         raise Unavailable("The socket unit passes something other than a listening unix stream socket")
-    return passed
+    return passed, is_kept
