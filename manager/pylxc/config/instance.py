@@ -11,16 +11,18 @@ from pylxc.config.key import Key, Table
 _DEFAULT_CLOUD_CONFIG = "#cloud-config"
 
 _BOOT = (
+    Key(name="boot.autorestart", type="bool", check=v.boolean, default="false", live=True,
+        help="Start the instance again when it has crashed, later each time; given up after ten times in a row."),
     Key(name="boot.autostart", type="bool", check=v.boolean, unset="the last state",
         help="Start the instance when the daemon starts with the host; unset: if it was running."),
     Key(name="boot.autostart.delay", type="integer", check=v.integer(0), default="0",
-        help="Seconds to wait after this instance has started before the next one is."),
+        help="Seconds to wait after this instance has started before the next one by priority and name is."),
     Key(name="boot.autostart.priority", type="integer", check=v.integer(), default="0",
-        help="Order of starting, the highest first."),
+        help="Order of starting, the highest first; those of the same priority are started together."),
     Key(name="boot.host_shutdown_timeout", type="integer", check=v.integer(0), default="30", live=True,
         help="Seconds that a clean stop may take when the host shuts down."),
     Key(name="boot.stop.priority", type="integer", check=v.integer(), default="0",
-        help="Order of stopping, the highest first."),
+        help="Order of stopping, the highest first; those of the same priority are stopped together."),
     Key(name="cluster.evacuate", type="string", acts=False, default="auto",
         check=v.one_of("auto", "migrate", "live-migrate", "stop"), help="What evacuating a cluster member does."),
 )  # fmt: skip

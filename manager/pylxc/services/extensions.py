@@ -142,6 +142,7 @@ LXD = """
 """
 
 PYLXC = (
+    "pylxc_autorestart",
     "pylxc_direct_backup",
     "pylxc_exec_upgrade",
     "pylxc_file_tree",

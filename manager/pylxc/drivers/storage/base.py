@@ -11,13 +11,13 @@ import errno
 import os
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 from pylxc import units
 from pylxc.drivers.storage import tree
-from pylxc.drivers.storage.driver import Info, Resources, Sink
-from pylxc.errors import BadRequest, NotSupported, Unavailable
+from pylxc.drivers.storage.driver import Info, Resources
+from pylxc.errors import BadRequest, Unavailable
 from pylxc.kernel import rename
 from pylxc.revert import Reverter
 
@@ -142,13 +142,9 @@ class DirectoryPool(ABC):
             self._make(directory)
             if fill:
                 fill(directory)
-            self._close(directory, volume)
+            if volume.partition("/")[0] not in _CLOSED:
+                os.chmod(directory, 0o700)
             self._place(directory, volume, readonly)
-
-    def _close(self, directory: str, volume: str) -> None:
-        """Keep the host's users out of what becomes a volume, unless they cannot get there."""
-        if volume.partition("/")[0] not in _CLOSED:
-            os.chmod(directory, 0o700)
 
     def clone_volume(self, source: str, volume: str, *, readonly: bool = False) -> None:
         """See `StorageDriver`."""
@@ -220,25 +216,6 @@ class DirectoryPool(ABC):
             if isinstance(error, OSError):
                 raise tree.failure(error, doing) from error
             raise
-
-    def require_streams(self) -> None:
-        """See `StorageDriver`."""
-        raise NotSupported(
-            f"Storage driver {self.info.name!r} has no form of its own for backups",
-            hint="leave --optimized-storage out",
-        )
-
-    def send_volumes(self, volumes: Sequence[str], prepare: Callable[[str], None], sink: Sink) -> None:
-        """See `StorageDriver`."""
-        del volumes, prepare, sink
-        self.require_streams()
-
-    def receive_volumes(
-        self, volumes: Sequence[str], receive: Callable[[str], None], check: Callable[[str], None]
-    ) -> None:
-        """See `StorageDriver`."""
-        del volumes, receive, check
-        self.require_streams()
 
     def delete_volume(self, volume: str) -> None:
         """See `StorageDriver`."""

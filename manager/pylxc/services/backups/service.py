@@ -11,24 +11,37 @@ from typing import Any, ClassVar
 from pylxc import validate
 from pylxc.db import backups as rows
 from pylxc.db.models import Backup
-from pylxc.errors import Conflict
+from pylxc.errors import Conflict, NotSupported
 from pylxc.meter import Meter
 from pylxc.revert import Reverter
 from pylxc.services import archive
 from pylxc.services.backups.store import BackupStore
-from pylxc.services.backups.writer import BackupOptions, BackupWriter, OnProgress, Write
 from pylxc.services.events import EventBus
 from pylxc.services.images.importing import expiry
 from pylxc.services.images.store import explain
 from pylxc.services.operations import Operation, Operations
 from pylxc.services.server import Server
-from pylxc.services.storage.service import StoragePools
 from pylxc.wire import backups as wire
 from pylxc.wire.times import timestamp
 
+Write = Callable[[bytes], object]
+OnProgress = Callable[[int], object]
 Rendered = list[wire.Backup]
 Urls = list[str]
 Resources = dict[str, list[str]]  # inside the class `list` is its method
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupOptions:
+    """How a backup is made.
+
+    Attributes:
+        alone: without snapshots.
+        compression: see `archive.check_compression`.
+    """
+
+    alone: bool
+    compression: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +51,6 @@ class Subject:
     Attributes:
         owner: its row.
         project: its project.
-        pool: its storage pool.
         name: its own.
         url: its path, without a query.
         resources: what an operation on it names.
@@ -47,7 +59,6 @@ class Subject:
 
     owner: rows.Owner
     project: str
-    pool: str
     name: str
     url: str
     resources: Resources
@@ -64,12 +75,8 @@ class Backups(ABC):
     NOUN: ClassVar[str]
     """What it is that has backups."""
 
-    def __init__(
-        self, store: BackupStore, storage: StoragePools, operations: Operations, events: EventBus, server: Server
-    ) -> None:
+    def __init__(self, store: BackupStore, operations: Operations, events: EventBus, server: Server) -> None:
         self.store = store
-        self._storage = storage
-        self._writer = BackupWriter(store, storage)
         self._db = store.db
         self._operations = operations
         self._events = events
@@ -114,18 +121,18 @@ class Backups(ABC):
 
     # Making
 
-    def options(self, subject: Subject, body: wire.BackupsPost) -> BackupOptions:
+    def options(self, body: wire.BackupsPost) -> BackupOptions:
         """Return how a request wants a backup to be made.
 
         Raises:
             BadRequest: an unknown compression.
-            NotSupported: the form of the pool's driver is asked for, and that has none.
+            NotSupported: the form of one storage driver is asked for.
         """
-        if optimized := body.get("optimized_storage", False):
-            self._storage.trees.require_streams(subject.pool)
+        if body.get("optimized_storage"):
+            raise NotSupported("Backups in the form of one storage driver are not supported", hint="leave it out")
         compression = body.get("compression_algorithm") or str(self._server.value("backups.compression_algorithm"))
         alone = body.get("instance_only") or body.get("container_only") or body.get("volume_only") or False
-        return BackupOptions(alone=alone, compression=archive.check_compression(compression), optimized=optimized)
+        return BackupOptions(alone=alone, compression=archive.check_compression(compression))
 
     def create(self, names: tuple[str, ...], body: wire.BackupsPost) -> Operation:
         """Start writing a backup; what it is of may be in use meanwhile.
@@ -136,8 +143,7 @@ class Backups(ABC):
             Conflict: the name is taken.
             NotSupported: see `options`.
         """
-        subject = self.subject(*names)
-        options = self.options(subject, body)
+        subject, options = self.subject(*names), self.options(body)
         expires_at = expiry(body.get("expires_at"))
         with self._db.reading() as session:
             taken = rows.claimed(session, subject.owner)
@@ -148,7 +154,7 @@ class Backups(ABC):
 
         def run(operation: Operation) -> None:
             row = subject.owner.new(backup)
-            row.alone, row.optimized, row.expires_at = options.alone, options.optimized, expires_at
+            row.alone, row.expires_at = options.alone, expires_at
             with self._db.transaction() as session:
                 session.add(row)
             with Reverter() as revert:

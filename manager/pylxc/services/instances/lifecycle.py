@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pylxc.db import instances
 from pylxc.db.engine import Database
 from pylxc.db.models import now
-from pylxc.errors import BadRequest, Conflict, Internal, NotFound, PylxcError
+from pylxc.errors import BadRequest, Conflict, Internal, NotFound, PylxcError, Unavailable
 from pylxc.paths import Paths, split_key, storage_name
 from pylxc.revert import Reverter
 from pylxc.runtime.handle import Runtime
@@ -35,6 +34,7 @@ from pylxc.services.instances.expand import (
 )
 from pylxc.services.instances.hotplug import Hotplug
 from pylxc.services.instances.locks import InstanceLocks
+from pylxc.services.instances.still import KeptStill
 from pylxc.services.instances.templates import PENDING, Templates
 from pylxc.services.storage.service import StoragePools
 
@@ -68,6 +68,7 @@ class Lifecycle:
 
     Attributes:
         on_start: called with an instance that somebody has started.
+        on_crash: called with an instance that ended by itself and not cleanly; returns whether it is started again.
     """
 
     def __init__(  # noqa: PLR0913 - one collaborator each
@@ -101,8 +102,10 @@ class Lifecycle:
         self._runs: dict[str, _Run] = {}
         self._early: list[tuple[str, ContainerExit]] | None = []
         self._guard = threading.Lock()
-        self._keepers: dict[str, int] = {}
+        self._still = KeptStill(paths, runtime)
+        self._host_goes_down = False
         self.on_start: Callable[[Record], None] = lambda _found: None
+        self.on_crash: Callable[[Record], bool] = lambda _found: False
 
     def status(self, key: str) -> str:
         """Return Running, Frozen or Stopped."""
@@ -190,38 +193,9 @@ class Lifecycle:
         """Tell whether a copy of an instance would hold files of different moments: it runs, and copying takes time."""
         return self.status(found.key) == "Running" and not self._storage.has_instant_copies(found.pool)
 
-    @contextmanager
-    def frozen(self, key: str) -> Iterator[None]:
+    def frozen(self, key: str) -> AbstractContextManager[None]:
         """Keep a running instance still while the block runs, or several that overlap; the caller holds its lock."""
-        with self._guard:
-            if key not in self._keepers:
-                self._freeze(key)
-            self._keepers[key] = self._keepers.get(key, 0) + 1
-        try:
-            yield
-        finally:
-            with self._guard:
-                self._keepers[key] -= 1
-                if not self._keepers[key]:
-                    del self._keepers[key]
-                    self._thaw(key)
-
-    def _freeze(self, key: str) -> None:
-        Path(self._still_mark(key)).touch()
-        with Reverter() as revert:
-            revert.add(self._thaw, key)
-            self._runtime.freeze(key)
-            revert.success()
-
-    def _thaw(self, key: str) -> None:
-        """Let an instance go on that `frozen` keeps still; one that has ended meanwhile is left alone."""
-        if self.status(key) == "Frozen":
-            self._runtime.unfreeze(key)
-        Path(self._still_mark(key)).unlink(missing_ok=True)
-
-    def _still_mark(self, key: str) -> str:
-        """Return the file that says that it is the daemon who keeps an instance still, for the next daemon."""
-        return f"{self._paths.instance_run(key)}/kept-still"
+        return self._still.keep(key)
 
     @contextmanager
     def stopped(self, project: str, name: str) -> Iterator[None]:
@@ -259,11 +233,34 @@ class Lifecycle:
         if run is not None and not run.gone.wait(_SETTLE_SECONDS):
             raise Internal("The instance has ended but is not cleared away")
 
-    def mark_running(self, project: str, name: str) -> None:
-        """Have an instance started with the daemon again, although it was stopped."""
-        with self._db.transaction() as session:
-            row = instances.get(session, project, name)
-            row.config = {**row.config, POWER: "RUNNING"}
+    def stop_with_host(self, found: Record, timeout: float) -> None:
+        """Stop an instance for the host to go down, by force when it has not ended after `timeout` seconds.
+
+        Whatever else is being done to it is not waited for any longer: the host does not wait either.
+
+        Raises:
+            PylxcError: it does not end.
+        """
+        end = time.monotonic() + timeout
+        try:
+            with self._locks.hold(found.key, "stop", wait=timeout):
+                self._stop(found.key, force=False, timeout=max(0.0, end - time.monotonic()))
+        except PylxcError as error:
+            if self._runtime.get(found.key) is not None:
+                log.warning("Stopping instance %s by force: %s", found.key, error)
+                self._stop(found.key, force=True, timeout=None)
+        self._tell("shutdown", found.project, found.name)
+
+    def host_goes_down(self) -> None:
+        """Start nothing any more, and let what stops from now on be started again with the host.
+
+        That they run stays in their rows all the time: the power may be cut before the last one has stopped.
+        """
+        self._host_goes_down = True
+
+    def give_up(self, project: str, name: str) -> None:
+        """Note that an instance stays stopped that was to be started again."""
+        self._record_stop(project, name)
 
     def adopt(self) -> None:
         """Take over the containers that run, then deal with the exits that were reported so far; call once at start."""
@@ -276,9 +273,8 @@ class Lifecycle:
                 # The database was lost, or is an old one: what runs is not to be lost with it.
                 log.warning("Container %s runs and no instance has that name: pylxc admin recover may find it", key)
                 continue
-            if os.path.exists(self._still_mark(key)):
-                log.warning("Letting container %s go on, which a daemon that died kept still", key)
-                self._thaw(key)
+            if self._still.release(key):
+                log.warning("Container %s goes on, which a daemon that died kept still", key)
             self._take_up(found)
         self._allotments.cpus.spread()
         over = {key for key, _ in self._early or ()}
@@ -339,6 +335,8 @@ class Lifecycle:
 
     def _start(self, project: str, name: str) -> Record:
         key = storage_name(project, name)
+        if self._host_goes_down:
+            raise Unavailable("The server is stopping")
         if self._runtime.get(key) is not None:
             raise BadRequest("The instance is already running")
         if self._runtime.is_held(key):
@@ -424,7 +422,8 @@ class Lifecycle:
             if ended.reason == "reboot" and not is_expected:
                 self._reboot(key)
                 return
-            self._record_stop(project, name)
+            is_crash = not is_expected and ended.reason in ("crash", "killed")
+            self._record_stop(project, name, comes_back=is_crash and self.on_crash(found))
             if not is_expected:
                 self._tell("shutdown" if ended.reason == "halt" else "stopped", project, name)
             if found.ephemeral and not goes_on and not (is_expected and self._locks.holder(key) == "restart"):
@@ -477,10 +476,11 @@ class Lifecycle:
             row.attached = attached.to_json(attached.of(parts))
             row.last_used_at = now()
 
-    def _record_stop(self, project: str, name: str) -> None:
+    def _record_stop(self, project: str, name: str, *, comes_back: bool = False) -> None:
         with self._db.transaction() as session:
             row = instances.get(session, project, name)
-            power = "RUNNING" if row.restoring else "STOPPED"  # it is started again, be it by the next daemon
+            # What is started again is so by the next daemon if need be.
+            power = "RUNNING" if comes_back or row.restoring or self._host_goes_down else "STOPPED"
             row.config = {key: value for key, value in row.config.items() if not is_of_run(key)} | {POWER: power}
             row.attached = {}
 

@@ -21,6 +21,7 @@ from pylxc.services.events import EventBus
 from pylxc.services.guests.service import Guests
 from pylxc.services.images.service import Images
 from pylxc.services.instances.allotment import Allotments
+from pylxc.services.instances.autorestart import AutoRestarts
 from pylxc.services.instances.backup_files import BackupFiles
 from pylxc.services.instances.backups import InstanceBackups
 from pylxc.services.instances.boot import Boot
@@ -145,7 +146,8 @@ class Instances:
             locks=self._locks,
             lifecycle=self._lifecycle,
         )
-        self._boot = Boot(db, runtime, storage, self._lifecycle)
+        self._boot = Boot(db, runtime, storage, self._lifecycle, warnings)
+        self._restarts = AutoRestarts(db, self._lifecycle, warnings)
         storage.on_return.append(self._on_pool_return)
         copier = Copier(db, storage, self._locks, self._lifecycle, lambda found: self._files.mark(found.id))
         self.keep_still = copier.keep_still
@@ -427,9 +429,9 @@ class Instances:
         self.snapshots.reconcile()
         self._files.open()
 
-    def _on_pool_return(self, pool: str) -> None:
+    def _on_pool_return(self, _pool: str) -> None:
         self._left.retry()
-        self._boot.start_all(pool)
+        self._boot.start_failed()
 
     def autostart(self) -> None:
         """Start what is to run with the daemon; see `Boot.start_all`."""
@@ -440,7 +442,9 @@ class Instances:
         self._boot.stop_all()
 
     def close(self) -> None:
-        """Write down what is due."""
+        """Start nothing any more, and write down what is due."""
+        self._restarts.close()
+        self._boot.close()
         self._files.close()
         self._allotments.close()
 
@@ -462,6 +466,8 @@ class Instances:
         if action == "start":
             self._lifecycle.start(project, name)
         elif action == "stop":
+            if self._restarts.cancel(project, name):
+                return
             self._lifecycle.stop(project, name, force=force, timeout=patience)
         elif action == "restart":
             self._lifecycle.restart(project, name, force=force, timeout=patience)
