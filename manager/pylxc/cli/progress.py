@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from pylxc.cli.session import Session
     from pylxc.client.operations import Operation
 
-QUICK_SECONDS = 0.3
+QUICK_SECONDS = 1.0
 
 
 def wait(session: Session, operation: Operation, label: str) -> Operation:
-    """Wait for `operation`; nothing is shown of one that is done within 300 ms.
+    """Wait for `operation`; nothing is shown of one that is done within a second.
 
     Ctrl-C cancels the operation; where it cannot be cancelled, the second Ctrl-C leaves it running.
     """

@@ -188,33 +188,34 @@ class _Job:
             signal.signal(number, signal.SIG_DFL)  # Python ignores both, and so would the programs
         if not self._member:
             resource.setrlimit(resource.RLIMIT_FSIZE, (self._room, self._room))
-        worst = 0
-        for index, part in enumerate(self._payload["parts"]):
-            worst = max(worst, self._unpack(index, part, stdout, stderr))
-            if worst > _PARTLY:
-                break
-        return worst
+            for part in self._payload["parts"]:
+                if part["directory"]:
+                    os.makedirs(part["directory"], 0o755, exist_ok=True)
+        # The parts of an image do not wait for each other.
+        ends = [self._begin(index, part, stdout, stderr) for index, part in enumerate(self._payload["parts"])]
+        return max(end() for end in ends)
 
-    def _unpack(self, index: int, part: dict[str, Any], stdout: int, stderr: int) -> int:
+    def _begin(self, index: int, part: dict[str, Any], stdout: int, stderr: int) -> Callable[[], int]:
+        """Start unpacking a part; what is returned waits for its end, and returns how bad that is."""
         if part["directory"] and not self._member:
-            os.chdir(TARGET)
-            if not os.path.isdir(part["directory"]) or os.path.islink(part["directory"]):
-                os.mkdir(part["directory"], 0o755)
-            os.chdir(part["directory"])
+            os.chdir(f"{TARGET}/{part['directory']}")
         source, decompressor = self._files[index], 0
         if part["decompress"]:
             source, pipe_write = os.pipe()
             decompressor = _start(part["decompress"], self._files[index], pipe_write, stderr)
             os.close(pipe_write)
         if self._member and not part["squashfs"]:
-            return self._send_member(source, stdout)
+            return lambda: self._send_member(source, stdout)
         unpacker = _start(self._program(index, part), source, stdout, stderr)
-        status = 0
         if decompressor:
             os.close(source)  # so that the decompressor notices when the other ends early
-            status = _result(decompressor)
+
+        def end() -> int:
+            status = _result(decompressor) if decompressor else 0
             status = 0 if status == -signal.SIGPIPE else status
-        return max(_severity(status), _severity(_result(unpacker)))
+            return max(_severity(status), _severity(_result(unpacker)))
+
+        return end
 
     def _program(self, index: int, part: dict[str, Any]) -> Sequence[str]:
         if not part["squashfs"]:

@@ -116,7 +116,7 @@ class Extractor:
         return content.encode()
 
     def unpack(self, parts: Sequence[Part], target: str, shift: Shift | None = None) -> None:
-        """Unpack archives, one after the other, into the directory `target`; owners become what they were unshifted.
+        """Unpack archives, all at once, into the directory `target`; owners become what they were unshifted.
 
         Raises:
             BadRequest: one is damaged, hostile or too large; `target` may hold some of it.

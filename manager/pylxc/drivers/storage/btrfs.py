@@ -11,8 +11,9 @@ import errno
 import os
 import shutil
 import stat
+import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from pylxc import units
 from pylxc.drivers.storage import tree
@@ -27,6 +28,7 @@ LOOP_SMALLEST = 5 * _GIB
 _LOOP_LARGEST = 30 * _GIB
 _LOOP_SHARE = 0.2
 _MKFS_SECONDS = 600
+_WRITE_BACK_SECONDS = 0.1
 _OPTIONS = "btrfs.mount_options"
 _DEFAULT_OPTIONS = "user_subvol_rm_allowed"
 
@@ -61,6 +63,8 @@ class BtrfsDriver(DirectoryPool):
                 self._mount()
             os.chmod(self._path, 0o711)  # noqa: S103 - to pass through only
             self._make_directories()
+            if self._is_mounted:
+                btrfs.sync(self._path)  # before the database tells of it
         except BaseException as error:
             self.delete()
             if isinstance(error, OSError):
@@ -251,6 +255,29 @@ class BtrfsDriver(DirectoryPool):
         os.rmdir(directory)
 
     # Its volumes
+
+    def create_volume(self, volume: str, fill: Callable[[str], None] | None = None, *, readonly: bool = False) -> None:
+        """See `StorageDriver`."""
+        with self._writing_back() if fill and self._is_mounted else contextlib.nullcontext():
+            super().create_volume(volume, fill, readonly=readonly)
+
+    @contextlib.contextmanager
+    def _writing_back(self) -> Iterator[None]:
+        """Write to the disk what is in memory all the time: a snapshot waits for all that its source has there."""
+        over = threading.Event()
+
+        def work() -> None:
+            with contextlib.suppress(OSError):  # whoever fills the volume is told
+                while not over.wait(_WRITE_BACK_SECONDS):
+                    btrfs.sync(self._path)
+
+        thread = threading.Thread(target=work, name="write-back", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def _make(self, directory: str) -> None:
         btrfs.create(directory)
