@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pylxc.kernel import bpf, cgroup
-from pylxc.runtime.spec import Confinement, DeviceNode, Limits, Mount
+from pylxc.runtime.spec import Confinement, DeviceNode, Limits, Mount, SyscallRule
 from tests.support.runtime import UNPRIVILEGED, Host, busybox_tree, status
 
 ALL_CAPABILITIES = int(status("self")["CapBnd"], 16)
@@ -81,7 +81,8 @@ def test_the_hosts_log_is_not_readable(host: Host, tmp_path: Path, idmap: object
 
 def test_seccomp_policies(host: Host, tmp_path: Path) -> None:
     tree = busybox_tree(tmp_path / "tree", "mkdir /tmp/x || echo mkdir refused; hostname other || echo name refused")
-    rules = (("mkdir", "errno:38"), ("mkdirat", "errno:38"), ("sethostname", "errno:1"))
+    denied = {"mkdir": "errno:38", "mkdirat": "errno:38", "sethostname": "errno:1"}
+    rules = tuple(SyscallRule(name, action) for name, action in denied.items())
     shown = host.run(tree, confinement=Confinement(seccomp=rules))
     assert "mkdir: can't create directory '/tmp/x': Function not implemented" in shown
     assert "name refused" in shown

@@ -105,8 +105,8 @@ _SECURITY = (
         help="Run without a user namespace: root inside is root of the host."),
     Key(name="security.protection.delete", type="bool", check=v.boolean, default="false", live=True,
         help="Refuse to delete the instance."),
-    Key(name="security.protection.shift", type="bool", check=v.boolean, acts=False, default="false", live=True,
-        help="Refuse to change the owners of the instance's files on disk; pylxc never does."),
+    Key(name="security.protection.shift", type="bool", check=v.boolean, default="false", live=True,
+        help="Refuse to change the owners of the instance's files on disk: always so, pylxc shifts none there."),
     Key(name="security.agent.metrics", type="bool", check=v.boolean, acts=False, default="true",
         condition="virtual machines", help="Ask a virtual machine's agent for metrics."),
     Key(name="security.secureboot", type="bool", check=v.boolean, acts=False, default="true",
@@ -115,8 +115,8 @@ _SECURITY = (
         help="The only system calls that are allowed, one a line."),
     Key(name="security.syscalls.deny", type="list", check=v.syscall_list,
         help="System calls that are denied, one a line, each with an optional action such as `errno 1`."),
-    Key(name="security.syscalls.deny_compat", type="bool", check=v.boolean, acts=False, default="false",
-        help="Deny the system calls of foreign and 32-bit ABIs."),
+    Key(name="security.syscalls.deny_compat", type="bool", check=v.boolean, default="false",
+        help="Have no system calls of foreign and 32-bit ABIs (ENOSYS)."),
     Key(name="security.syscalls.deny_default", type="bool", check=v.boolean, default="true",
         help="Deny kexec_load, open_by_handle_at, init_module, finit_module and delete_module."),
     *(
@@ -135,7 +135,7 @@ _SECURITY = (
         live=True, help="Shift the ids of an intercepted mount."),
     # The names of LXD 4.0, which are still accepted.
     Key(name="security.syscalls.blacklist", type="list", check=v.syscall_list, help="Old name of `….deny`."),
-    Key(name="security.syscalls.blacklist_compat", type="bool", check=v.boolean, acts=False, default="false",
+    Key(name="security.syscalls.blacklist_compat", type="bool", check=v.boolean, default="false",
         help="Old name of `….deny_compat`."),
     Key(name="security.syscalls.blacklist_default", type="bool", check=v.boolean, default="true",
         help="Old name of `….deny_default`."),
@@ -154,13 +154,14 @@ _SNAPSHOTS = (
 )  # fmt: skip
 
 _RAW = (
-    Key(name="raw.apparmor", type="blob", acts=False, live=True, help="Rules added to the AppArmor profile."),
+    Key(name="raw.apparmor", type="blob", live=True, condition="hosts with AppArmor",
+        help="Rules added to the AppArmor profile."),
     Key(name="raw.idmap", type="list", check=v.raw_idmap,
         help="Ids of the host to be seen inside: lines of `both|uid|gid HOST CONTAINER`."),
-    Key(name="raw.lxc", type="blob", acts=False, help="Configuration of liblxc, which pylxc does not use."),
+    Key(name="raw.lxc", type="blob", help="Configuration of liblxc; keys without an equal here are refused."),
     Key(name="raw.qemu", type="blob", acts=False, condition="virtual machines", help="Arguments of QEMU."),
     Key(name="raw.qemu.conf", type="blob", acts=False, condition="virtual machines", help="Configuration of QEMU."),
-    Key(name="raw.seccomp", type="blob", acts=False, help="A whole seccomp policy in liblxc's format."),
+    Key(name="raw.seccomp", type="blob", help="A whole seccomp policy in liblxc's format, in place of the lists."),
 )  # fmt: skip
 
 _OTHER = (

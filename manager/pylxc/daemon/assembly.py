@@ -16,6 +16,7 @@ from pylxc.paths import Paths
 from pylxc.runtime.handle import Runtime
 from pylxc.runtime.proxies import Proxies
 from pylxc.runtime.spec import ContainerExit
+from pylxc.services import builtin_profiles
 from pylxc.services.backups.store import BackupStore
 from pylxc.services.certificate import ServerCertificate
 from pylxc.services.database import DatabaseBackups
@@ -146,7 +147,7 @@ class Assembly:
             ("volume snapshots", services.volume_snapshots.reconcile),
             ("backups", self._backups.reconcile),
             ("networks", services.networks.start),
-            ("profiles", services.initialise.start),
+            ("profiles", lambda: builtin_profiles.seed(self._database, builtin_profiles.ready())),
             ("images", services.images.start),
             ("runtime", self._runtime.open),
             ("proxies", self._proxies.open),

@@ -86,6 +86,14 @@ class Profile(Base):
     project: Mapped[Project] = relationship(lazy="joined")
 
 
+class SeededProfile(Base):
+    """A built-in profile that this server was given, and the entity tag that it had: who deletes one is rid of it."""
+
+    __tablename__ = "seeded_profiles"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    etag: Mapped[str]
+
+
 class InstanceProfile(Base):
     """Which profiles an instance has, in order."""
 

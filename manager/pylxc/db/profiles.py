@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from sqlalchemy import select
 from sqlalchemy.orm import Session, contains_eager
 
-from pylxc.db.models import Instance, InstanceProfile, Profile, Project
+from pylxc.db.models import Instance, InstanceProfile, Profile, Project, SeededProfile
 from pylxc.errors import NotFound
 
 
@@ -63,3 +63,13 @@ def users(session: Session, profile_ids: Iterable[int]) -> dict[int, list[tuple[
     for profile, project, name in session.execute(query):
         found.setdefault(profile, []).append((project, name))
     return found
+
+
+def seeded(session: Session) -> dict[str, str]:
+    """Return the entity tags that built-in profiles had when this server was given them, by name."""
+    return {row.name: row.etag for row in session.scalars(select(SeededProfile))}
+
+
+def record_seed(session: Session, name: str, etag: str) -> None:
+    """Note that this server was given a built-in profile."""
+    session.merge(SeededProfile(name=name, etag=etag))

@@ -19,6 +19,7 @@ Running = Popen[bytes]
 log = logging.getLogger(__name__)
 
 PACKAGES = {
+    "apparmor_parser": "apparmor",
     "btrfs": "btrfs-progs",
     "cp": "coreutils",
     "dnsmasq": "dnsmasq-base",

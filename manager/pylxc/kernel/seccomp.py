@@ -22,14 +22,20 @@ _INSTRUCTION_BYTES = 8
 # Foreign ABIs that the kernel may run beside its own; a filter without them could be walked around.
 _COMPATIBLE = {"x86_64": ("x86", "x32"), "aarch64": ("arm",)}
 
+_COMPARE = {"!=": 1, "<": 2, "<=": 3, "==": 4, ">=": 5, ">": 6, "&=": 7}
+"""enum scmp_compare. See: seccomp.h of libseccomp"""
 
-def compile_filter(rules: Iterable[tuple[str, str]], default: str, *, compatible: bool = True) -> bytes:
+Rule = tuple[str, str, tuple[tuple[int, str, int, int], ...]]
+"""(syscall name, action, conditions on arguments: (index, operator, value, mask))"""
+
+
+def compile_filter(rules: Iterable[Rule], default: str, *, compatible: bool = True) -> bytes:
     """Return the BPF program of a policy.
 
     Args:
-        rules: (syscall name, action); names that libseccomp does not know are skipped: the kernel lacks them too.
+        rules: names that libseccomp does not know are skipped: the kernel lacks them too.
         default: action of everything else. Actions: "allow", "kill", "trap", "errno:N".
-        compatible: hold the foreign ABIs of this machine (32-bit) as well.
+        compatible: hold the foreign ABIs of this machine (32-bit) to the same rules; otherwise they have no calls.
 
     Raises:
         BadRequest: an action is malformed.
@@ -43,15 +49,18 @@ def compile_filter(rules: Iterable[tuple[str, str]], default: str, *, compatible
         raise OSError(errno.EINVAL, "seccomp_init failed")
     context = ctypes.c_void_p(context)
     try:
-        # Without a compatible ABI in the filter its calls follow the default; libseccomp would kill them.
-        _check(library.seccomp_attr_set(context, _FLTATR_ACT_BADARCH, ctypes.c_uint32(default_action)))
+        # What is to become of the calls of an ABI that the filter does not have; libseccomp would kill them.
+        foreign_action = default_action if compatible else _ACT_ERRNO | errno.ENOSYS
+        _check(library.seccomp_attr_set(context, _FLTATR_ACT_BADARCH, ctypes.c_uint32(foreign_action)))
         for name in _COMPATIBLE.get(os.uname().machine, ()) if compatible else ():
             _check(library.seccomp_arch_add(context, library.seccomp_arch_resolve_name(name.encode())))
-        for name, action in rules:
+        for name, action, arguments in rules:
             number = library.seccomp_syscall_resolve_name(name.encode())
             value = _action(action)
             if number != _NR_SCMP_ERROR and value != default_action:
-                _check(library.seccomp_rule_add_array(context, ctypes.c_uint32(value), number, 0, None))
+                conditions = [_ArgCmp(n, _COMPARE[op], *_data(op, v, m)) for n, op, v, m in arguments]
+                array = (_ArgCmp * len(conditions))(*conditions)
+                _check(library.seccomp_rule_add_array(context, ctypes.c_uint32(value), number, len(array), array))
         return _export(library, context)
     finally:
         library.seccomp_release(context)
@@ -74,6 +83,17 @@ class _SockFprog(ctypes.Structure):
     """struct sock_fprog. See: linux/filter.h."""
 
     _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+
+
+class _ArgCmp(ctypes.Structure):
+    """struct scmp_arg_cmp. See: seccomp.h of libseccomp."""
+
+    _fields_ = [("arg", ctypes.c_uint), ("op", ctypes.c_int), ("a", ctypes.c_uint64), ("b", ctypes.c_uint64)]
+
+
+def _data(operator: str, value: int, mask: int) -> tuple[int, int]:
+    """Return the two data of a condition: a masked one has its mask first."""
+    return (mask, value) if operator == "&=" else (value, 0)
 
 
 def _action(text: str) -> int:

@@ -139,7 +139,7 @@ def take_staged(spec: ContainerSpec, names: list[str]) -> Trees:
 
 
 def _is_staged(entry: Mount) -> bool:
-    return not entry.fstype and bool(_split_options(entry.options)[0])
+    return not entry.fstype and bool(split_options(entry.options)[0])
 
 
 def _stage(spec: ContainerSpec, name: str, tree: int) -> None:
@@ -160,7 +160,7 @@ def open_bind(entry: Mount, userns_fd: int) -> int:
     try:
         if entry.shift and userns_fd >= 0:
             _shift(tree, userns_fd, entry.source)
-        add, _ = _split_options(entry.options)
+        add, _ = split_options(entry.options)
         if add:
             clear = mount.ATTR__ATIME if add & (mount.ATTR_NOATIME | mount.ATTR_STRICTATIME) else 0
             mount.set_attributes(tree, add=add, clear=clear, recursive=recursive)
@@ -176,7 +176,7 @@ def new_mount(entry: Mount) -> int:
     Raises:
         OSError: the kernel does not have it, or does not let a user namespace mount it.
     """
-    attributes, options = _split_options(entry.options)
+    attributes, options = split_options(entry.options)
     return mount.new(entry.fstype, options, attributes=attributes, source=entry.source)
 
 
@@ -198,7 +198,7 @@ def _shift(tree: int, userns_fd: int, path: str) -> None:
         raise OSError(error.errno, "its file system cannot be mounted with shifted ids", path) from error
 
 
-def _split_options(options: tuple[str, ...]) -> tuple[int, tuple[tuple[str, str], ...]]:
+def split_options(options: tuple[str, ...]) -> tuple[int, tuple[tuple[str, str], ...]]:
     """Return the mount attributes among mount(8)'s words, and the rest as options of the file system."""
     attributes = 0
     rest = []

@@ -7,7 +7,10 @@ kernel units (bytes, ids of the host unless a name says otherwise).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
+
+INIT = ("/sbin/init",)
+"""What runs as PID 1 unless something else is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +107,37 @@ class Limits:
     io: tuple[IoLimit, ...] = ()
 
 
+class Comparison(NamedTuple):
+    """A condition on a system call's argument number `argument`: == != < <= > >=, or &= (`value` after `mask`)."""
+
+    argument: int
+    operator: str
+    value: int
+    mask: int = 0
+
+
+class SyscallRule(NamedTuple):
+    """What becomes of a system call whose arguments meet all conditions: "allow", "kill", "trap" or "errno:N"."""
+
+    name: str
+    action: str
+    arguments: tuple[Comparison, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confinement:
     """What PID 1 and everything that enters the container is held by.
 
-    `drop_capabilities` are names without `CAP_` in lower case; `seccomp` is an ordered list of (syscall name, action)
-    with action "allow", "kill", "trap" or "errno:N", everything else follows `seccomp_default`; an empty list with
-    default "allow" loads no filter. `rlimits` are (name without `RLIMIT_` in lower case, soft, hard), -1 is unlimited.
+    `drop_capabilities` are names without `CAP_` in lower case; `seccomp` is an ordered list of rules, everything else
+    follows `seccomp_default`; an empty list with default "allow" loads no filter. Without `foreign_abis` no call that
+    a 32-bit program makes exists. `apparmor` is a profile that the kernel has, "" for none. `rlimits` are (name without
+    `RLIMIT_` in lower case, soft, hard), -1 is unlimited.
     """
 
     drop_capabilities: tuple[str, ...] = ()
-    seccomp: tuple[tuple[str, str], ...] = ()
+    seccomp: tuple[SyscallRule, ...] = ()
     seccomp_default: str = "allow"
+    foreign_abis: bool = True
     apparmor: str = ""
     rlimits: tuple[tuple[str, int, int], ...] = ()
 
@@ -138,7 +160,7 @@ class ContainerSpec:
     rootfs: str
     idmap: IdMap | None
     shift_rootfs: bool = True
-    init: tuple[str, ...] = ("/sbin/init",)
+    init: tuple[str, ...] = INIT
     environment: dict[str, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
     devices: tuple[DeviceNode, ...] = ()
@@ -171,7 +193,10 @@ class ContainerSpec:
                     **{
                         **confinement,
                         "drop_capabilities": tuple(confinement["drop_capabilities"]),
-                        "seccomp": tuple((n, a) for n, a in confinement["seccomp"]),
+                        "seccomp": tuple(
+                            SyscallRule(name, action, tuple(Comparison(*each) for each in arguments))
+                            for name, action, arguments in confinement["seccomp"]
+                        ),
                         "rlimits": tuple((n, s, h) for n, s, h in confinement["rlimits"]),
                     }
                 ),

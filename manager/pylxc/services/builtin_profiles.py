@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import yaml
 
+from pylxc.db import profiles, projects
+from pylxc.db.engine import Database
+from pylxc.db.models import Profile
 from pylxc.resources import resource_dir
+from pylxc.services import etag
 from pylxc.wire.server import PreseedProfile
 
 
@@ -16,6 +20,35 @@ def ready() -> list[PreseedProfile]:
     texts = [path.read_text(encoding="utf-8") for path in sorted(resource_dir("profiles").glob("*.yaml"))]
     found: list[PreseedProfile] = [yaml.safe_load(text) for text in texts]
     return [profile for profile in found if profile["name"] != "default"]
+
+
+def seed(db: Database, shipped: Iterable[PreseedProfile]) -> None:
+    """Give the default project built-in profiles, at each start: a new version may have more of them, or other ones.
+
+    One that it was given before and that is gone stays away; one that was changed, or that instances have, stays as it
+    is.
+    """
+    with db.transaction() as session:
+        given = profiles.seeded(session)
+        for each in shipped:
+            name, tag = each["name"], etag.etag(*_content(each))
+            row = profiles.find(session, "default", name)
+            if row is None and name not in given:
+                row = Profile(project=projects.get(session, "default"), name=name)
+                session.add(row)
+            elif row is None or not _is_ours(row, given.get(name, tag)) or profiles.users(session, [row.id]):
+                continue
+            row.description, row.config, row.devices = _content(each)
+            profiles.record_seed(session, name, tag)
+
+
+def _is_ours(row: Profile, tag: str) -> bool:
+    """Tell whether a profile is as the tag says: nobody has changed it."""
+    return etag.etag(row.description, row.config, row.devices) == tag
+
+
+def _content(profile: PreseedProfile) -> tuple[str, dict[str, str], dict[str, dict[str, str]]]:
+    return profile.get("description", ""), profile.get("config", {}), profile.get("devices", {})
 
 
 def devices(name: str, values: Mapping[str, str]) -> dict[str, dict[str, str]]:

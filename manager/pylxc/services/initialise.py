@@ -46,15 +46,6 @@ class Initialise:
         self._projects = projects
         self._lock = threading.Lock()
 
-    def start(self) -> None:
-        """Give a server that nothing has been set up on the built-in profiles; who deletes one later is rid of it."""
-        if self._storage.names():
-            return
-        there = {profile["name"] for profile in self._profiles.list("default")}
-        for profile in builtin_profiles.ready():
-            if profile["name"] not in there:
-                self._profiles.create("default", profile)
-
     def run(self, body: InitPost) -> InitAnswer:
         """Do what a POST of /1.0/pylxc/init asks for.
 

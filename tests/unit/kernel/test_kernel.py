@@ -84,11 +84,13 @@ def test_mount_table_lines() -> None:
 
 
 def test_seccomp_policies_compile() -> None:
-    rules = [("kexec_load", "errno:38"), ("no_such_syscall", "errno:38"), ("reboot", "kill")]
+    rules: list[seccomp.Rule] = [("kexec_load", "errno:38", ()), ("no_such_syscall", "errno:38", ())]
+    rules.append(("mknod", "kill", ((1, "&=", 0x2000, 0xF000), (2, ">=", 7, 0))))
     assert len(seccomp.compile_filter(rules, "allow")) % 8 == 0
-    assert seccomp.compile_filter([("read", "allow")], "errno:1") != seccomp.compile_filter([], "errno:1")
+    assert seccomp.compile_filter([("read", "allow", ())], "errno:1") != seccomp.compile_filter([], "errno:1")
+    assert seccomp.compile_filter([], "allow") != seccomp.compile_filter([], "allow", compatible=False)
     with pytest.raises(Exception, match="Invalid seccomp action"):
-        seccomp.compile_filter([("read", "explode")], "allow")
+        seccomp.compile_filter([("read", "explode", ())], "allow")
 
 
 def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pylxc.errors import Conflict
 from pylxc.runtime import lean, protocol
 from pylxc.runtime.console import Ring
 from pylxc.runtime.container import cgroup_name
-from pylxc.runtime.spec import Confinement, ContainerSpec, DeviceNode, IdMap, Mount
+from pylxc.runtime.spec import Comparison, Confinement, ContainerSpec, DeviceNode, IdMap, Mount, SyscallRule
 
 
 def spec() -> ContainerSpec:
@@ -25,7 +25,9 @@ def spec() -> ContainerSpec:
         environment={"A": "b"},
         mounts=(Mount(source="/a", target="/b", options=("ro",)),),
         devices=(DeviceNode(source="/dev/x", path="/dev/y", kind="char", major=1, minor=2),),
-        confinement=Confinement(seccomp=(("reboot", "kill"),), rlimits=(("nofile", 1, 2),)),
+        confinement=Confinement(
+            seccomp=(SyscallRule("reboot", "kill", (Comparison(0, "&=", 1, 3),)),), rlimits=(("nofile", 1, 2),)
+        ),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pylxc import validate
 from pylxc.config.instance import INSTANCE, VOLATILE_PREFIX
 from pylxc.errors import BadRequest
-from pylxc.services.instances.spec import seccomp
+from pylxc.services.instances import raw_lxc, syscalls
 
 ARCHITECTURES = (
     "i686",
@@ -31,6 +31,7 @@ def config(values: Mapping[str, str], *, in_profile: bool = False) -> None:
 
     Raises:
         BadRequest: an unknown key, a malformed value, or keys that cannot go together.
+        NotSupported: a line of `raw.seccomp` or `raw.lxc` asks for what pylxc does not do.
     """
     INSTANCE.validate(values)
     if in_profile:
@@ -47,7 +48,8 @@ def config(values: Mapping[str, str], *, in_profile: bool = False) -> None:
         for other in others:
             if values.get(one) and values.get(other):
                 raise BadRequest(f"{one} is mutually exclusive with {other}")
-    seccomp(values)
+    syscalls.policy(values)
+    raw_lxc.of(values)
 
 
 def architecture(value: str | None) -> str | None:

@@ -14,6 +14,7 @@ WIDTH = 65536
 """Ids that a container needs at least, and the width of an isolated map that names none."""
 
 _FALLBACK = (1_000_000, 1_000_000_000)
+_MOST_IDS = 1 << 32
 
 
 def host_range(path: str) -> tuple[int, int]:
@@ -22,26 +23,31 @@ def host_range(path: str) -> tuple[int, int]:
     That is root's first entry of `WIDTH` ids or more; without the file or an entry of root's, 1000000 and up.
 
     Raises:
-        Unavailable: root has entries, all too small.
+        Unavailable: root has entries, all too small or malformed; or the file cannot be read.
 
     See: subuid(5)
     """
-    entries = []
+    malformed, small = "", False
     try:
-        with open(path, encoding="utf-8") as file:
-            for line in file:
-                fields = line.strip().split(":")
-                if len(fields) == 3 and fields[0] in ("root", "0") and fields[1].isdigit() and fields[2].isdigit():
-                    entries.append((int(fields[1]), int(fields[2])))
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for number, line in enumerate(file, 1):
+                owner, *numbers = line.strip().split(":")
+                if owner not in ("root", "0"):
+                    continue
+                if len(numbers) != 2 or not all(each.isdecimal() and int(each) < _MOST_IDS for each in numbers):
+                    malformed = malformed or f"Line {number} of {path} is malformed: {line.strip()!r}"
+                elif int(numbers[1]) >= WIDTH and int(numbers[0]) > 0:
+                    return int(numbers[0]), int(numbers[1])
+                else:
+                    small = True
     except FileNotFoundError:
         return _FALLBACK
-    if not entries:
+    except OSError as error:
+        raise Unavailable(f"Failed reading {path}: {error.strerror}") from error
+    if not malformed and not small:
         return _FALLBACK
-    for first, count in entries:
-        if count >= WIDTH:
-            return first, count
     raise Unavailable(
-        f"Root has no range of {WIDTH} ids in {path}", hint=f"add a line root:1000000:1000000000 to {path}"
+        malformed or f"Root has no range of {WIDTH} ids in {path}", hint=f"add a line root:1000000:1000000000 to {path}"
     )
 
 
@@ -120,7 +126,11 @@ def _free_range(host: IdMap, size: int, taken: Iterable[tuple[int, int]], before
     for first in sorted([low, *(start + count for start, count in others)]):
         if low <= first <= high - size and _is_free(first, size, others):
             return first
-    raise BadRequest(f"Not enough ids of the host for an isolated map of {size}")
+    raise BadRequest(
+        f"Not enough ids of the host for an isolated map of {size}: of root's {high - low + WIDTH} the first {WIDTH} "
+        f"are for those that are not isolated, and {len(others)} other instances have ranges of their own",
+        hint="give root more in /etc/subuid and /etc/subgid",
+    )
 
 
 def _is_free(first: int, size: int, taken: Iterable[tuple[int, int]]) -> bool:

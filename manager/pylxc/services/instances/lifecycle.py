@@ -22,6 +22,7 @@ from pylxc.services.guests.service import Guests
 from pylxc.services.instances import attached, root_size, spec
 from pylxc.services.instances import idmap as ids
 from pylxc.services.instances.allotment import Allotments
+from pylxc.services.instances.apparmor import AppArmor
 from pylxc.services.instances.devices import DeviceManager, Prepared
 from pylxc.services.instances.expand import (
     POWER,
@@ -85,6 +86,7 @@ class Lifecycle:
         hotplug: Hotplug,
         guests: Guests,
         allotments: Allotments,
+        apparmor: AppArmor,
         remove: Callable[[Record], None],
     ) -> None:
         self._db = db
@@ -98,6 +100,7 @@ class Lifecycle:
         self._hotplug = hotplug
         self._guests = guests
         self._allotments = allotments
+        self._apparmor = apparmor
         self._remove = remove
         self._runs: dict[str, _Run] = {}
         self._early: list[tuple[str, ContainerExit]] | None = []
@@ -323,6 +326,7 @@ class Lifecycle:
         with self._db.transaction() as session:
             row = instances.get(session, found.project, found.name)
             has, row.attached = attached.from_json(row.attached), {}
+        self._apparmor.unload(found.key)
         self._stop_devices(found, has)
 
     def on_exit(self, key: str, ended: ContainerExit) -> None:
@@ -359,10 +363,12 @@ class Lifecycle:
             self._guests.open(found, idmap)
             revert.add(self._allotments.release, key)
             share = self._allotments.prepare(found)
+            revert.add(self._apparmor.unload, key)
+            profile = self._apparmor.load(found)
             config = {key: value for key, value in found.expanded_config.items() if not is_of_run(key)}
             with self._devices.using_volumes(project, found.expanded_devices.values()):
                 parts = self._devices.start(project, name, found.expanded_devices, config)
-                container = spec.build(found, self._paths, f"{volume}/rootfs", idmap, share, parts)
+                container = spec.build(found, self._paths, f"{volume}/rootfs", idmap, share, parts, profile)
                 self._record_start(found, idmap, parts)
                 revert.add(self._record_stop, project, name)
             run = _Run()
@@ -414,6 +420,7 @@ class Lifecycle:
         try:
             self._guests.sockets.remove(key)
             self._allotments.release(key)
+            self._apparmor.unload(key)
             with self._db.reading() as session:
                 found = load(session, project, name)
                 row = instances.get(session, project, name)

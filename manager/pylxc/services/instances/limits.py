@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pylxc import validate
 from pylxc.config.instance import INSTANCE
 from pylxc.runtime.spec import IoLimit, Limits
+from pylxc.services.instances import apparmor
 from pylxc.units import parse_bytes
 
 _SHARES = 1024
@@ -58,10 +59,13 @@ def host_memory() -> int:
 
 
 def refused(config: Mapping[str, str]) -> dict[str, str]:
-    """Return the limits that no host has: by key, why not."""
-    if config.get("limits.network.priority", "0") in ("", "0"):
-        return {}
-    return {"limits.network.priority": "the kernel forgets the priority of packets that leave an instance"}
+    """Return what this host can never apply: by key, why not."""
+    found = {}
+    if config.get("limits.network.priority", "0") not in ("", "0"):
+        found["limits.network.priority"] = "the kernel forgets the priority of packets that leave an instance"
+    if why := apparmor.lacking(config.get("raw.apparmor", "")):
+        found["raw.apparmor"] = why
+    return found
 
 
 def rlimits(config: Mapping[str, str]) -> tuple[tuple[str, int, int], ...]:

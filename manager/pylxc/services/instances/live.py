@@ -8,6 +8,7 @@ from pylxc.runtime.handle import Runtime
 from pylxc.services.guests.service import Guests
 from pylxc.services.instances import disk_limits, limits
 from pylxc.services.instances.allotment import Allotments, load_modules
+from pylxc.services.instances.apparmor import AppArmor
 from pylxc.services.instances.expand import Record
 from pylxc.services.instances.hotplug import Hotplug
 from pylxc.services.instances.update import changed_keys
@@ -16,9 +17,12 @@ from pylxc.services.instances.update import changed_keys
 class LiveChanges:
     """Brings running instances in line with their records; thread-safe."""
 
-    def __init__(self, runtime: Runtime, allotments: Allotments, hotplug: Hotplug, guests: Guests) -> None:
+    def __init__(
+        self, runtime: Runtime, allotments: Allotments, apparmor: AppArmor, hotplug: Hotplug, guests: Guests
+    ) -> None:
         self._runtime = runtime
         self._allotments = allotments
+        self._apparmor = apparmor
         self._hotplug = hotplug
         self._guests = guests
 
@@ -40,6 +44,9 @@ class LiveChanges:
                 self._allotments.cpus.check(after.expanded_config.get("limits.cpu", ""))
             if "linux.kernel_modules" in changed:
                 load_modules(after)
+            if "raw.apparmor" in changed:
+                revert.add(self._apparmor.load, before)
+                self._apparmor.load(after)
             disks = disk_limits.are_changed(before.expanded_devices, after.expanded_devices)
             if disks or any(key.startswith("limits.") for key in changed):
                 revert.add(self._allotments.change, before)

@@ -15,6 +15,7 @@ from pylxc.errors import Conflict
 from pylxc.paths import Paths, storage_name
 from pylxc.revert import Reverter
 from pylxc.services.events import EventBus
+from pylxc.services.instances.apparmor import AppArmor
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.instances.expand import INSTANCE_ID, Record, is_root_disk, load, record
 from pylxc.services.instances.leftovers import Leftovers
@@ -33,6 +34,7 @@ class Remover:
         paths: Paths,
         storage: StoragePools,
         devices: DeviceManager,
+        apparmor: AppArmor,
         events: EventBus,
         left: Leftovers,
     ) -> None:
@@ -40,6 +42,7 @@ class Remover:
         self._paths = paths
         self._storage = storage
         self._devices = devices
+        self._apparmor = apparmor
         self._events = events
         self._left = left
 
@@ -110,6 +113,7 @@ class Remover:
         for pool in pools:
             self._storage.volumes.delete_instance(pool, found.project, found.name)
         shutil.rmtree(self._paths.instance_logs(found.key), ignore_errors=True)
+        self._apparmor.remove(found.key)
         with self._db.transaction(outlives_host=False) as session:  # what is lost is deleted once more
             instances.remove(session, found.id)
 
@@ -126,6 +130,7 @@ class Remover:
             instances.get(session, found.project, found.name).new_name = ""
 
     def _take_name(self, found: Record, new: str) -> None:
+        self._apparmor.remove(found.key)
         logs = self._paths.instance_logs(found.key)
         if os.path.isdir(logs):
             target = self._paths.instance_logs(storage_name(found.project, new))

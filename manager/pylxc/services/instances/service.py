@@ -21,6 +21,7 @@ from pylxc.services.events import EventBus
 from pylxc.services.guests.service import Guests
 from pylxc.services.images.service import Images
 from pylxc.services.instances.allotment import Allotments
+from pylxc.services.instances.apparmor import AppArmor
 from pylxc.services.instances.autorestart import AutoRestarts
 from pylxc.services.instances.backup_files import BackupFiles
 from pylxc.services.instances.backups import InstanceBackups
@@ -98,7 +99,8 @@ class Instances:
         self._states = States(runtime, storage)
         self._templates = Templates(runtime, renderer)
         self._left = Leftovers(self._locks)
-        self._remover = Remover(db, paths, storage, devices, events, self._left)
+        apparmor = AppArmor(paths)
+        self._remover = Remover(db, paths, storage, devices, apparmor, events, self._left)
         self._hotplug = Hotplug(db, paths, runtime, devices)
         self._allotments = Allotments(paths, runtime, storage, self._locks, warnings)
         self._ooms = OutOfMemory(db, events, warnings)
@@ -114,6 +116,7 @@ class Instances:
             hotplug=self._hotplug,
             guests=guests,
             allotments=self._allotments,
+            apparmor=apparmor,
             remove=self._remover.delete,
         )
         self.snapshots = Snapshots(
@@ -151,7 +154,7 @@ class Instances:
         storage.on_return.append(self._on_pool_return)
         copier = Copier(db, storage, self._locks, self._lifecycle, lambda found: self._files.mark(found.id))
         self.keep_still = copier.keep_still
-        live = LiveChanges(runtime, self._allotments, self._hotplug, guests)
+        live = LiveChanges(runtime, self._allotments, apparmor, self._hotplug, guests)
         self.updater = Updater(db, storage.volumes, devices, events, self._locks, live.apply)
         self._creator = Creator(
             db=db,

@@ -6,15 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from pylxc.config.instance import INSTANCE
-from pylxc.errors import BadRequest
 from pylxc.paths import Paths
-from pylxc.runtime.spec import Confinement, ContainerSpec, DeviceNode, IdMap, Mount
-from pylxc.services.instances import limits
+from pylxc.runtime.spec import INIT, Confinement, ContainerSpec, DeviceNode, IdMap, Mount
+from pylxc.services.instances import limits, raw_lxc, syscalls
 from pylxc.services.instances.allotment import Share
 from pylxc.services.instances.expand import Record
+from pylxc.services.instances.raw_lxc import RawLxc
 
-_ENOSYS = "errno:38"
-_DEFAULT_DENIED = ("kexec_load", "open_by_handle_at", "init_module", "finit_module", "delete_module")
 _PRIVILEGED_DROPS = ("sys_time", "sys_module", "sys_rawio", "mac_admin", "mac_override")
 
 
@@ -31,7 +29,7 @@ class DeviceParts(Protocol):
 
 
 def build(
-    record: Record, paths: Paths, rootfs: str, idmap: IdMap | None, share: Share, devices: DeviceParts
+    record: Record, paths: Paths, rootfs: str, idmap: IdMap | None, share: Share, devices: DeviceParts, profile: str
 ) -> ContainerSpec:
     """Return the spec of an instance.
 
@@ -42,11 +40,14 @@ def build(
         idmap: from `idmap.choose`; None when it is privileged.
         share: its limits and what shows it these.
         devices: what its devices add.
+        profile: its AppArmor profile, "" for none.
 
     Raises:
-        BadRequest: a system call list names an action that is not known.
+        BadRequest: a line of `raw.seccomp`, `raw.lxc` or a list of system calls is malformed.
+        NotSupported: such a line asks for what pylxc does not do.
     """
-    config = record.expanded_config
+    raw = raw_lxc.of(record.expanded_config)
+    config = record.expanded_config | raw.config
     return ContainerSpec(
         key=record.key,
         hostname=record.name,
@@ -55,10 +56,11 @@ def build(
         rootfs=rootfs,
         idmap=idmap,
         environment=_with_prefix(config, "environment."),
-        mounts=(_guest_api(record.key, paths, idmap), *share.mounts, *devices.mounts),
+        init=raw.init or INIT,
+        mounts=(_guest_api(record.key, paths, idmap), *share.mounts, *devices.mounts, *raw.mounts),
         devices=tuple(devices.nodes),
         limits=share.limits,
-        confinement=confinement(config),
+        confinement=confinement(config, raw, profile),
         sysctls=_with_prefix(config, "linux.sysctl."),
         nesting=INSTANCE.is_true(config, "security.nesting"),
     )
@@ -71,54 +73,18 @@ def _guest_api(key: str, paths: Paths, idmap: IdMap | None) -> Mount:
     return Mount(source=paths.instance_devlxd(key), target="/dev/lxd", options=options, create="dir")
 
 
-def confinement(config: Mapping[str, str]) -> Confinement:
+def confinement(config: Mapping[str, str], raw: RawLxc, profile: str) -> Confinement:
     """Return what holds an instance of this expanded configuration; raises like `build`."""
-    default, rules = seccomp(config)
+    default, rules = syscalls.policy(config)
+    dropped = _PRIVILEGED_DROPS if INSTANCE.is_true(config, "security.privileged") else ()
     return Confinement(
-        drop_capabilities=_PRIVILEGED_DROPS if INSTANCE.is_true(config, "security.privileged") else (),
+        drop_capabilities=tuple(dict.fromkeys((*dropped, *raw.drop_capabilities))),
         seccomp=rules,
         seccomp_default=default,
+        foreign_abis=syscalls.foreign_abis(config),
+        apparmor=profile,
         rlimits=limits.rlimits(config),
     )
-
-
-def seccomp(config: Mapping[str, str]) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Return the default action and the rules of `security.syscalls.*`.
-
-    An allow list replaces everything else: what it does not name is killed. Otherwise the default deny list holds, and
-    then what `deny` adds, as liblxc reads it: without an action a call is killed.
-
-    Raises:
-        BadRequest: an action that is not known.
-    """
-    allowed = config.get("security.syscalls.allow") or config.get("security.syscalls.whitelist")
-    if allowed:
-        return "kill", tuple((name, "allow") for name, _action in _lines(allowed))
-    default = config.get("security.syscalls.deny_default") or config.get("security.syscalls.blacklist_default")
-    denied = config.get("security.syscalls.deny") or config.get("security.syscalls.blacklist") or ""
-    rules = [(name, _action(action)) for name, action in _lines(denied)]
-    if INSTANCE.is_true({"security.syscalls.deny_default": default or ""}, "security.syscalls.deny_default"):
-        named = {name for name, _action in rules}
-        rules += [(name, _ENOSYS) for name in _DEFAULT_DENIED if name not in named]
-    return "allow", tuple(rules)
-
-
-def _lines(text: str) -> Iterable[tuple[str, str]]:
-    for line in text.splitlines():
-        name, _, action = line.strip().partition(" ")
-        if name:
-            yield name, action.strip()
-
-
-def _action(text: str) -> str:
-    words = text.split()
-    if not words:
-        return "kill"
-    if words[0] == "errno" and len(words) == 2 and words[1].isdigit():
-        return f"errno:{words[1]}"
-    if words in (["kill"], ["trap"], ["allow"]):
-        return words[0]
-    raise BadRequest(f"Unknown seccomp action {text!r}", hint="kill, trap, allow or errno NUMBER")
 
 
 def _with_prefix(config: Mapping[str, str], prefix: str) -> dict[str, str]:

@@ -67,7 +67,7 @@ def main(fd: int) -> None:
 
 
 def _confine(fd: int) -> None:
-    program = seccomp.compile_filter([(name, "allow") for name in _CALLS.split()], "errno:1")
+    program = seccomp.compile_filter([(name, "allow", ()) for name in _CALLS.split()], "errno:1")
     descriptors.close_all_but([0, 1, 2, fd])
     namespaces.unshare(_NAMESPACES)
     mount.set_propagation("/", mount.MS_REC | mount.MS_PRIVATE)

@@ -34,6 +34,18 @@ def test_host_range_without_a_file_and_with_small_ones(tmp_path: Path) -> None:
     (tmp_path / "small").write_text("root:1:1000\n")
     with pytest.raises(Unavailable, match="65536"):
         idmap.host_range(str(tmp_path / "small"))
+    with pytest.raises(Unavailable, match="Is a directory"):
+        idmap.host_range(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "line", ["root", "root:1", "root:x:65536", "root:1:65536:1", "root:-1:65536", "0:1:99999999999"]
+)
+def test_a_malformed_line_of_roots_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "subuid"
+    path.write_text(f"alice:oops\n{line}\n")
+    with pytest.raises(Unavailable, match=f"Line 2 of {path} is malformed: '{line}'"):
+        idmap.host_range(str(path))
 
 
 def test_shared_by_default_and_none_when_privileged() -> None:
@@ -60,7 +72,7 @@ def test_isolated_instance_keeps_its_range() -> None:
 
 
 def test_says_when_ids_run_out() -> None:
-    with pytest.raises(BadRequest, match="Not enough"):
+    with pytest.raises(BadRequest, match=r"Not enough .*: of root's 65536 the first 65536 are .* 0 other"):
         idmap.choose(ISOLATED, IdMap.single(100_000, 65_536), [])
 
 

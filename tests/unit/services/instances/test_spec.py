@@ -4,42 +4,14 @@ import pytest
 
 from pylxc.errors import BadRequest
 from pylxc.services.instances import checks
-from pylxc.services.instances.spec import confinement, seccomp
-
-DENIED = {"kexec_load", "open_by_handle_at", "init_module", "finit_module", "delete_module"}
-
-
-def test_default_deny_list() -> None:
-    default, rules = seccomp({})
-    assert default == "allow"
-    assert dict(rules) == dict.fromkeys(DENIED, "errno:38")
-    assert seccomp({"security.syscalls.deny_default": "false"}) == ("allow", ())
-
-
-def test_deny_adds_and_overrides() -> None:
-    _default, rules = seccomp({"security.syscalls.deny": "keyctl errno 1\n\nptrace\ninit_module allow"})
-    assert dict(rules) == {
-        **dict.fromkeys(DENIED, "errno:38"),
-        "keyctl": "errno:1",
-        "ptrace": "kill",
-        "init_module": "allow",
-    }
-
-
-def test_allow_is_everything() -> None:
-    assert seccomp({"security.syscalls.allow": "read\nwrite"}) == ("kill", (("read", "allow"), ("write", "allow")))
-
-
-def test_old_names_still_work() -> None:
-    _default, rules = seccomp({"security.syscalls.blacklist": "keyctl", "security.syscalls.blacklist_default": "no"})
-    assert rules == (("keyctl", "kill"),)
+from pylxc.services.instances.raw_lxc import RawLxc
+from pylxc.services.instances.spec import confinement
 
 
 def test_privileged_drops_capabilities() -> None:
-    assert confinement({}).drop_capabilities == ()
-    assert {"sys_module", "sys_rawio", "sys_time"} <= set(
-        confinement({"security.privileged": "true"}).drop_capabilities
-    )
+    assert confinement({}, RawLxc(), "").drop_capabilities == ()
+    privileged = confinement({"security.privileged": "true"}, RawLxc(drop_capabilities=["mknod"]), "")
+    assert {"sys_module", "sys_rawio", "sys_time", "mknod"} <= set(privileged.drop_capabilities)
 
 
 @pytest.mark.parametrize(
