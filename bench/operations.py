@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import limits, nics, sources, volumes
+from bench import backups, growth, limits, nics, sources, volumes
 from bench.server import Samples, Server, pss_bytes
 from tests.support.sockets import inside, listening, serving
 
@@ -38,13 +38,20 @@ BUDGETS = {
     "copy, btrfs pool": 0.35,
     "restore, btrfs pool": 0.35,
     "delete, btrfs pool": 0.5,
+    "export, dir pool": 0.6,
+    "import, dir pool": 0.7,
+    "copy, dir pool": 0.6,
+    "snapshot, dir pool": 0.6,
 }
-# The most that pylxc may take whatever LXD takes: seconds, MiB of memory, or a multiple of what bare veth pairs take.
+# The most that pylxc may take whatever LXD takes: seconds, MiB of memory, or a multiple of what bare veth pairs take,
+# or of what the same costs with fewer instances.
 ABSOLUTE = {
     "image list, 2,000 products": 0.2,
     "memory while importing 2 GiB": 150.0,
     "traffic between guests, of bare veths'": 1 / 0.95,
     "traffic host to guest, of bare veths'": 1 / 0.95,
+    "growth of launch, 5 to 500 instances": 1.3,
+    "growth of snapshot, 5 to 500 instances": 1.3,
 }
 
 _PROXIED = 4 << 30
@@ -225,6 +232,8 @@ def _guest_samples(server: Server, run: int) -> Samples:
 SCENARIOS = (
     Scenario("lifecycle", 5, lifecycle),
     Scenario("btrfs", 5, volumes.life_on_btrfs),
+    Scenario("backups", 5, backups.there_and_back, backups.prepare, backups.finish),
+    Scenario("growth", 1, growth.crowd),
     Scenario("exec", 20, _guest_samples, _guest, _no_guest),
     Scenario("gib", 5, exec_gib, _guest, _no_guest),
     Scenario("proxy", 5, proxy, _proxied, _no_proxied),
