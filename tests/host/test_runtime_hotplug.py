@@ -64,9 +64,9 @@ def _may_open(pid: int, path: str) -> bool:
 def test_all_or_none(host: Host, tmp_path: Path) -> None:
     pid = host.start(busybox_tree(tmp_path / "tree"))
     host.console("c1", "ready")
-    gone = DeviceNode(source="/dev/does-not-exist", path="/dev/gone", kind="char", major=1, minor=11)
+    nobody = DeviceNode(source="/dev/kmsg", path="/dev/nobody", kind="char", major=1, minor=11, uid=1 << 31)
     nowhere = DeviceNode(source="/dev/kmsg", path="/proc/nowhere", kind="char", major=1, minor=11)
-    for second in (gone, nowhere):
+    for second in (nobody, nowhere):
         with pytest.raises(PylxcError):
             hotplug.plug(host.runtime.spawn, host.paths.instance_run("c1"), [], [KMSG, second])
         assert "kmsg" not in Path(f"/proc/{pid}/mountinfo").read_text()

@@ -15,8 +15,10 @@ MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
 MS_REC = 0x4000
+MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
 
 # See: linux/mount.h
 ATTR_RDONLY = 0x1
@@ -39,6 +41,7 @@ _FSCONFIG_SET_STRING = 1
 _FSCONFIG_CMD_CREATE = 6
 _FSCONFIG_CMD_RECONFIGURE = 7
 _FSPICK_CLOEXEC = 1
+_FSPICK_EMPTY_PATH = 8
 _MOVE_MOUNT_F_EMPTY_PATH = 0x4
 _MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
@@ -78,7 +81,7 @@ def set_attributes(
 ) -> None:
     """Set and clear `ATTR_*` of a mount; one that touches access time must clear `ATTR__ATIME` as well.
 
-    `propagation` is MS_PRIVATE or MS_SLAVE, 0 leaves it.
+    `propagation` is MS_PRIVATE, MS_SLAVE, MS_SHARED or MS_UNBINDABLE, 0 leaves it.
 
     Raises:
         OSError: see mount_setattr(2).
@@ -131,13 +134,16 @@ def new(fstype: str, options: tuple[tuple[str, str], ...] = (), *, attributes: i
         os.close(fs_fd)
 
 
-def reconfigure(path: str, options: tuple[tuple[str, str], ...]) -> None:
+def reconfigure(path: str, options: tuple[tuple[str, str], ...], *, dir_fd: int = AT_FDCWD) -> None:
     """Change options of the file system that is mounted at `path`; those that are not named stay.
+
+    An empty `path` means `dir_fd` itself, which may be O_PATH.
 
     Raises:
         OSError: EINVAL when it refuses one, see mount(2).
     """
-    fs_fd = syscall("fspick", AT_FDCWD, path, _FSPICK_CLOEXEC, path=path)
+    flags = _FSPICK_CLOEXEC | (0 if path else _FSPICK_EMPTY_PATH)
+    fs_fd = syscall("fspick", dir_fd, path, flags, path=path)
     try:
         _set_options(fs_fd, options, path)
         syscall("fsconfig", fs_fd, _FSCONFIG_CMD_RECONFIGURE, None, None, 0, path=path)

@@ -16,7 +16,7 @@ from pylxc.errors import Unavailable
 from pylxc.kernel import caps, mount, namespaces
 from pylxc.kernel.fds import close
 from pylxc.kernel.openat2 import make_path
-from pylxc.runtime import attach, lean, protocol, rootfs
+from pylxc.runtime import attach, lean, nodes, protocol, rootfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pylxc.runtime.spawn import Child
-    from pylxc.runtime.spec import DeviceNode, Mount
+    from pylxc.runtime.spec import DeviceNode, IdMap, Mount
 
     Spawn = Callable[[str, dict[str, Any]], Child]
 
@@ -34,21 +34,21 @@ _STAGE = "/proc"
 """Any directory will do: what is staged there is in a mount namespace that nobody else sees."""
 
 
-def plug(spawn: Spawn, run_dir: str, mounts: Sequence[Mount], nodes: Sequence[DeviceNode]) -> None:
+def plug(spawn: Spawn, run_dir: str, mounts: Sequence[Mount], devices: Sequence[DeviceNode]) -> None:
     """Give a running container mounts and nodes, all or none.
 
     Args:
         spawn: makes a process of a kind: `Runtime.spawn`.
         run_dir: the container's.
         mounts: as a ContainerSpec has them.
-        nodes: likewise; what may be done with them is the control group's matter.
+        devices: likewise; what may be done with them is the control group's matter.
 
     Raises:
         PylxcError: the source is missing, or the guest does not let us.
     """
     from dataclasses import asdict
 
-    wanted = {"mounts": [asdict(each) for each in mounts], "nodes": [asdict(each) for each in nodes]}
+    wanted = {"mounts": [asdict(each) for each in mounts], "nodes": [asdict(each) for each in devices]}
     _await(spawn("hotplug", {"op": "plug", "run_dir": run_dir, **wanted}))
 
 
@@ -64,6 +64,22 @@ def unplug(spawn: Spawn, run_dir: str, targets: Sequence[str]) -> None:
         PylxcError: the guest does not let us.
     """
     _await(spawn("hotplug", {"op": "unplug", "run_dir": run_dir, "targets": list(targets)}))
+
+
+def adjust(spawn: Spawn, run_dir: str, entry: Mount) -> None:
+    """Change the options of a file system that was plugged into a running container.
+
+    Args:
+        spawn: makes a process of a kind: `Runtime.spawn`.
+        run_dir: the container's.
+        entry: as it shall be; its target and kind are as they were.
+
+    Raises:
+        PylxcError: the file system refuses; it is as it was.
+    """
+    from dataclasses import asdict
+
+    _await(spawn("hotplug", {"op": "adjust", "run_dir": run_dir, "mount": asdict(entry)}))
 
 
 def _await(child: Child) -> None:
@@ -97,36 +113,49 @@ def main(payload: dict[str, Any], fds: list[int]) -> None:
     daemon = protocol.adopt(fds[0])
     state = attach.read_state(payload["run_dir"])
     pidfd = attach.open_init(state)
-    unprivileged = bool(state["spec"]["idmap"])
     if payload["op"] == "plug":
-        _plug(payload, state["init_pid"], pidfd, unprivileged=unprivileged)
+        _plug(payload, state["init_pid"], pidfd, lean.idmap(state["spec"]["idmap"]))
     else:
-        _enter(pidfd, _NAMESPACES | (namespaces.CLONE_NEWUSER if unprivileged else 0))
-        for target in payload["targets"]:
+        _enter(pidfd, _NAMESPACES | (namespaces.CLONE_NEWUSER if state["spec"]["idmap"] else 0))
+        if payload["op"] == "adjust":
+            _adjust(*lean.records([payload["mount"]]))
+        for target in payload.get("targets", ()):
             _unmount(target)
     protocol.send(daemon, {"done": True})
 
 
-def _plug(payload: dict[str, Any], pid: int, pidfd: int, *, unprivileged: bool) -> None:
-    mounts = lean.records(payload["mounts"])
-    nodes = lean.records(payload["nodes"])
+def _plug(payload: dict[str, Any], pid: int, pidfd: int, idmap: IdMap | None) -> None:
+    unprivileged = idmap is not None
+    mounts, wanted = lean.records(payload["mounts"]), lean.records(payload["nodes"])
     userns_fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC) if unprivileged else -1
     trees = [-1 if each.fstype else rootfs.open_bind(each, userns_fd) for each in mounts]
-    trees += [rootfs.open_source(each.source) for each in nodes]
+    if unprivileged or wanted:
+        _make_stage()
+    trees += [nodes.open_node(f"{_STAGE}/node{index}", each, idmap) for index, each in enumerate(wanted)]
     if unprivileged:
         _lock(trees, userns_fd)
     _enter(pidfd, _NAMESPACES)
-    targets = [(each.target, each.create) for each in mounts] + [(each.path, "file") for each in nodes]
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     done: list[str] = []
     try:
-        for index, (target, create) in enumerate(targets):
-            tree = trees[index] if trees[index] >= 0 else rootfs.new_mount(mounts[index])
-            _attach(tree, target, create)
-            done.append(target)
+        for tree, each in zip(trees, mounts, strict=False):
+            rootfs.put(root, each, tree)
+            done += rootfs.targets(each)
+        for tree, each in zip(trees[len(mounts) :], wanted, strict=True):
+            _attach(root, tree, each.path)
+            done.append(each.path)
     except BaseException:
-        for target in done:
+        for target in reversed(done):
             _unmount(target)
         raise
+
+
+def _make_stage() -> None:
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    mount.set_propagation("/", mount.MS_REC | mount.MS_PRIVATE)
+    stage = mount.new("tmpfs", (("mode", "0700"),))
+    mount.attach_at(stage, _STAGE)
+    os.close(stage)
 
 
 def _lock(trees: list[int], userns_fd: int) -> None:
@@ -134,11 +163,6 @@ def _lock(trees: list[int], userns_fd: int) -> None:
 
     The kernel locks the attributes of mounts in the copy of a mount namespace that has less rights than the original.
     """
-    namespaces.unshare(namespaces.CLONE_NEWNS)
-    mount.set_propagation("/", mount.MS_REC | mount.MS_PRIVATE)
-    stage = mount.new("tmpfs", (("mode", "0700"),))
-    mount.attach_at(stage, _STAGE)
-    os.close(stage)
     places = [index for index, tree in enumerate(trees) if tree >= 0]
     for index in places:
         _make_place(f"{_STAGE}/{index}", trees[index])
@@ -170,13 +194,19 @@ def _enter(pidfd: int, flags: int) -> None:
     os.umask(0o022)
 
 
-def _attach(tree: int, path: str, create: str) -> None:
-    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    target = make_path(root, path, create)
+def _attach(root: int, tree: int, path: str) -> None:
+    target = make_path(root, path, "file")
     try:
         mount.attach(tree, target, path=path)
     finally:
-        close([tree, target, root])
+        close([target, tree])
+
+
+def _adjust(entry: Mount) -> None:
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    target = make_path(root, entry.target, "")
+    rootfs.adjust(entry, target)
+    close([target, root])
 
 
 def _unmount(path: str) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from pylxc.runtime.spec import ContainerSpec
+    from pylxc.runtime.spec import ContainerSpec, IdMap
 
 _RECORDS = ("limits", "confinement")
 _LISTS = ("mounts", "devices")
@@ -25,10 +25,16 @@ def read_spec(data: dict[str, Any]) -> ContainerSpec:
         content[name] = SimpleNamespace(**data[name])
     for name in _LISTS:
         content[name] = records(data[name])
-    if data["idmap"] is not None:
-        ranges = {kind: [SimpleNamespace(**each) for each in data["idmap"][kind]] for kind in ("uids", "gids")}
-        content["idmap"] = SimpleNamespace(**ranges)
+    content["idmap"] = idmap(data["idmap"])
     return SimpleNamespace(**content)  # type: ignore[return-value]
+
+
+def idmap(data: dict[str, Any] | None) -> IdMap | None:
+    """Return an id map (of `dataclasses.asdict`) with the attributes of an IdMap."""
+    if data is None:
+        return None
+    ranges = {kind: [SimpleNamespace(**each) for each in data[kind]] for kind in ("uids", "gids")}
+    return SimpleNamespace(**ranges)  # type: ignore[return-value]
 
 
 def records(data: Iterable[dict[str, Any]]) -> list[Any]:

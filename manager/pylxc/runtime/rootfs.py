@@ -13,9 +13,11 @@ import stat
 import struct
 from fcntl import ioctl
 
+from pylxc.errors import BadRequest
 from pylxc.kernel import mount, namespaces
 from pylxc.kernel.fds import close
 from pylxc.kernel.openat2 import make_path
+from pylxc.runtime import nodes, overlay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,16 +49,20 @@ _ATTRIBUTES = {
     "nosymfollow": mount.ATTR_NOSYMFOLLOW,
 }
 _PROPAGATION = {
-    "private": mount.MS_PRIVATE,
-    "rprivate": mount.MS_PRIVATE,
-    "slave": mount.MS_SLAVE,
-    "rslave": mount.MS_SLAVE,
-    "shared": 0,
-    "rshared": 0,
+    "private": (mount.MS_PRIVATE, 0),
+    "slave": (mount.MS_SLAVE, 0),
+    "shared": (mount.MS_SHARED, mount.MS_SHARED),
+    "unbindable": (mount.MS_PRIVATE, mount.MS_UNBINDABLE),
 }
+_PROPAGATION |= {f"r{word}": flags for word, flags in _PROPAGATION.items()}
+"""How a bind mount shares mounts with the host, and what it is set to once it is in its place."""
 _NO_ATTRIBUTE = {*_PROPAGATION, "", "rw", "bind", "rbind", "defaults", "relatime", "suid", "dev", "exec"}
 
+MOUNT_WORDS = frozenset(_ATTRIBUTES) | frozenset(_NO_ATTRIBUTE)
+"""Options that are a matter of the mount; all others are the file system's."""
+
 _STAGE = "mounts"
+_OVERLAY = "overlay"
 
 Trees = dict[str, int]
 """Detached mounts by name: "rootfs", "mount:N", "device:N" with N the position in the spec."""
@@ -99,7 +105,7 @@ def prepare(spec: ContainerSpec, userns_fd: int) -> tuple[Trees, list[str]]:
             else:
                 trees[f"mount:{index}"] = tree
         for index, device in enumerate(spec.devices):
-            trees[f"device:{index}"] = open_source(device.source)
+            trees[f"device:{index}"] = nodes.open_node(f"{_stage_of(spec)}/device:{index}", device, spec.idmap)
     except BaseException:
         close(trees.values())
         raise
@@ -107,8 +113,8 @@ def prepare(spec: ContainerSpec, userns_fd: int) -> tuple[Trees, list[str]]:
 
 
 def needs_stage(spec: ContainerSpec) -> bool:
-    """Return whether mounts have to be staged: of an unprivileged container, with attributes to keep."""
-    return spec.idmap is not None and any(_is_staged(entry) for entry in spec.mounts)
+    """Return whether something is to be staged: nodes, or mounts of an unprivileged container with attributes."""
+    return bool(spec.devices) or (spec.idmap is not None and any(_is_staged(entry) for entry in spec.mounts))
 
 
 def make_stage(run_dir: str) -> None:
@@ -133,9 +139,13 @@ def remove_stage(run_dir: str) -> None:
         os.rmdir(stage)
 
 
+def _stage_of(spec: ContainerSpec) -> str:
+    return f"{spec.run_dir}/{_STAGE}"
+
+
 def take_staged(spec: ContainerSpec, names: list[str]) -> Trees:
     """Return the staged mounts, in the container's own copy of the mount namespace that they were staged in."""
-    return {name: mount.open_tree(f"{spec.run_dir}/{_STAGE}/{name}", recursive=True) for name in names}
+    return {name: mount.open_tree(f"{_stage_of(spec)}/{name}", recursive=True) for name in names}
 
 
 def _is_staged(entry: Mount) -> bool:
@@ -143,7 +153,7 @@ def _is_staged(entry: Mount) -> bool:
 
 
 def _stage(spec: ContainerSpec, name: str, tree: int) -> None:
-    target = f"{spec.run_dir}/{_STAGE}/{name}"
+    target = f"{_stage_of(spec)}/{name}"
     if stat.S_ISDIR(os.fstat(tree).st_mode):
         os.mkdir(target, 0o700)
     else:
@@ -155,11 +165,14 @@ def _stage(spec: ContainerSpec, name: str, tree: int) -> None:
 def open_bind(entry: Mount, userns_fd: int) -> int:
     """Return a bind mount as it is to be attached (the caller's to close); see `prepare` for the errors."""
     recursive = "rbind" in entry.options
-    propagation = next((_PROPAGATION[word] for word in entry.options if word in _PROPAGATION), mount.MS_PRIVATE)
+    propagation, _ = _propagation(entry)
+    if propagation == mount.MS_SHARED:
+        # A guest that is not the host's root mounts nothing on the host, just as in a copied mount namespace.
+        propagation = mount.MS_SLAVE if userns_fd >= 0 else 0
     tree = open_source(entry.source, recursive=recursive, propagation=propagation)
     try:
         if entry.shift and userns_fd >= 0:
-            _shift(tree, userns_fd, entry.source)
+            _shift(tree, userns_fd, entry.source, recursive=recursive)
         add, _ = split_options(entry.options)
         if add:
             clear = mount.ATTR__ATIME if add & (mount.ATTR_NOATIME | mount.ATTR_STRICTATIME) else 0
@@ -170,14 +183,17 @@ def open_bind(entry: Mount, userns_fd: int) -> int:
     return tree
 
 
-def new_mount(entry: Mount) -> int:
-    """Return a new file system as it is to be attached (the caller's to close), made in the caller's namespaces.
+def adjust(entry: Mount, target_fd: int) -> None:
+    """Give the file system that `target_fd` (may be O_PATH) is the root of the options that a mount has.
 
     Raises:
-        OSError: the kernel does not have it, or does not let a user namespace mount it.
+        OSError: it refuses one; the path is the mount's target.
     """
-    attributes, options = split_options(entry.options)
-    return mount.new(entry.fstype, options, attributes=attributes, source=entry.source)
+    _, options = split_options(entry.options)
+    try:
+        mount.reconfigure("", options, dir_fd=target_fd)
+    except OSError as error:
+        raise OSError(error.errno, f"it does not take {','.join(entry.options)}", entry.target) from error
 
 
 def open_source(path: str, *, recursive: bool = False, propagation: int = mount.MS_PRIVATE) -> int:
@@ -191,11 +207,59 @@ def open_source(path: str, *, recursive: bool = False, propagation: int = mount.
     return tree
 
 
-def _shift(tree: int, userns_fd: int, path: str) -> None:
+def put(root_fd: int, entry: Mount, tree: int) -> None:
+    """Mount something in its place inside; for the container's root, in its namespaces.
+
+    Args:
+        root_fd: the container's root directory.
+        entry: what.
+        tree: from `open_bind`, is closed; -1 for a new file system.
+
+    Raises:
+        OSError: the target cannot be made, or the kernel does not have the file system or does not let a user
+            namespace mount it.
+    """
+    target = make_path(root_fd, entry.target, entry.create)
+    opened = [target]
     try:
-        mount.set_idmap(tree, userns_fd)
+        if entry.fstype == _OVERLAY:
+            attributes, options = split_options(entry.options)
+            overlay.put(target, entry.target, options, attributes)
+            return
+        if entry.fstype:
+            tree = _new_mount(entry)
+        opened.append(tree)
+        _, propagation = _propagation(entry)
+        mount.attach(tree, target, path=entry.target)
+        if propagation and not entry.fstype:
+            mount.set_attributes(tree, propagation=propagation, recursive="rbind" in entry.options)
+    finally:
+        close(opened)
+
+
+def _new_mount(entry: Mount) -> int:
+    attributes, options = split_options(entry.options)
+    try:
+        return mount.new(entry.fstype, options, attributes=attributes, source=entry.source)
     except OSError as error:
-        raise OSError(error.errno, "its file system cannot be mounted with shifted ids", path) from error
+        text = f"cannot mount {entry.fstype} with {','.join(entry.options)}: {os.strerror(error.errno or 0)}"
+        raise OSError(error.errno, text, entry.target) from error
+
+
+def targets(entry: Mount) -> tuple[str, ...]:
+    """Return the paths inside that `put` mounts on, in order."""
+    return (entry.target,) * (2 if entry.fstype == _OVERLAY else 1)
+
+
+def _propagation(entry: Mount) -> tuple[int, int]:
+    return next((_PROPAGATION[word] for word in entry.options if word in _PROPAGATION), _PROPAGATION["private"])
+
+
+def _shift(tree: int, userns_fd: int, path: str, *, recursive: bool = False) -> None:
+    try:
+        mount.set_idmap(tree, userns_fd, recursive=recursive)
+    except OSError as error:
+        raise BadRequest(f"The file system of {path!r} cannot be mounted with shifted ids") from error
 
 
 def split_options(options: tuple[str, ...]) -> tuple[int, tuple[tuple[str, str], ...]]:
@@ -326,12 +390,10 @@ class Builder:
         self._attach_below(self._sys, self._cgroup, "fs/cgroup")
 
     def _mount(self, entry: Mount, tree: int) -> None:
+        if not entry.fstype and tree < 0:
+            return
         try:
-            if entry.fstype:
-                tree = new_mount(entry)
-            elif tree < 0:
-                return
-            self._attach(tree, entry.target, entry.create, done=True)
+            put(self._root_fd, entry, tree)
         except OSError:
             if not entry.optional:
                 raise

@@ -17,7 +17,7 @@ import time
 from pylxc.errors import Internal
 from pylxc.kernel import cgroup, idmap, namespaces, pidfd, procfs, rlimits
 from pylxc.kernel import fds as descriptors
-from pylxc.runtime import devices, init, lean, protocol, rootfs
+from pylxc.runtime import devices, init, lean, nodes, protocol, rootfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Starter:
         self._lacking = group.set_limits(vars(spec.limits))
         group.allow_devices(devices.rules(spec.devices))
         if spec.idmap is not None:
-            group.delegate(_root(spec.idmap.uids), _root(spec.idmap.gids))
+            group.delegate(nodes.host_id(spec.idmap.uids, 0), nodes.host_id(spec.idmap.gids, 0))
 
     def _clone(self) -> socket.socket:
         """Fork PID 1-to-be into its namespaces; return the socket to it."""
@@ -189,14 +189,6 @@ class Starter:
         }
         protocol.write_file(f"{self._spec.run_dir}/state.json", state)
         return state
-
-
-def _root(ranges: Iterable[IdRange]) -> int:
-    """Return the host's id of the container's id 0."""
-    for each in ranges:
-        if each.inside == 0:
-            return each.outside
-    raise Internal("The id map has no id 0")
 
 
 def _ranges(ranges: Iterable[IdRange]) -> list[idmap.Range]:
