@@ -16,8 +16,9 @@ _COMMON = (
     Key(name="user.*", type="string", help="Free for the user."),
 )
 
-_UID = Key(name="uid", type="integer", check=v.integer(0), default="0", help="Owner inside.")
-_GID = Key(name="gid", type="integer", check=v.integer(0), default="0", help="Group inside.")
+_MOST_ID = (1 << 32) - 2
+_UID = Key(name="uid", type="integer", check=v.integer(0, _MOST_ID), default="0", help="Owner inside.")
+_GID = Key(name="gid", type="integer", check=v.integer(0, _MOST_ID), default="0", help="Group inside.")
 _MODE = Key(name="mode", type="mode", check=v.octal_mode, default="0660", help="Permission bits inside.")
 
 
@@ -39,14 +40,15 @@ DISK = Table(
     (
         *_COMMON,
         Key(name="path", type="path", help="Where it is mounted inside; `/` is the root disk."),
-        Key(name="source", type="string", help="Path on the host, or name of a custom volume."),
+        Key(name="source", type="string",
+            help="Path on the host, name of a custom volume, or `tmpfs:` for a file system in memory."),
         Key(name="pool", type="string", help="Storage pool of the volume."),
         Key(name="readonly", type="bool", check=v.boolean, default="false", help="Mount read-only."),
         Key(name="recursive", type="bool", check=v.boolean, default="false",
             help="Mount what is mounted below the source too."),
         _required("true"),
         Key(name="size", type="size", check=v.size, live=True, unset="the pool's volume.size",
-            help="Most that the root disk may take; 0 for no limit."),
+            help="Most that the root disk or a tmpfs may take; 0 for no limit."),
         Key(name="size.state", type="size", check=v.size, acts=False, condition="virtual machines",
             help="Size of the volume for stateful stops."),
         Key(name="shift", type="bool", check=v.boolean, default="false",
@@ -207,14 +209,16 @@ PROXY = Table(
 
 def _unix(title: str) -> Table:
     numbers = (
-        Key(name="major", type="integer", check=v.integer(0), help="Major number."),
-        Key(name="minor", type="integer", check=v.integer(0), help="Minor number."),
+        Key(name="major", type="integer", check=v.integer(0, 4095), unset="that of the source", help="Major number."),
+        Key(
+            name="minor", type="integer", check=v.integer(0, 1048575), unset="that of the source", help="Minor number."
+        ),
     )
     paths = (
-        Key(name="source", type="path", check=v.absolute_path, help="Path on the host."),
-        Key(name="path", type="path", check=v.absolute_path, help="Path inside."),
+        Key(name="source", type="path", check=v.absolute_path, unset="path", help="Path on the host."),
+        Key(name="path", type="path", check=v.absolute_path, unset="source", help="Path inside."),
     )
-    return Table("device", title, (*_COMMON, *paths, *numbers, _UID, _GID, _MODE, _required("true")), refused=True)
+    return Table("device", title, (*_COMMON, *paths, *numbers, _UID, _GID, _MODE, _required("true")))
 
 
 UNIX_CHAR = _unix("Device unix-char")

@@ -33,12 +33,21 @@ class Nic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """What a device adds to a container; `volatile` are configuration keys to be kept while it runs."""
+    """What a device adds to a container.
+
+    Attributes:
+        mounts: mounts, in order.
+        nodes: device nodes.
+        nics: interfaces.
+        volatile: configuration keys to be kept while it runs.
+        source: from `DeviceDriver.presence`.
+    """
 
     mounts: tuple[Mount, ...] = ()
     nodes: tuple[DeviceNode, ...] = ()
     nics: tuple[Nic, ...] = ()
     volatile: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +162,19 @@ class DeviceDriver:
         del device, siblings
         return None
 
+    def optional_source(self, device: Mapping[str, str]) -> str:
+        """Return the path on the host without which the device does while it is not there; empty for none."""
+        del device
+        return ""
+
+    def presence(self, device: Mapping[str, str]) -> str:
+        """Return what tells what is at `optional_source` now from anything else; empty while nothing is that fits.
+
+        When that changes while a container runs, the device is given anew.
+        """
+        del device
+        return ""
+
     def validate(self, name: str, device: Mapping[str, str], *, in_profile: bool) -> None:
         """Check what the table of keys cannot: how values fit together.
 
@@ -193,6 +215,11 @@ class DeviceDriver:
 
     def update(self, before: Context, after: Context, host: HostTools) -> None:
         """Change keys of `live` while the container runs; errors as `attach` has them, with all as it was."""
+
+    def adjusted(self, before: Mapping[str, str], after: Mapping[str, str]) -> Mount | None:
+        """Return the mount whose options a change of `live` keys concerns, as it shall be."""
+        del before, after
+        return None
 
     def detach(self, context: Context, host: HostTools) -> None:
         """Remove from the host what `attach` and `started` made, as far as it is there; also after a crash.

@@ -20,6 +20,8 @@ _DRIVERS = {
     "nic-routed": "pylxc.drivers.device.nic_routed:RoutedDriver",
     "none": "pylxc.drivers.device.none:NoneDriver",
     "proxy": "pylxc.drivers.device.proxy:ProxyDriver",
+    "unix-block": "pylxc.drivers.device.unix:UnixBlockDriver",
+    "unix-char": "pylxc.drivers.device.unix:UnixCharDriver",
 }
 
 

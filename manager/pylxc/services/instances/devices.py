@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 Devices = Mapping[str, Mapping[str, str]]
 
+_ON_PATHS = ("disk", "unix-block", "unix-char")
 _WITH_PARENTS_ADDRESS = ("ipvlan", "physical")
 _KEEP_ADDRESS = ("ipv4.address", "ipv6.address", "security.ipv4_filtering", "security.ipv6_filtering")
 """NICs that have one of these have the same address at the next start."""
@@ -79,8 +80,9 @@ class Prepared:
 
     @property
     def mounts(self) -> tuple[Mount, ...]:
-        """All mounts."""
-        return tuple(mount for _, run in self._devices.values() for mount in run.mounts)
+        """All mounts, those on a directory before those below it."""
+        mounts = (mount for _, run in self._devices.values() for mount in run.mounts)
+        return tuple(sorted(mounts, key=lambda mount: mount.target))
 
     @property
     def nodes(self) -> tuple[DeviceNode, ...]:
@@ -424,6 +426,7 @@ def _refuse_same_names(devices: Devices, config: Mapping[str, str]) -> None:
 
 
 def _refuse_same_paths(devices: Devices) -> None:
-    paths = [os.path.normpath("/" + keys["path"].strip("/")) for keys in devices.values() if keys.get("type") == "disk"]
+    with_path = [keys for keys in devices.values() if keys.get("type") in _ON_PATHS]
+    paths = [os.path.normpath("/" + (keys.get("path") or keys["source"]).strip("/")) for keys in with_path]
     if twice := {path for path in paths if paths.count(path) > 1}:
-        raise BadRequest(f"More than one disk device uses the same path {min(twice)!r}")
+        raise BadRequest(f"More than one device uses the same path {min(twice)!r}")
