@@ -27,6 +27,9 @@ _COMMON = {
 }
 _X86_64 = {
     "rt_sigaction": 13,
+    "inotify_add_watch": 254,
+    "inotify_rm_watch": 255,
+    "inotify_init1": 294,
     "pivot_root": 155,
     "mount": 165,
     "umount2": 166,
@@ -43,6 +46,9 @@ _X86_64 = {
 # arm64, riscv64 and every later architecture share one table. See: include/uapi/asm-generic/unistd.h
 _GENERIC = {
     "rt_sigaction": 134,
+    "inotify_init1": 26,
+    "inotify_add_watch": 27,
+    "inotify_rm_watch": 28,
     "pivot_root": 41,
     "mount": 40,
     "umount2": 39,

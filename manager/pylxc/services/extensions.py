@@ -25,6 +25,7 @@ LXD = """
     file_append
     network_vlan
     image_create_aliases
+    unix_device_rename
     entity_description
     image_force_refresh
     file_symlinks
@@ -39,6 +40,7 @@ LXD = """
     proxy
     file_get_symlink
     network_leases
+    unix_device_hotplug
     storage_api_local_volume_handling
     operation_description
     event_lifecycle
@@ -48,6 +50,7 @@ LXD = """
     proxy_udp
     proxy_tcp_udp_multi_port_handling
     network_state
+    container_mount_propagation
     container_backup
     proxy_unix_dac_properties
     unix_priv_drop
@@ -73,10 +76,12 @@ LXD = """
     backup_compression_algorithm
     resources_v2
     container_exec_user_group_cwd
+    container_disk_shift
     storage_shifted
     instances
     image_types
     images_expiry
+    container_raw_mount
     container_nic_routed
     image_profiles
     api_filtering

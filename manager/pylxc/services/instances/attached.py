@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from pylxc.db.models import Config, Devices
 from pylxc.drivers.device.driver import Context, RunConfig
+from pylxc.runtime import rootfs
 from pylxc.runtime.spec import DeviceNode
 from pylxc.services.instances.devices import Prepared
 
@@ -29,6 +30,7 @@ class Attached:
         volatile: the volatile keys of the device at that time.
         mounts: paths inside of what was mounted for it.
         nodes: device nodes that it may use.
+        source: what was at its optional source (`DeviceDriver.presence`).
         settled: False while it is being given or taken away: any part of it may be there.
     """
 
@@ -36,6 +38,7 @@ class Attached:
     volatile: dict[str, str]
     mounts: tuple[str, ...] = ()
     nodes: tuple[DeviceNode, ...] = ()
+    source: str = ""
     settled: bool = True
 
     @classmethod
@@ -45,8 +48,9 @@ class Attached:
         return cls(
             device=dict(context.device),
             volatile={key: value for key, value in context.config.items() if key.startswith(prefix)},
-            mounts=tuple(mount.target for mount in run.mounts),
+            mounts=tuple(target for mount in run.mounts for target in rootfs.targets(mount)),
             nodes=run.nodes,
+            source=run.source,
         )
 
     @property

@@ -71,3 +71,9 @@ def architecture(value: str | None) -> str | None:
 def without_empty(values: Mapping[str, str]) -> dict[str, str]:
     """Return a configuration without the keys that are set to nothing: that means unset."""
     return {key: value for key, value in values.items() if value != ""}
+
+
+def deletable(expanded: Mapping[str, str]) -> None:
+    """Check that an instance of this expanded configuration may be deleted; raises BadRequest."""
+    if INSTANCE.is_true(expanded, "security.protection.delete"):
+        raise BadRequest("Instance is protected", hint="unset security.protection.delete first")

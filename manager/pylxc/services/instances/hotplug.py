@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from pylxc.db import instances
@@ -11,14 +11,16 @@ from pylxc.db.engine import Database
 from pylxc.drivers.device import registry
 from pylxc.drivers.device.driver import Context
 from pylxc.errors import PylxcError
-from pylxc.paths import Paths
+from pylxc.paths import Paths, split_key
 from pylxc.revert import Reverter
 from pylxc.runtime import hotplug
 from pylxc.runtime.handle import Running, Runtime
 from pylxc.services.instances import attached as had
 from pylxc.services.instances.attached import Attached
 from pylxc.services.instances.devices import DeviceManager, Prepared
-from pylxc.services.instances.expand import Record, is_of_run
+from pylxc.services.instances.expand import Record, is_of_run, load
+from pylxc.services.instances.locks import InstanceLocks
+from pylxc.services.instances.sources import SourceWatch
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +35,38 @@ class Changes:
     given: list[str]
     updated: list[str]
 
+    def __bool__(self) -> bool:
+        """Tell whether there is anything to be done."""
+        return bool(self.taken or self.given or self.updated)
+
 
 class Hotplug:
-    """Changes devices of running containers; the caller holds the instance's lock. Thread-safe."""
+    """Changes devices of running containers; the caller holds the instance's lock. Thread-safe.
 
-    def __init__(self, db: Database, paths: Paths, runtime: Runtime, devices: DeviceManager) -> None:
+    Args:
+        on_follow: called with an instance when one of its devices has come or gone by itself.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        paths: Paths,
+        runtime: Runtime,
+        devices: DeviceManager,
+        locks: InstanceLocks,
+        on_follow: Callable[[Record], None],
+    ) -> None:
         self._db = db
         self._paths = paths
         self._runtime = runtime
         self._devices = devices
+        self._locks = locks
+        self._sources = SourceWatch(self._follow)
+        self._on_follow = on_follow
+
+    def close(self) -> None:
+        """Take no notice any more of what comes and goes."""
+        self._sources.close()
 
     def apply(self, wanted: Record) -> None:
         """Give a running container the devices of a record in place of those that it has.
@@ -54,9 +79,37 @@ class Hotplug:
             return
         with self._db.reading() as session:
             has = had.from_json(instances.run_facts(session, wanted.id)[1])
-        changes = compare(has, wanted.expanded_devices)
-        if changes.taken or changes.given or changes.updated:
-            _Change(self._db, self._paths, self._runtime, self._devices, wanted, running, has).make(changes)
+        devices = had.configured(has)
+        try:
+            if changes := compare(has, wanted.expanded_devices):
+                change = _Change(self._db, self._paths, self._runtime, self._devices, wanted, running, has)
+                change.make(changes)
+            devices = wanted.expanded_devices
+        finally:
+            self.watch(wanted.key, devices)
+
+    def watch(self, key: str, devices: Devices) -> None:
+        """Notice from now on what comes and goes that a running container can do without; it has these devices."""
+        sources = (registry.find(device).optional_source(device) for device in devices.values())
+        self._sources.watch(key, {source for source in sources if source})
+
+    def _follow(self, key: str) -> None:
+        """Give and take what has come and gone on the host; raises Conflict when the instance is busy."""
+        if self._runtime.get(key) is None:
+            self._sources.watch(key, ())
+            return
+        project, name = split_key(key)
+        with self._db.reading() as session:
+            found = load(session, project, name)
+            has = had.from_json(instances.run_facts(session, found.id)[1])
+        if not compare(has, found.expanded_devices):  # most of what happens is of no concern, and no reason to wait
+            return
+        with self._locks.hold(key, "update"):
+            with self._db.reading() as session:
+                found = load(session, project, name)
+            self.apply(found)
+            if self._runtime.get(key) is not None:
+                self._on_follow(found)
 
     def resume(self, found: Record) -> None:
         """Take up again what the daemon itself does for the devices of a container that has run on without it."""
@@ -81,7 +134,8 @@ def compare(has: had.Attachments, wanted: Devices) -> Changes:
         driver = registry.find(each.device)
         changed = _changed(each.device, wanted.get(name, {}))
         follows = driver.follows(each.device, before) == driver.follows(each.device, wanted)
-        if name not in wanted or not each.settled or not changed <= driver.live or not follows:
+        is_there = driver.presence(each.device) == each.source
+        if name not in wanted or not each.settled or not changed <= driver.live or not follows or not is_there:
             taken.append(name)
         elif changed:
             updated.append(name)
@@ -190,6 +244,8 @@ class _Change:
         before = self._has[name]
         after = replace(before, device=dict(device))
         self._devices.update(self._project, self._name, self._context(name, before), self._context(name, after))
+        if mount := registry.find(device).adjusted(before.device, device):
+            hotplug.adjust(self._runtime.spawn, self._run_dir, mount)
         self._has[name] = after
 
     def _context(self, name: str, each: Attached) -> Context:

@@ -386,6 +386,7 @@ class Lifecycle:
             attached.save(self._paths.instance_run(key), attached.of(parts))
             revert.success()
         self._allotments.started(found, share)
+        self._hotplug.watch(key, found.expanded_devices)
         return found
 
     def _stop_at_once(self, key: str, run: _Run) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pylxc.config.instance import INSTANCE
 from pylxc.db import instances
 from pylxc.db.engine import Database
 from pylxc.db.models import Clock
@@ -20,6 +19,7 @@ from pylxc.services.backups.store import BackupStore
 from pylxc.services.events import EventBus
 from pylxc.services.guests.service import Guests
 from pylxc.services.images.service import Images
+from pylxc.services.instances import checks
 from pylxc.services.instances.allotment import Allotments
 from pylxc.services.instances.apparmor import AppArmor
 from pylxc.services.instances.autorestart import AutoRestarts
@@ -101,8 +101,8 @@ class Instances:
         self._left = Leftovers(self._locks)
         apparmor = AppArmor(paths)
         self._remover = Remover(db, paths, storage, devices, apparmor, events, self._left)
-        self._hotplug = Hotplug(db, paths, runtime, devices)
         self._allotments = Allotments(paths, runtime, storage, self._locks, warnings)
+        self._hotplug = Hotplug(db, paths, runtime, devices, self._locks, self._allotments.change)
         self._ooms = OutOfMemory(db, events, warnings)
         self._lifecycle = Lifecycle(
             db=db,
@@ -361,13 +361,13 @@ class Instances:
         """
         found = self.record(project, name)
         self._refuse_running(found, "Instance is running")
-        _refuse_protected(found)
+        checks.deletable(found.expanded_config)
 
         def run() -> None:
             with self._locks.hold(found.key, "delete"):
                 self._lifecycle.require_stopped(found.key, "Instance is running")
                 current = self.record(project, name)
-                _refuse_protected(current)
+                checks.deletable(current.expanded_config)
                 self._remover.delete(current)
 
         return self._operation("Deleting instance", project, name, run)
@@ -449,6 +449,7 @@ class Instances:
         self._restarts.close()
         self._boot.close()
         self._files.close()
+        self._hotplug.close()
         self._allotments.close()
 
     # Helpers
@@ -496,8 +497,3 @@ def _action(body: InstanceStatePut) -> str:
     if body.get("stateful"):
         raise NotSupported("Stateful stop and start are not supported")
     return action
-
-
-def _refuse_protected(found: Record) -> None:
-    if INSTANCE.is_true(found.expanded_config, "security.protection.delete"):
-        raise BadRequest("Instance is protected", hint="unset security.protection.delete first")
