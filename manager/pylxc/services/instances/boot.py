@@ -91,7 +91,7 @@ class Boot:
     def _start(self, wanted: Iterable[Record]) -> None:
         stopped = [found for found in wanted if self._runtime.get(found.key) is None]
         with self._starting, ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="autostart") as pool:
-            for batch in _batches(stopped):
+            for batch in batches(stopped):
                 has_started = list(pool.map(self._autostart, batch))
                 # A delay is for what needs the started one.
                 if has_started[-1]:
@@ -120,6 +120,10 @@ class Boot:
                 if self._runtime.get(found.key) is None:
                     log.warning("Failed starting instance %s, attempt %d: %s", found.key, attempt + 1, error)
                     continue
+            except Exception:
+                log.exception("Failed starting instance %s, attempt %d", found.key, attempt + 1)
+                error = "Internal error: see the server's log"
+                continue
             self._failed.discard(found.key)
             self._warnings.resolve(AUTOSTART, found.id)
             return True
@@ -130,12 +134,14 @@ class Boot:
     def _stop(self, found: Record) -> None:
         try:
             self._lifecycle.stop_with_host(found, _number(found, "boot.host_shutdown_timeout"))
-        except (PylxcError, OSError) as error:
+        except PylxcError as error:
             log.warning("Failed stopping instance %s: %s", found.key, error)
+        except Exception:
+            log.exception("Failed stopping instance %s", found.key)
 
 
-def _batches(records: list[Record]) -> Iterator[list[Record]]:
-    """Yield what is started at the same time, in order."""
+def batches(records: list[Record]) -> Iterator[list[Record]]:
+    """Yield what is started at the same time, in order; see `Boot.start_all`. Only the last of a batch has a delay."""
 
     def priority(found: Record) -> int:
         return -_number(found, "boot.autostart.priority")
