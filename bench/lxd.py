@@ -27,6 +27,9 @@ class Lxd(Server):
 
     def __init__(self) -> None:
         super().__init__("lxd", "/usr/bin/lxc", {"LXD_DIR": "DIR", "LXD_CONF": "DIR/client"})
+
+    def start(self) -> None:
+        """See `Server`."""
         self.spawn("unshare", "--mount", "--propagation", "slave", "sh", "-euc", _ENTER)
         subprocess.run(["lxd", "waitready", "--timeout", "60"], env=self.env, check=True)
 

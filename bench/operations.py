@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import backups, growth, limits, nics, sources, volumes
+from bench import backups, growth, limits, many, nics, sources, volumes
 from bench.server import Samples, Server, pss_bytes
 from tests.support.sockets import inside, listening, serving
 
@@ -32,6 +32,7 @@ BUDGETS = {
     "attach a NIC": 0.5,
     "limit memory, live": 0.5,
     "limit CPUs, live": 0.5,
+    "autostart of 20": 0.35,
     "unpack an image, btrfs pool": 0.7,
     "launch, btrfs pool": 0.25,
     "snapshot, btrfs pool": 0.35,
@@ -48,6 +49,8 @@ BUDGETS = {
 ABSOLUTE = {
     "image list, 2,000 products": 0.2,
     "memory while importing 2 GiB": 150.0,
+    "memory of the daemon, 500 that run": 150.0,
+    "list, 500 that run": 1.0,
     "traffic between guests, of bare veths'": 1 / 0.95,
     "traffic host to guest, of bare veths'": 1 / 0.95,
     "growth of launch, 5 to 500 instances": 1.3,
@@ -241,6 +244,8 @@ SCENARIOS = (
     Scenario("list", 10, list_many, _hundred, _no_hundred),
     Scenario("list-running", 10, list_running, _hundred_running, _no_hundred),
     Scenario("limits", 20, limits.change, limits.guest, limits.no_guest),
+    Scenario("autostart", 3, many.autostart, many.twenty, many.no_twenty),
+    Scenario("many", 3, many.hundreds, many.launch_hundreds, many.no_hundreds),
     Scenario("nic", 10, nics.attach, nics.guests, nics.no_guests),
     Scenario("traffic", 5, nics.traffic, nics.guests, nics.no_guests),
     Scenario("sources", 5, sources.first_launch),

@@ -20,6 +20,9 @@ class Pylxc(Server):
         # As pip does when it installs; what was edited since has none, least of all with PYTHONDONTWRITEBYTECODE.
         compileall.compile_dir(CODE, quiet=2)
         super().__init__("pylxc", str(BIN / "pylxc"), {"PYLXC_DIR": "DIR", "PYLXC_CONF": "DIR/client"})
+
+    def start(self) -> None:
+        """See `Server`."""
         self.spawn(str(BIN / "pylxcd"), "--logfile", f"{self.dir}/pylxcd.log")
         self.run("admin", "waitready", "--timeout", "60")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -9,7 +10,9 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
+from tests.support.daemon import UnixConnection
 from tests.support.leaks import Leaks
 from tests.support.namespace import NetworkNamespace
 
@@ -36,6 +39,33 @@ class Server(ABC):
         clean = {k: v for k, v in os.environ.items() if k not in ("LXD_DIR", "LXD_SOCKET", "PYLXC_DIR")}
         self.env = {**clean, **{k: v.replace("DIR", self.dir) for k, v in env.items()}}
         self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start the daemon and wait until it answers."""
+
+    def stop(self) -> None:
+        """Stop the instances and the daemon, as when the host goes down.
+
+        Raises:
+            RuntimeError: it does not end.
+        """
+        assert self.process
+        self.quit()
+        try:
+            self.process.wait(300)
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"{self.name} does not end") from error
+
+    def get(self, path: str) -> Any:
+        """Return the metadata of a GET, which is asked without a command's start-up."""
+        connection = UnixConnection(f"{self.dir}/unix.socket", 60)
+        try:
+            connection.request("GET", path)
+            return json.loads(connection.getresponse().read())["metadata"]
+        finally:
+            connection.close()
 
     def spawn(self, *command: str) -> None:
         """Start the daemon."""
@@ -107,7 +137,7 @@ storage_pools:
 networks:
 - name: {bridge}
   type: bridge
-  config: {{ipv4.address: 10.99.0.1/24, ipv4.nat: "false", ipv6.address: none}}
+  config: {{ipv4.address: 10.99.0.1/22, ipv4.nat: "false", ipv6.address: none}}
 profiles:
 - name: default
   devices:
