@@ -227,9 +227,16 @@ def test_daemon_killed_at_random_moments(daemon: Daemon, guest: Guest, source: P
     seed = random.randrange(10**6)
     print(f"seed {seed}")  # noqa: T201 - pytest shows it when the test fails
     moments = random.Random(seed)
+    node = {"type": "unix-char", "source": "/dev/kmsg"}
+    points = ("/one", "/two", "/dev/a", "/dev/b")
     variants: list[dict[str, dict[str, str]]] = [
-        {"d": disk(source, "/one"), "n": {"type": "nic", "nictype": "p2p", "name": "net0"}},
+        {
+            "d": disk(source, "/one"),
+            "n": {"type": "nic", "nictype": "p2p", "name": "net0"},
+            "u": {**node, "path": "/dev/a"},
+        },
         {"d": disk(source, "/two"), "n": {"type": "nic", "nictype": "p2p", "name": "net1", "limits.max": "9Mbit"}},
+        {"u": {**node, "path": "/dev/b"}, "t": disk("tmpfs-overlay:", "/two")},
         {},
     ]
     for _ in range(5):
@@ -246,7 +253,7 @@ def test_daemon_killed_at_random_moments(daemon: Daemon, guest: Guest, source: P
         worker.join()
         daemon.start()
         wanted = get(daemon, guest)["expanded_devices"]
-        have = {point for point in mounts(daemon, guest) if point in ("/one", "/two")}
+        have = {point for point in mounts(daemon, guest) if point in points}
         assert have == {device["path"] for device in wanted.values() if device.get("source")}
         assert links(daemon, guest) == {device["name"] for device in wanted.values() if device["type"] == "nic"}
         assert daemon.netns is not None

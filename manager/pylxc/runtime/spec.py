@@ -61,7 +61,11 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceNode:
-    """A device of the host that the container may use: a bind mount of the host's node plus a cgroup rule."""
+    """A device of the host that the container may use: a node of its own, mounted on `path`, and a cgroup rule.
+
+    `kind` is "char" or "block"; `uid` and `gid` are ids inside. `source` is the host's own node, which need not be
+    there: it is mounted where we may make none.
+    """
 
     source: str
     path: str

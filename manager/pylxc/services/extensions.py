@@ -149,6 +149,7 @@ LXD = """
 PYLXC = (
     "pylxc_autorestart",
     "pylxc_direct_backup",
+    "pylxc_disk_tmpfs",
     "pylxc_exec_upgrade",
     "pylxc_file_tree",
     "pylxc_init",

@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 _QUIET_SECONDS = 0.1
 """How long nothing has to happen before it is looked at what has: what is made in several steps is seen whole."""
+_MOST_SECONDS = 2.0
+"""How long that is waited for: a host may mount and unmount without a pause."""
 _BUSY_SECONDS = 1.0
 """After which an instance is looked at again that was busy."""
 
@@ -81,22 +83,26 @@ class SourceWatch:
             poll.register(fd, select.POLLIN)
         poll.register(mounts_fd, select.POLLPRI)
         concerned: set[str] = set()
-        patience: float | None = None
+        wait: float | None = None
+        patience = 0.0
         while not self._closing:
-            ready = {fd for fd, _ in poll.poll(None if patience is None else patience * 1000)}
+            ready = {fd for fd, _ in poll.poll(None if wait is None else wait * 1000)}
             if self._wake in ready:
                 os.eventfd_read(self._wake)
             happened = self._happened(inotify, everything=mounts_fd in ready)
             if happened:
                 concerned |= happened
-                patience = _QUIET_SECONDS
-                continue
+                patience = patience or time.monotonic() + _MOST_SECONDS
+                wait = _QUIET_SECONDS
+                if time.monotonic() < patience:
+                    continue
+            patience = 0.0
             self._arm(inotify)
             with self._guard:
                 concerned |= self._fresh
                 self._fresh = set()
             concerned = self._settle(concerned)
-            patience = _BUSY_SECONDS if concerned else None
+            wait = _BUSY_SECONDS if concerned else None
 
     def _happened(self, inotify: Inotify, *, everything: bool) -> set[str]:
         """Return the instances that events may concern."""
@@ -129,14 +135,12 @@ class SourceWatch:
         """Look at instances; return those that are to be looked at again."""
         busy = set()
         for key in sorted(keys):
-            begin = time.monotonic()
             try:
                 self._look(key)
             except Conflict:
                 busy.add(key)
             except Exception as error:  # noqa: BLE001 - the next change is looked at all the same
                 log.warning("Failed bringing the devices of instance %s in line: %s", key, error)
-            log.debug("Looked at the devices of %s in %.3f s", key, time.monotonic() - begin)
         return busy
 
 
