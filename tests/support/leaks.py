@@ -84,7 +84,7 @@ class Leaks:
             until(partial(_removed, group), f"{group} can be removed")
         # A new mount namespace holds copies of the host's mounts for a moment, and the loop device with them.
         with contextlib.suppress(AssertionError):
-            until(lambda: not self.loops(), "loop devices go", timeout=10)
+            until(lambda: not self.loops(), "loop devices go", timeout=30)
         for device in self.loops():
             problems.append(f"loop device {device}")
             subprocess.run(["losetup", "--detach", device], check=False)
