@@ -73,6 +73,42 @@ def test_limits_and_exec_on_cgroup_v2(host: StockHost) -> None:
     host.check("pylxc", "delete", "b1")
 
 
+@pytest.mark.timeout(600)
+def test_apparmor_profile_of_an_instance(host: StockHost) -> None:
+    def sh(name: str, script: str) -> str:
+        return host.run("pylxc", "exec", name, "--", "sh", "-c", script)[1]
+
+    host.check("pylxc", "launch", "busybox", "a1", "-c", "raw.apparmor=deny /etc/hostname w,", timeout=120)
+    host.check("pylxc", "launch", "busybox", "a2", "-c", "security.privileged=true", timeout=120)
+    for pid in ("1", "self"):
+        assert sh("a1", f"cat /proc/{pid}/attr/current").startswith("pylxc-a1.")
+    assert "(enforce)" in sh("a1", "cat /proc/1/attr/current")
+    assert "denied" in sh("a1", "echo x > /etc/hostname")
+    assert sh("a1", "echo 1 > /proc/sys/net/ipv4/ip_forward && hostname other && mount -t tmpfs none /tmp") == ""
+    assert "denied" in sh("a1", "mount -t tmpfs none /proc/acpi")
+    assert "denied" in sh("a2", "mount -o remount,rw /proc/sys")
+    assert "denied" in sh("a2", "mount -t proc none /mnt")
+    assert "denied" in sh("a2", "mount --bind /proc /mnt")
+    status, out = host.run("pylxc", "config", "set", "a1", "raw.apparmor=nonsense")
+    assert (status, "AppArmor's parser refuses the profile" in out) == (1, True)
+    assert "denied" in sh("a1", "echo x > /etc/hostname")
+    host.check("pylxc", "config", "set", "a1", "raw.apparmor=deny /etc/passwd r,")
+    assert "denied" in sh("a1", "cat /etc/passwd")
+    assert sh("a1", "echo x > /etc/hostname") == ""
+    host.check("pylxc", "delete", "--force", "a2")
+    host.check("pylxc", "stop", "--force", "a1")
+    host.check("sh", "-c", "! grep pylxc- /sys/kernel/security/apparmor/profiles")
+    host.check("mv", "/usr/sbin/apparmor_parser", "/usr/sbin/away")
+    status, out = host.run("pylxc", "start", "a1")
+    host.check("mv", "/usr/sbin/away", "/usr/sbin/apparmor_parser")
+    assert (status, "'apparmor_parser' that loads profiles is missing (apt-get install apparmor)" in out) == (1, True)
+    host.check("pylxc", "config", "set", "a1", "raw.lxc=lxc.apparmor.profile = unconfined")
+    host.check("pylxc", "start", "a1")
+    assert sh("a1", "cat /proc/1/attr/current").strip() == "unconfined"
+    host.check("pylxc", "delete", "--force", "a1")
+    assert host.check("sh", "-c", "ls /var/lib/pylxc/security/apparmor/profiles | grep -c a[12] || true").strip() == "0"
+
+
 @pytest.mark.timeout(1200)
 def test_cpus_that_come_and_go_and_limits_of_cgroup_v2(host: StockHost) -> None:
     def cpu(name: str) -> str:
