@@ -9,6 +9,7 @@ from __future__ import annotations
 LXD = """
     container_host_shutdown_timeout
     container_stop_priority
+    container_syscall_filtering
     container_last_used_at
     etag
     patch
@@ -28,6 +29,7 @@ LXD = """
     unix_device_rename
     entity_description
     image_force_refresh
+    id_map_base
     file_symlinks
     network_vlan_physical
     container_edit_metadata
@@ -57,6 +59,7 @@ LXD = """
     proxy_haproxy_protocol
     proxy_nat
     container_protection_delete
+    container_protection_shift
     snapshot_expiry
     container_backup_override_pool
     snapshot_expiry_creation

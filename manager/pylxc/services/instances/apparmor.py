@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from contextlib import suppress
 
 from pylxc.errors import BadRequest, PylxcError, Unavailable
@@ -39,13 +40,13 @@ class AppArmor:
         if raw_lxc.of(found.expanded_config).unconfined or not apparmor.is_enabled():
             return ""
         name = self._name(found.key)
+        known = frozenset(word for word, feature in _CLASSES.items() if apparmor.mediates(feature))
+        text = apparmor_profile.text(name, found.expanded_config, known)
+        self._write(name, text)
         try:
-            known = frozenset(word for word, feature in _CLASSES.items() if apparmor.mediates(feature))
-            self._write(name, apparmor_profile.text(name, found.expanded_config, known))
             apparmor.load(f"{self._dir}/profiles/{name}", f"{self._dir}/cache")
         except BadRequest as error:
-            if found.expanded_config.get("raw.apparmor"):
-                error.hint = error.hint or "see raw.apparmor"
+            error.message = _by_line_of_raw(error.message, text)
             raise
         return name
 
@@ -80,6 +81,17 @@ class AppArmor:
                 return
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
+
+
+def _by_line_of_raw(message: str, text: str) -> str:
+    """Return what the parser says of a profile's text by the line of `raw.apparmor` that is at fault, if one is."""
+    said = re.search(r"at line (\d+): (.*)", message)
+    before, _, raw = text.partition(apparmor_profile.RAW)
+    number = int(said[1]) - before.count("\n") - 1 if said else 0
+    if said is None or number < 1:
+        return message
+    # What is not complete is found to be so at the brace that follows.
+    return f"raw.apparmor line {min(number, raw.count(chr(10)) - 2)}: AppArmor's parser says: {said[2]}"
 
 
 def lacking(raw: str) -> str:

@@ -50,6 +50,9 @@ _OWN_SYSCTLS = (
     "kernel/pid_max", "kernel/sem*", "kernel/shm*", "net", "user",
 )  # fmt: skip
 _OWN_SYS = ("class/net", "devices/virtual/net", "fs/cgroup")
+RAW = "  # raw.apparmor"
+"""The line before those of `raw.apparmor`."""
+
 _KERNEL_FILE_SYSTEMS = ("configfs", "debugfs", "efivarfs", "pstore", "securityfs", "tracefs")
 
 
@@ -73,7 +76,7 @@ def text(name: str, config: Mapping[str, str], classes: Collection[str] = ()) ->
     lines += [f"  deny mount fstype={kind}," for kind in _KERNEL_FILE_SYSTEMS]
     lines += ["", *(_nesting() if nesting else _without_nesting(privileged=privileged))]
     if raw := config.get("raw.apparmor", "").strip():
-        lines += ["", "  # raw.apparmor", *(f"  {line}" for line in raw.splitlines())]
+        lines += ["", RAW, *(f"  {line}" for line in raw.splitlines())]
     return "\n".join([f'profile "{name}" flags=(attach_disconnected,mediate_deleted) {{', *lines, "}", ""])
 
 

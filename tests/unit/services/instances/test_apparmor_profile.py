@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from pylxc.services.instances.apparmor import _by_line_of_raw
 from pylxc.services.instances.apparmor_profile import all_but, text
 
 
@@ -68,3 +69,12 @@ def test_variants() -> None:
     assert "  deny /x w,\n  deny /y w,\n}\n" in own
     assert "  userns,\n" in own
     assert own.startswith('profile "p" flags=')
+
+
+def test_the_parser_is_quoted_by_the_line_of_the_raw_rules() -> None:
+    profile = text("p", {"raw.apparmor": "deny /x w,\nnonsense"})
+    last = profile.count("\n")
+    for line, number in ((last - 2, 1), (last - 1, 2), (last, 2)):
+        said = _by_line_of_raw(f"AppArmor parser error for /x in profile /x at line {line}: syntax error", profile)
+        assert said == f"raw.apparmor line {number}: AppArmor's parser says: syntax error"
+    assert _by_line_of_raw("at line 3: syntax error", profile) == "at line 3: syntax error"
