@@ -25,9 +25,12 @@ PACKAGES = (
     "squashfs-tools,btrfs-progs,rsync,libseccomp2,apparmor,procps,ca-certificates,xz-utils,zstd,busybox-static,"
     "e2fsprogs,lxd-client"
 )
+# Without the default dependencies it answers until the last of the shutdown.
 AGENT_UNIT = """\
 [Unit]
 Description=Commands from the test
+DefaultDependencies=no
+After=basic.target
 [Service]
 ExecStart=/usr/bin/python3 /usr/local/lib/agent.py /dev/ttyS1
 [Install]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib.util
 import json
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.daemon import unique
 from tests.support.images import CACHE
 from tests.vm.stock_host import CHECKOUT, StockHost, build_disk
 
@@ -29,7 +31,7 @@ def host(
     files = {Path(file): f"/images/{alias}/{Path(file).name}" for alias, each in images.items() for file in each}
     made = tmp_path_factory.mktemp("made")
     files |= {_xfs_image(made): "/images/xfs.zst", _contract(made): "/images/contract.tar"}
-    disk, kernel = build_disk(CACHE / "vm-root.img", files=files)
+    disk, kernel = build_disk(CACHE / f"{unique('vm-root')}.img", files=files)
     try:
         with StockHost(disk, kernel) as machine:
             machine.check("pylxc", "admin", "units", "--install", timeout=300)
@@ -153,6 +155,13 @@ def test_daemon_restarts_beneath_running_guests(host: StockHost) -> None:
     after = json.loads(host.check("pylxc", "query", "/1.0/instances/b2/state"))
     assert (after["status"], after["pid"]) == ("Running", before)
     assert host.check("pylxc", "exec", "b2", "--", "echo", "there").strip() == "there"
+    show = ("systemctl", "show", "--value", "-p", "MainPID", "pylxc.service")
+    daemon = host.check(*show).strip()
+    spawner = host.check("pgrep", "-P", daemon)
+    host.check("systemctl", "reload", "pylxc.service", timeout=120)
+    assert host.check(*show).strip() == daemon, "it is the same process"
+    assert host.check("pgrep", "-P", daemon) != spawner, "it has begun anew"
+    assert json.loads(host.check("pylxc", "query", "/1.0/instances/b2/state"))["pid"] == before
     host.check("pylxc", "delete", "--force", "b2")
 
 
@@ -167,7 +176,7 @@ DHCP=ipv4
 
 
 @pytest.mark.timeout(1200)
-def test_bridge_on_the_own_network_of_the_host(host: StockHost) -> None:
+def test_reboot_of_the_host_with_a_bridge_on_its_own_network(host: StockHost) -> None:
     script = (
         f"cat > /etc/systemd/network/20-lan.network <<'EOF'\n{NETWORKD}EOF\nsystemctl enable --now systemd-networkd"
     )
@@ -179,7 +188,9 @@ def test_bridge_on_the_own_network_of_the_host(host: StockHost) -> None:
         host.check("pylxc", "network", "create", "br0", "--lan", interface, "--persist")
         host.check("pylxc", "launch", "busybox", "l1", "--lan", "-c", "boot.autostart=true")
         _is_on_the_network(host, "l1")
+        _make_what_boots(host)
         host.reboot()
+        _has_booted_in_order(host)
         _is_on_the_network(host, "l1")
         assert "Bridge=br0" in host.check("cat", "/etc/systemd/network/05-pylxc-br0-port.network")
         leased = host.check("journalctl", "-b", "-u", "systemd-networkd", "--grep", "br0: DHCPv4 address 10.0.2.15")
@@ -190,6 +201,50 @@ def test_bridge_on_the_own_network_of_the_host(host: StockHost) -> None:
     assert host.check("ls", "/etc/systemd/network").split() == ["20-lan.network"]
     assert f"{interface} " in host.check("sh", "-c", wait)
     assert "br0" not in [line.split()[0] for line in host.check("ip", "-br", "link").splitlines()]
+
+
+def _make_what_boots(host: StockHost) -> None:
+    first = ("boot.autostart=true", "boot.autostart.priority=9", "boot.autostart.delay=3")
+    for name, *config in (
+        ("first", *first),
+        ("second", "boot.autostart=true"),
+        ("off", "boot.autostart=false"),
+        ("ran",),
+    ):
+        host.check("pylxc", "launch", "busybox", name, *(word for key in config for word in ("-c", key)), timeout=120)
+    host.check("pylxc", "init", "busybox", "idle")
+    _add_to_shutdown(host, "first", "/bin/sleep 2", "/bin/touch /went-down")
+
+
+def _add_to_shutdown(host: StockHost, name: str, *commands: str) -> None:
+    """Give a busybox guest something to do when it shuts down."""
+    lines = "".join(f"::shutdown:{command}\\n" for command in commands)
+    host.check("pylxc", "exec", name, "--", "sh", "-c", f"printf '{lines}' >> /etc/inittab; kill -HUP 1")
+
+
+def _has_booted_in_order(host: StockHost) -> None:
+    """Check that systemd has started what was to run, and nothing else, and delete it."""
+    host.check("sh", "-c", "until systemctl is-active -q pylxc-instances.service; do sleep 0.5; done", timeout=300)
+    running = "l1,first,second,ran"
+    _settles(host, dict.fromkeys(running.split(","), "RUNNING") | dict.fromkeys(("off", "idle"), "STOPPED"))
+    begun = {
+        name: dt.datetime.fromisoformat(
+            json.loads(host.check("pylxc", "query", f"/1.0/instances/{name}"))["last_used_at"]
+        )
+        for name in ("first", "second", "ran")
+    }
+    for later in ("second", "ran"):
+        assert begun[later] - begun["first"] >= dt.timedelta(seconds=3), begun
+    host.check("pylxc", "exec", "first", "--", "test", "-e", "/went-down")
+    host.check("pylxc", "delete", "--force", "first", "second", "off", "ran", "idle", timeout=120)
+
+
+def _settles(host: StockHost, wanted: dict[str, str]) -> None:
+    """Wait until these instances are as wanted."""
+    lines = "\n".join(sorted(f"{name},{status}" for name, status in wanted.items()))
+    names = "|".join(wanted)
+    look = f"found=$(pylxc list -f csv -c ns | grep -E '^({names}),' | sort); [ \"$found\" = '{lines}' ] && exit"
+    host.check("sh", "-c", f'for i in $(seq 300); do {look}; sleep 0.2; done; echo "$found"; exit 1', timeout=180)
 
 
 def _is_on_the_network(host: StockHost, name: str) -> None:
