@@ -49,9 +49,9 @@ def run(directory: str, *arguments: str, **options: object) -> subprocess.Comple
     )
 
 
-def refused(result: subprocess.CompletedProcess[str], text: str) -> None:
-    """Assert that it ended with 1 and one line that says why."""
-    assert result.returncode == 1
+def refused(result: subprocess.CompletedProcess[str], text: str, status: int = 1) -> None:
+    """Assert that it ended with a status and one line that says why."""
+    assert result.returncode == status
     assert text in result.stderr
     assert len(result.stderr.splitlines()) == 1, result.stderr
 
@@ -129,7 +129,7 @@ def test_bad_arguments_are_refused(tmp_path: Path) -> None:
 def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "database").mkdir()
     (tmp_path / "database" / "pylxc.db").write_bytes(b"rubbish" * 1000)
-    refused(run(str(tmp_path)), "cannot be used")
+    refused(run(str(tmp_path)), "cannot be used", status=3)
     assert not os.path.lexists(tmp_path / "pylxcd.pid")
 
 
@@ -351,7 +351,7 @@ def test_it_begins_anew_and_no_connection_is_refused(daemon: Daemon, busybox_fil
     assert failures == []
     assert answers > 2
     assert facts() == before
-    assert daemon.logs().count("Ready after") == 3
+    assert Path(f"{daemon.dir}/pylxcd.log").read_text().count("Ready after") == 3
     daemon.command("restart", "--force", "c1")
     assert limit() == descriptors
     assert daemon.stop() == 0
