@@ -354,5 +354,6 @@ def test_it_begins_anew_and_no_connection_is_refused(daemon: Daemon, busybox_fil
     assert Path(f"{daemon.dir}/pylxcd.log").read_text().count("Ready after") == 3
     daemon.command("restart", "--force", "c1")
     assert limit() == descriptors
+    daemon.command("delete", "--force", "c1")
     assert daemon.stop() == 0
     assert not os.path.exists(f"{daemon.dir}/unix.socket")
