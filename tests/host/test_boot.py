@@ -66,7 +66,7 @@ def test_order_delays_and_what_cannot_be_started(daemon: Daemon, tmp_path: Path)
     assert daemon.stop() == 0
     daemon.start()
     until(lambda: daemon.instances()["broken"] == "Running", "the next start")
-    assert [status for _, status in warnings(daemon).values()] == ["resolved"]
+    until(lambda: [status for _, status in warnings(daemon).values()] == ["resolved"], "nothing is left to be told")
 
 
 def test_power_lost_while_the_host_goes_down(daemon: Daemon) -> None:

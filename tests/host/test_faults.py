@@ -22,7 +22,9 @@ def everything(daemon: Daemon) -> set[str]:
     """Return every path below the state directory that instances and images leave."""
     until(lambda: not any(Path(daemon.dir, "storage-pools").glob("*/.trash/*")), "deleted volumes are freed")
     tops = ("storage-pools", "images", "run", "networks")
-    return {str(path) for top in tops for path in Path(daemon.dir, top).rglob("*") if "/rootfs/" not in str(path)}
+    paths = {str(path) for top in tops for path in Path(daemon.dir, top).rglob("*")}
+    # What an instance has is written beside its tree a moment after it was made.
+    return {path for path in paths if "/rootfs/" not in path and not path.endswith("/backup.yaml")}
 
 
 @pytest.mark.parametrize(
