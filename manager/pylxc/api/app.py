@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import pwd
 import re
@@ -196,12 +197,17 @@ def _identify(request: web.BaseRequest) -> bool:
     if who is None:
         requestor.set({"username": "", "protocol": "tls", "address": request.remote or ""})
         return False
-    try:
-        name = pwd.getpwuid(who[1]).pw_name
-    except KeyError:
-        name = str(who[1])
-    requestor.set({"username": name, "protocol": "unix", "address": f"pid={who[0]}"})
+    requestor.set({"username": _user_name(who[1]), "protocol": "unix", "address": f"pid={who[0]}"})
     return True
+
+
+@functools.cache
+def _user_name(uid: int) -> str:
+    """Return a user's name, asked for at every request; a change of it is for the next daemon."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _translate(answer: responses.Answer, match: Match) -> responses.Answer:
