@@ -13,6 +13,7 @@ from bench.pylxc import Pylxc
 from bench.server import Server
 from bench.sources import Sources
 from tests.support.images import image_files
+from tests.support.leaks import remove_dead_groups
 
 
 def measure(scenario: Scenario, servers: list[Server], runs: int) -> dict[str, dict[str, list[float]]]:
@@ -39,6 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     samples: dict[str, dict[str, list[float]]] = {}
     with ExitStack() as stack:
+        stack.callback(remove_dead_groups)
         servers: list[Server] = []
         sources = Sources()
         stack.callback(sources.close)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.daemon import POOL_ONLY, Daemon, unique
 from tests.support.images import image_files
+from tests.support.leaks import remove_dead_groups
 from tests.support.tls import Authority
 
 LOG_CHARACTERS = 12_000
@@ -21,6 +22,11 @@ for _ignored in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(_ignored, signal.default_int_handler)
 
 REQUIRE_ALL = os.environ.get("PYLXC_REQUIRE_ALL") == "1"
+
+
+def pytest_sessionfinish() -> None:
+    """Leave nothing in the control groups' file system."""
+    remove_dead_groups()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,6 +21,22 @@ def _removed(group: str) -> bool:
     return not os.path.exists(group)
 
 
+def remove_dead_groups() -> None:
+    """Remove control groups without processes: what daemons of one kind share and leave, and what killed runs left.
+
+    They are pylxc's, and those of LXD's liblxc. A daemon that makes a container at this moment may miss one: this is
+    for the end of a run.
+    """
+    for name in ("pylxc", "lxc.pivot"):
+        for parent in (f"/sys/fs/cgroup/{name}", *glob.glob(f"/sys/fs/cgroup/*/{name}")):
+            for top in (*glob.glob(f"{parent}/*/"), parent):
+                groups = [path for path, _, _ in os.walk(top, topdown=False)]
+                with contextlib.suppress(OSError):  # it is not there, or goes by itself
+                    if not any(Path(group, "cgroup.procs").read_text() for group in groups):
+                        for group in groups:
+                            os.rmdir(group)
+
+
 class Leaks:
     """Looks for what belongs to one state directory."""
 

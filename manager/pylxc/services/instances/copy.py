@@ -180,14 +180,11 @@ class Copier:
             with self._db.transaction() as session:
                 session.add(_duplicate(row, target, "creating"))
             revert.add(self._delete_snapshot, target, row.name)
-            self._copy_snapshot(source, row, target)
+            place = Place(source.instance.pool, source.instance.project, source.instance.name, row.name)
+            self._storage.volumes.copy_snapshot(place, target.pool, target.project, target.name, row.name)
             with self._db.transaction() as session:
                 rows.get(session, target.project, target.name, row.name, state="creating").state = "created"
             revert.success()
-
-    def _copy_snapshot(self, source: CopySource, row: Snapshot, target: Record) -> None:
-        place = Place(source.instance.pool, source.instance.project, source.instance.name, row.name)
-        self._storage.volumes.copy_snapshot(place, target.pool, target.project, target.name, row.name)
 
 
 def _duplicate(row: Snapshot, target: Record, state: str) -> Snapshot:
