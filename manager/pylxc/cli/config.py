@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from pylxc.cli.config_files import METADATA, TEMPLATE
 from pylxc.cli.devices import Devices
 from pylxc.cli.edit import assignments, edit
 from pylxc.cli.grammar import Args, Command, Option, UsageError
@@ -169,7 +168,7 @@ COMMANDS = (
                 options=(_EXPANDED,),
                 complete=_COMPLETE,
             ),
-            METADATA,
+            Command("metadata", "Manage instance metadata files", module="config_files"),
             Command(
                 "set",
                 "Set instance or server configuration keys",
@@ -191,7 +190,7 @@ COMMANDS = (
                 options=(_EXPANDED,),
                 complete=_COMPLETE,
             ),
-            TEMPLATE,
+            Command("template", "Manage instance file templates", module="config_files"),
             Command(
                 "unset",
                 "Unset instance or server configuration keys",

@@ -79,7 +79,7 @@ def _delete(session: Session, args: Args) -> None:
     session.client.request("DELETE", _templates(session, args), query={"path": args.words[1]})
 
 
-METADATA = Command(
+_METADATA = Command(
     "metadata",
     "Manage instance metadata files",
     sub=(
@@ -105,7 +105,7 @@ METADATA = Command(
 
 _ONE = f"{_NAME} <template>"
 
-TEMPLATE = Command(
+_TEMPLATE = Command(
     "template",
     "Manage instance file templates",
     sub=(
@@ -133,3 +133,5 @@ TEMPLATE = Command(
         Command("show", "Show a file template", _ONE, _show, words=(2, 2), complete=_COMPLETE),
     ),
 )
+
+COMMANDS = (_METADATA, _TEMPLATE)

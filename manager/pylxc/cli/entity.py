@@ -9,7 +9,6 @@ import sys
 
 from pylxc.cli.edit import assignments, edit
 from pylxc.cli.grammar import FORMAT, Args, Command
-from pylxc.cli.output import show, sort_rows
 from pylxc.client.http import quote
 from pylxc.errors import NotFound
 
@@ -181,6 +180,8 @@ class Entity:
         """Return the list command; `row` gives a text per title of `header`, `keep` says which have a row."""
 
         def run(session: Session, args: Args) -> None:
+            from pylxc.cli.output import show, sort_rows
+
             session.name(args.words[0] if args.words else "")
             found = session.client.get(self.path, recursion=1)
             show(args.format, header, sort_rows([row(one) for one in found if keep(one)]), found)

@@ -94,6 +94,7 @@ class Command:
         details: further text of the help.
         examples: pairs of a command line and what it does.
         complete: what its words are, for completion, one kind per word; the last one stands for all that follow.
+        module: which of this package's modules has the rest of it in its COMMANDS, read when it is called.
     """
 
     __slots__ = (
@@ -101,6 +102,7 @@ class Command:
         "complete",
         "details",
         "examples",
+        "module",
         "name",
         "options",
         "path",
@@ -125,6 +127,7 @@ class Command:
         details: str = "",
         examples: tuple[tuple[str, str], ...] = (),
         complete: tuple[str, ...] = (),
+        module: str = "",
     ) -> None:
         self.name = name
         self.summary = summary
@@ -137,14 +140,22 @@ class Command:
         self.details = details
         self.examples = examples
         self.complete = complete
+        self.module = module
         self.path = ""
 
     def child(self, name: str) -> Command | None:
         """Return the command of this group that is called `name`."""
         for command in self.sub:
             if name == command.name or name in command.aliases:
-                return command
+                return command.loaded()
         return None
+
+    def loaded(self) -> Command:
+        """Return the command with all that belongs to it."""
+        if not self.module:
+            return self
+        commands: tuple[Command, ...] = __import__(f"pylxc.cli.{self.module}", fromlist=["COMMANDS"]).COMMANDS
+        return next(command for command in commands if command.name == self.name)
 
     def usage_line(self) -> str:
         """Return the usage line without the word "Usage"."""

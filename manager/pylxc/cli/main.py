@@ -58,26 +58,18 @@ TABLE: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "wait": ("wait", "Wait until an instance is ready", ()),
     "warning": ("warning", "Show and acknowledge the server's warnings", ()),
 }
-HIDDEN = {"_complete": "completion"}
+HIDDEN = Command("_complete", "", module="completion")
 
 ROOT = Command(
     "pylxc",
     "System containers: machines that share the host's kernel",
-    sub=tuple(Command(name, entry[1], aliases=entry[2]) for name, entry in TABLE.items()),
+    sub=tuple(Command(name, text, aliases=aliases, module=module) for name, (module, text, aliases) in TABLE.items()),
 )
 
 
 def find(name: str) -> Command | None:
     """Import the module of the top-level command `name` and return the command, None when there is none."""
-    listed = ROOT.child(name)
-    if listed is not None:
-        module, name = TABLE[listed.name][0], listed.name
-    elif name in HIDDEN:
-        module = HIDDEN[name]
-    else:
-        return None
-    commands: tuple[Command, ...] = __import__(f"pylxc.cli.{module}", fromlist=["COMMANDS"]).COMMANDS
-    return next(command for command in commands if command.name == name)
+    return HIDDEN.loaded() if name == HIDDEN.name else ROOT.child(name)
 
 
 def run(argv: Sequence[str]) -> int:

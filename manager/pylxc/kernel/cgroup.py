@@ -63,8 +63,8 @@ class Cgroup(ABC):
         """Have the v2 group with all controllers that the host lets us have there."""
         for directory in (self._root, os.path.dirname(self.path)):
             os.makedirs(directory, exist_ok=True)
-            offered = _read(f"{directory}/cgroup.controllers").split()
-            enabled = _read(f"{directory}/cgroup.subtree_control").split()
+            offered = procfs.read(f"{directory}/cgroup.controllers").split()
+            enabled = procfs.read(f"{directory}/cgroup.subtree_control").split()
             for controller in _V2_CONTROLLERS:
                 if controller in offered and controller not in enabled:
                     _write_if_possible(f"{directory}/cgroup.subtree_control", f"+{controller}")
@@ -116,7 +116,7 @@ class Cgroup(ABC):
     def _processes(self) -> Iterator[str]:
         for directory, _, _ in os.walk(self.path):
             try:
-                yield from _read(f"{directory}/cgroup.procs").split()
+                yield from procfs.read(f"{directory}/cgroup.procs").split()
             except OSError:  # it has gone; or it is a threaded one, whose processes are listed above it
                 continue
 
@@ -144,7 +144,7 @@ class Cgroup(ABC):
     def is_frozen(self) -> bool:
         """Return whether the group was asked to freeze."""
         try:
-            return _read(f"{self.path}/cgroup.freeze").strip() == "1"
+            return procfs.read(f"{self.path}/cgroup.freeze").strip() == "1"
         except OSError:
             return False
 
@@ -298,8 +298,8 @@ class HybridCgroup(Cgroup):
             parent = os.path.dirname(cpuset)
             for directory in (parent, cpuset):
                 for file in ("cpuset.cpus", "cpuset.mems"):
-                    if not _read(f"{directory}/{file}").strip():
-                        _write(f"{directory}/{file}", _read(f"{os.path.dirname(directory)}/{file}").strip())
+                    if not procfs.read(f"{directory}/{file}").strip():
+                        _write(f"{directory}/{file}", procfs.read(f"{os.path.dirname(directory)}/{file}").strip())
 
     def _settings(self, limits: LimitValues) -> Iterator[Setting]:
         files = cgroup_limits.throttle_files(unified=False)
@@ -322,7 +322,7 @@ class HybridCgroup(Cgroup):
     def _gather(self, procs: str) -> None:
         """Bring the processes back: v1 moves those of a group whose last CPU goes offline to the group above."""
         for _ in range(_GATHERINGS):
-            if not (astray := set(self._processes()) - set(_read(procs).split())):
+            if not (astray := set(self._processes()) - set(procfs.read(procs).split())):
                 return
             for pid in astray:
                 _write_if_possible(procs, pid)
@@ -331,7 +331,7 @@ class HybridCgroup(Cgroup):
         """Give our parent all CPUs: v1 takes those that go offline from every group, and gives none back."""
         if cpuset := self._controllers.get("cpuset"):
             parent = os.path.dirname(cpuset)
-            has, whole = (_read(f"{each}/cpuset.cpus").strip() for each in (parent, os.path.dirname(parent)))
+            has, whole = (procfs.read(f"{each}/cpuset.cpus").strip() for each in (parent, os.path.dirname(parent)))
             if has != whole:
                 _write(f"{parent}/cpuset.cpus", whole)
 
@@ -406,7 +406,7 @@ def open_for_entry(path: str) -> int:
     Raises:
         FileNotFoundError: the group has gone.
     """
-    if _read(f"{path}/cgroup.subtree_control").strip():
+    if procfs.read(f"{path}/cgroup.subtree_control").strip():
         owner = os.stat(path)
         path = f"{path}/{ENTRY_LEAF}"
         try:
@@ -439,7 +439,7 @@ def _layout() -> tuple[str, dict[str, str]]:
 
 
 def _cpu_ns(path: str) -> int:
-    for line in _read(f"{path}/cpu.stat").splitlines():
+    for line in procfs.read(f"{path}/cpu.stat").splitlines():
         name, _, value = line.partition(" ")
         if name == "usage_usec":
             return int(value) * 1000
@@ -448,7 +448,7 @@ def _cpu_ns(path: str) -> int:
 
 def _note(found: dict[str, int], key: str, path: str) -> None:
     try:
-        found[key] = int(_read(path))
+        found[key] = int(procfs.read(path))
     except OSError:
         return
 
@@ -471,17 +471,12 @@ def _write_if_possible(path: str, text: str) -> None:
         return
 
 
-def _read(path: str) -> str:
-    with open(path) as file:
-        return file.read()
-
-
 def _read_if_there(path: str) -> str:
     try:
-        return _read(path)
+        return procfs.read(path)
     except FileNotFoundError:
         return ""
 
 
 def _swappiness() -> str:
-    return _read("/proc/sys/vm/swappiness").strip()
+    return procfs.read("/proc/sys/vm/swappiness").strip()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pylxc.kernel import procfs
 from pylxc.kernel.cgroup import Cgroup, HybridCgroup
 
 _V2_MEMORY = {
@@ -121,7 +122,6 @@ def _pairs(path: str) -> dict[str, int]:
 
 def _text(path: str) -> str:
     try:
-        with open(path) as file:
-            return file.read()
+        return procfs.read(path)
     except FileNotFoundError:  # a controller that is not there
         return ""

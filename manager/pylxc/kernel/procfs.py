@@ -8,12 +8,12 @@ import re
 
 def boot_id() -> str:
     """Return the id of this boot of the host."""
-    return _read("/proc/sys/kernel/random/boot_id").strip()
+    return read("/proc/sys/kernel/random/boot_id").strip()
 
 
 def in_user_namespace() -> bool:
     """Return whether this process runs in a user namespace other than the host's."""
-    return _read("/proc/self/uid_map").split() != ["0", "0", "4294967295"]
+    return read("/proc/self/uid_map").split() != ["0", "0", "4294967295"]
 
 
 def start_time(pid: int) -> int:
@@ -22,12 +22,12 @@ def start_time(pid: int) -> int:
     Raises:
         FileNotFoundError: there is no such process.
     """
-    return int(_read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19])
+    return int(read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19])
 
 
 def status(pid: int | str) -> dict[str, str]:
     """Return /proc/PID/status as name -> text."""
-    rows = (line.partition(":") for line in _read(f"/proc/{pid}/status").splitlines())
+    rows = (line.partition(":") for line in read(f"/proc/{pid}/status").splitlines())
     return {name: value.strip() for name, _, value in rows}
 
 
@@ -63,7 +63,7 @@ class MountInfo:
 
 def mounts(pid: int | str = "self") -> list[MountInfo]:
     """Return the mount table that a process sees, in mount order."""
-    return [MountInfo(line) for line in _read(f"/proc/{pid}/mountinfo").splitlines()]
+    return [MountInfo(line) for line in read(f"/proc/{pid}/mountinfo").splitlines()]
 
 
 def mount_of(path: str) -> MountInfo:
@@ -75,7 +75,7 @@ def mount_of(path: str) -> MountInfo:
     """
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        rows = (line.partition(":") for line in _read(f"/proc/self/fdinfo/{fd}").splitlines())
+        rows = (line.partition(":") for line in read(f"/proc/self/fdinfo/{fd}").splitlines())
         wanted = next(int(value) for name, _, value in rows if name == "mnt_id")
     finally:
         os.close(fd)
@@ -85,7 +85,8 @@ def mount_of(path: str) -> MountInfo:
     raise LookupError(f"{path} lies on a mount that cannot be seen")
 
 
-def _read(path: str) -> str:
+def read(path: str) -> str:
+    """Return the text of a file that the kernel makes up; raises OSError. A third of the system calls of `open`."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = []

@@ -38,6 +38,7 @@ class Warnings:
         self._db = db
         self._events = events
         self._clock = clock
+        self._pending: set[tuple[str, int | None]] | None = None
 
     def add(self, kind: str, message: str, instance_id: int | None = None, *, count: int = 1) -> None:
         """Note that something has happened, or that it has happened again.
@@ -63,17 +64,17 @@ class Warnings:
                 row.status = "new"
             row.count += count
             row.last_message, row.last_seen_at = message, at
+        self._unresolved().add((kind, instance_id))
         log.log(level, "%s: %s", kind, message)
 
     def resolve(self, kind: str, instance_id: int | None = None) -> None:
         """Note that the reason of a warning has gone, if there is one."""
-        with self._db.reading() as session:
-            row = warnings.find(session, kind, instance_id)
-        if row is None or row.status == "resolved":
+        if (kind, instance_id) not in self._unresolved():
             return
         with self._db.transaction() as session:
             if row := warnings.find(session, kind, instance_id):
                 row.status = "resolved"
+        self._unresolved().discard((kind, instance_id))
 
     def list(self, project: str | None) -> list[WireWarning]:
         """Return the warnings about a project's instances, all of them when None."""
@@ -103,7 +104,8 @@ class Warnings:
             row = warnings.get(session, identifier)
             etag.check(if_match, row.status)
             row.status = status
-            project = _project(row)
+            about, project = (row.type, row.instance_id), _project(row)
+        self._unresolved().add(about)
         self._events.lifecycle(_STATUSES[status], f"/1.0/warnings/{identifier}", project=project)
 
     def delete(self, identifier: str) -> None:
@@ -113,6 +115,14 @@ class Warnings:
             project = _project(row)
             session.delete(row)
         self._events.lifecycle("warning-deleted", f"/1.0/warnings/{identifier}", project=project)
+
+    def _unresolved(self) -> set[tuple[str, int | None]]:
+        """Return what there may be unresolved warnings about, so that a change of a limit need not ask."""
+        if self._pending is None:
+            with self._db.reading() as session:
+                rows = warnings.everything(session)
+                self._pending = {(row.type, row.instance_id) for row in rows if row.status != "resolved"}
+        return self._pending
 
     def expire(self) -> None:
         """Forget warnings whose reason has been gone for a day."""
