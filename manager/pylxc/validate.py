@@ -290,6 +290,13 @@ def raw_idmap(value: str) -> None:
             raise BadRequest(f"Invalid raw.idmap line {line.strip()!r}: the ranges differ in size")
 
 
+def id_range(value: str) -> None:
+    """Check an id or a range of ids: `1000`, `1000-1999`."""
+    found = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", value)
+    if not found or int(found[2] or found[1]) < int(found[1]):
+        raise BadRequest(f"Invalid id or range of ids {value!r}: FIRST or FIRST-LAST is needed")
+
+
 def snapshot_name(name: str) -> None:
     """Check the name of a snapshot: no slash, no space, nothing that a file system takes for something else."""
     if not name or name in (".", "..") or len(name) > 63 or "/" in name or not name.isprintable() or " " in name:

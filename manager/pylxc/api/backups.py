@@ -93,13 +93,16 @@ class _Handlers:
     async def stream(self, call: Call) -> Answer:
         """Send a backup while it is made; a failure in the middle breaks the connection off."""
         backups = self._backups(call)
-        subject = await call.run(backups.subject, *self._names(call))
-        options = backups.options(
+        names = self._names(call)
+        subject = await call.run(backups.subject, *names)
+        options = await call.run(
+            backups.options,
+            names[0],
             {
                 "instance_only": call.flag("instance-only"),
                 "volume_only": call.flag("volume-only"),
                 "compression_algorithm": call.query.get("compression", ""),
-            }
+            },
         )
         source, sink = os.pipe()
 

@@ -35,7 +35,7 @@ from pylxc.services.metrics import Metrics
 from pylxc.services.networks.service import Networks
 from pylxc.services.operations import Operations
 from pylxc.services.profiles import Profiles
-from pylxc.services.projects import Projects
+from pylxc.services.projects.service import Projects
 from pylxc.services.recovery.service import Recovery
 from pylxc.services.rendering.renderer import Renderer
 from pylxc.services.server import Server

@@ -127,6 +127,11 @@ _FACTS = (
 _READS = {(p, n): _Reads(project=p, name=n) for p in (False, True) for n in (False, True)}
 
 
+def in_project(session: Session, project_id: int) -> list[Instance]:
+    """Return a project's instances in any state, by name."""
+    return list(session.scalars(select(Instance).where(Instance.project_id == project_id).order_by(Instance.name)))
+
+
 def names(session: Session, project: str | None) -> list[tuple[str, str, str]]:
     """Return (project, name, type) of the created instances, like `facts` without reading them whole."""
     query = select(Project.name, Instance.name, Instance.type).join(Instance.project)

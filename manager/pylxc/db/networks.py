@@ -5,7 +5,7 @@ Managed bridges belong to the default project, and the others use them: so LXD 5
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pylxc.db.models import Devices, Instance, Network, Profile
@@ -32,6 +32,12 @@ def get(session: Session, name: str) -> Network:
     if network is None:
         raise NotFound("Network not found")
     return network
+
+
+def count(session: Session, project_id: int) -> int:
+    """Return the number of a project's own networks, in any state."""
+    query = select(func.count()).select_from(Network).where(Network.project_id == project_id)
+    return session.scalar(query) or 0
 
 
 def unsettled(session: Session) -> list[Network]:

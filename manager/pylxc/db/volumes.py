@@ -29,6 +29,12 @@ def created(session: Session) -> list[StorageVolume]:
     return list(session.scalars(select(StorageVolume).where(StorageVolume.type == "custom", _IS_CREATED)))
 
 
+def in_project(session: Session, project_id: int) -> list[StorageVolume]:
+    """Return a project's own custom volumes in any state but those that are being removed."""
+    query = select(StorageVolume).where(StorageVolume.project_id == project_id, StorageVolume.type == "custom")
+    return list(session.scalars(query.where(StorageVolume.state != "deleting").order_by(StorageVolume.name)))
+
+
 # Snapshots
 
 

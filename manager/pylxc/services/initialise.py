@@ -13,7 +13,7 @@ from pylxc.revert import Reverter
 from pylxc.services import builtin_profiles
 from pylxc.services.networks.service import Networks
 from pylxc.services.profiles import Profiles
-from pylxc.services.projects import Projects
+from pylxc.services.projects.service import Projects
 from pylxc.services.server import Server
 from pylxc.services.storage.service import StoragePools
 from pylxc.wire.server import (

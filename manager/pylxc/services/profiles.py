@@ -20,6 +20,7 @@ from pylxc.services.events import EventBus
 from pylxc.services.instances import checks
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.instances.expand import url
+from pylxc.services.projects import admission
 from pylxc.wire import profiles as wire
 
 
@@ -72,6 +73,7 @@ class Profiles:
         Raises:
             BadRequest: a malformed name, configuration or device.
             Conflict: the name is taken.
+            Forbidden: the project does not allow it.
             NotFound: no such project.
         """
         name = body.get("name", "")
@@ -82,15 +84,17 @@ class Profiles:
             scope = projects.scope_name(session, project, "profiles")
             if profiles.find(session, scope, name) is not None:
                 raise Conflict(f"Profile {name!r} already exists")
+            project_row = projects.get(session, scope)
             session.add(
                 Profile(
-                    project=projects.get(session, scope),
+                    project=project_row,
                     name=name,
                     description=body.get("description", ""),
                     config=config,
                     devices=devices,
                 )
             )
+            admission.check(session, project_row)
         self._tell("created", project, name)
         return name
 
@@ -100,6 +104,7 @@ class Profiles:
         Raises:
             NotFound: there is none.
             BadRequest: a malformed value, or one that an instance with this profile cannot have.
+            Forbidden: the project of the profile, or of an instance with it, does not allow it.
             PreconditionFailed: `if_match` names another state.
         """
 
@@ -175,6 +180,7 @@ class Profiles:
                     raise Conflict(f"Profile {name!r} has just been given to another instance", hint="try again")
                 former = (row.description, row.config, row.devices)
                 rest = self._dependents.reexpand(session, dependents, lambda: self._checked(row, change))
+                admission.check(session, row.project)
             with Reverter() as revert:
                 revert.add(self._restore, row.id, former, rest)
                 rest.apply()

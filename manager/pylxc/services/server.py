@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from pylxc import __version__
 from pylxc.config.server import SERVER
-from pylxc.db import server_config
+from pylxc.db import projects, server_config
 from pylxc.db.engine import Database
 from pylxc.db.models import StoragePool
 from pylxc.errors import NotSupported
@@ -95,6 +95,12 @@ class Server:
     def value(self, key: str) -> str:
         """Return a configuration key's value, its default when it is not set."""
         return SERVER.value(self.config(), key)
+
+    def value_for(self, project: str, key: str) -> str:
+        """Return what holds for a project: its own value of a key, else the server's; raises NotFound for it."""
+        with self._database.reading() as session:
+            own = projects.get(session, project).config.get(key)
+        return own or self.value(key)
 
     def replace(self, values: ConfigValues, if_match: str | None = None) -> None:
         """Make `values` the whole configuration.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pylxc.services.networks.service import Networks
     from pylxc.services.operations import Operations
     from pylxc.services.profiles import Profiles
-    from pylxc.services.projects import Projects
+    from pylxc.services.projects.service import Projects
     from pylxc.services.recovery.service import Recovery
     from pylxc.services.server import Server
     from pylxc.services.storage.service import StoragePools

@@ -20,6 +20,7 @@ from pylxc.services.events import EventBus
 from pylxc.services.images.importing import expiry
 from pylxc.services.images.store import explain
 from pylxc.services.operations import Operation, Operations
+from pylxc.services.projects import admission
 from pylxc.services.server import Server
 from pylxc.wire import backups as wire
 from pylxc.wire.times import timestamp
@@ -121,16 +122,20 @@ class Backups(ABC):
 
     # Making
 
-    def options(self, body: wire.BackupsPost) -> BackupOptions:
-        """Return how a request wants a backup to be made.
+    def options(self, project: str, body: wire.BackupsPost) -> BackupOptions:
+        """Return how a request wants a backup to be made in a project.
 
         Raises:
             BadRequest: an unknown compression.
+            Forbidden: the project allows no backups.
             NotSupported: the form of one storage driver is asked for.
         """
+        with self._db.reading() as session:
+            admission.refuse_backups(session, project)
         if body.get("optimized_storage"):
             raise NotSupported("Backups in the form of one storage driver are not supported", hint="leave it out")
-        compression = body.get("compression_algorithm") or str(self._server.value("backups.compression_algorithm"))
+        compression = body.get("compression_algorithm")
+        compression = compression or self._server.value_for(project, "backups.compression_algorithm")
         alone = body.get("instance_only") or body.get("container_only") or body.get("volume_only") or False
         return BackupOptions(alone=alone, compression=archive.check_compression(compression))
 
@@ -141,9 +146,9 @@ class Backups(ABC):
             NotFound: there is no such thing.
             BadRequest: a malformed name or time, or an unknown compression.
             Conflict: the name is taken.
-            NotSupported: see `options`.
+            Forbidden, NotSupported: see `options`.
         """
-        subject, options = self.subject(*names), self.options(body)
+        subject, options = self.subject(*names), self.options(names[0], body)
         expires_at = expiry(body.get("expires_at"))
         with self._db.reading() as session:
             taken = rows.claimed(session, subject.owner)

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from pylxc.db import instances, profiles, projects
 from pylxc.db.engine import Database
-from pylxc.db.models import Config, Devices, Instance
+from pylxc.db.models import Config, Devices, Instance, Profile, now
 from pylxc.errors import BadRequest, NotSupported, PylxcError
 from pylxc.paths import storage_name
 from pylxc.revert import Reverter
@@ -24,13 +24,27 @@ from pylxc.services.images.service import Images
 from pylxc.services.instances import checks, duplicates, idmap, names, root_size
 from pylxc.services.instances.copy import Copier, CopySource
 from pylxc.services.instances.devices import DeviceManager
-from pylxc.services.instances.expand import INSTANCE_ID, Record, choose_idmap, expand_devices, record, root_disk, url
+from pylxc.services.instances.expand import (
+    INSTANCE_ID,
+    Record,
+    choose_idmap,
+    expand_config,
+    expand_devices,
+    record,
+    root_disk,
+    url,
+)
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.remove import Remover, check_free
 from pylxc.services.instances.templates import Templates, deferred
 from pylxc.services.operations import Operation, Operations
+from pylxc.services.projects import admission, restrictions
 from pylxc.services.storage.service import StoragePools
 from pylxc.wire.instances import InstancesPost
+
+_ON_DISK = "volatile.last_state.idmap"
+_MADE_ANEW = ("volatile.uuid", INSTANCE_ID, _ON_DISK)
+"""Keys that a new instance gets whatever is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +113,7 @@ class Creator:
             BadRequest: a malformed name, configuration or device; no root disk; an unknown kind of source.
             NotFound: no such project, profile, image or pool.
             Conflict: the name is taken.
+            Forbidden: the project does not allow it.
             NotSupported: the dialect has this kind of source and this server does not.
         """
         told = "" if self._storage.names() else self._first_use()
@@ -175,27 +190,35 @@ class Creator:
             scope = projects.scope_name(session, project, "profiles")
             name = body.get("name") or names.generate(taken)
             check_free(taken, name)
-            wanted = ["default"] if given is None else given
+            wanted = self._profiles(project, fingerprint) if given is None else given
             if len(set(wanted)) != len(wanted):
                 raise BadRequest("Duplicate profile found in request")
-            expanded = expand_devices(profiles.named(session, scope, wanted), devices)
-        if given is not None or kind != "image" or not fingerprint:
-            self._storage.get(root_disk(expanded)[1]["pool"])
-            root_size.check(self._storage.volumes, expanded, devices)
-        return _Request(
-            project=project,
-            name=name,
-            architecture=checks.architecture(body.get("architecture")),
-            description=body.get("description", ""),
-            config=config,
-            devices=devices,
-            profiles=given,
-            ephemeral=body.get("ephemeral", False),
-            source=source,
-            fingerprint=fingerprint,
-            make=make,
-            start=body.get("start", False),
-        )
+            found = profiles.named(session, scope, wanted)
+            request = _Request(
+                project=project,
+                name=name,
+                architecture=checks.architecture(body.get("architecture")),
+                description=body.get("description", ""),
+                config=config,
+                devices=devices,
+                profiles=given,
+                ephemeral=body.get("ephemeral", False),
+                source=source,
+                fingerprint=fingerprint,
+                make=make,
+                start=body.get("start", False),
+            )
+            draft = _draft(request, found)
+            self._storage.get(draft.pool)
+            root_size.check(self._storage.volumes, draft.expanded_devices, devices)
+            # Said at once: it is checked again when the row is written, and an image may have to be fetched before.
+            admission.check(session, projects.get(session, project), instead=[draft])
+        return request
+
+    def _profiles(self, project: str, fingerprint: str) -> list[str]:
+        """Return the profiles of an instance of which none are asked for; `fingerprint` is "" for an image to come."""
+        own = self._images.get(project, fingerprint).get("profiles") if fingerprint else None
+        return list(own or ["default"])
 
     def _find_local(self, project: str, source: dict[str, Any]) -> str:
         """Return the fingerprint of an image that should be here already; "" for one that the operation has to find."""
@@ -264,7 +287,7 @@ class Creator:
         config |= {
             "volatile.uuid": identity,
             INSTANCE_ID: str(uuid.uuid4()),
-            "volatile.last_state.idmap": "[]",
+            _ON_DISK: "[]",
         }
         with self._db.transaction(outlives_host=False) as session:  # its volume's row takes it along
             check_free(instances.claimed(session, request.project), request.name)
@@ -296,12 +319,36 @@ class Creator:
         root_disk(found.expanded_devices)
         checks.config(found.expanded_config)
         duplicates.refuse(session, found)
+        given = {key: value for key, value in request.config.items() if key not in _MADE_ANEW}
+        restrictions.refuse_volatile(project.config, found.name, given, {})
         row.config = {
             **found.config,
             **self._devices.volatile(found.name, found.expanded_devices, found.expanded_config),
             **idmap.volatile(found.expanded_config, choose_idmap(session, found)),
         }
+        admission.check(session, project)
         return record(row)
+
+
+def _draft(request: _Request, found: list[Profile]) -> Record:
+    """Return an instance as it would be, before it has a row."""
+    return Record(
+        id=0,
+        project=request.project,
+        name=request.name,
+        type="container",
+        architecture="",
+        description=request.description,
+        config=request.config,
+        devices=request.devices,
+        profiles=tuple(profile.name for profile in found),
+        ephemeral=request.ephemeral,
+        stateful=False,
+        created_at=now(),
+        last_used_at=None,
+        expanded_config=expand_config(found, request.config),
+        expanded_devices=expand_devices(found, request.devices),
+    )
 
 
 def host_architecture() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from pylxc.config.instance import INSTANCE
@@ -140,18 +140,21 @@ def _is_free(first: int, size: int, taken: Iterable[tuple[int, int]]) -> bool:
 def _with_raw(idmap: IdMap, raw: str) -> IdMap:
     """Lay the lines of `raw.idmap` over a map."""
     uids, gids = list(idmap.uids), list(idmap.gids)
-    for line in raw.splitlines():
-        if not line.strip():
-            continue
+    for kinds, wanted in raw_ranges(raw):
+        if "uid" in kinds:
+            uids = _overlay(uids, wanted)
+        if "gid" in kinds:
+            gids = _overlay(gids, wanted)
+    return IdMap(tuple(uids), tuple(gids))
+
+
+def raw_ranges(raw: str) -> Iterator[tuple[tuple[str, ...], IdRange]]:
+    """Yield what the lines of `raw.idmap` say: the kinds of ids, "uid" and "gid", and the range."""
+    for line in filter(str.strip, raw.splitlines()):
         kind, host, inside = line.split()
         first, _, last = host.partition("-")
         length = int(last or first) - int(first) + 1
-        wanted = IdRange(int(inside.partition("-")[0]), int(first), length)
-        if kind in ("both", "uid"):
-            uids = _overlay(uids, wanted)
-        if kind in ("both", "gid"):
-            gids = _overlay(gids, wanted)
-    return IdMap(tuple(uids), tuple(gids))
+        yield ("uid", "gid") if kind == "both" else (kind,), IdRange(int(inside.partition("-")[0]), int(first), length)
 
 
 def _overlay(ranges: list[IdRange], wanted: IdRange) -> list[IdRange]:

@@ -62,7 +62,8 @@ class Publisher:
         name, _, snapshot = str(source.get("name") or "").partition("/")
         if not name or (source["type"] == "snapshot") != bool(snapshot):
             raise BadRequest("The source must name an instance, or INSTANCE/SNAPSHOT with type=snapshot")
-        compression = body.get("compression_algorithm") or str(self._server.value("images.compression_algorithm"))
+        compression = body.get("compression_algorithm")
+        compression = compression or self._server.value_for(project, "images.compression_algorithm")
         archive.check_compression(compression)
         expires_at = expiry(body.get("expires_at"))
         with self._db.reading() as session:

@@ -6,6 +6,7 @@ import datetime as dt
 import logging
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -36,6 +37,7 @@ from pylxc.services.instances.leftovers import Leftovers
 from pylxc.services.instances.lifecycle import Lifecycle
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.operations import Operation, Operations
+from pylxc.services.projects import admission
 from pylxc.services.rendering.renderer import Renderer
 from pylxc.services.storage.service import StoragePools
 from pylxc.wire.instances import InstanceSnapshot, InstanceSnapshotPost, InstanceSnapshotPut, InstanceSnapshotsPost
@@ -115,6 +117,7 @@ class Snapshots:
             NotFound: there is no such instance.
             BadRequest: a malformed name or time.
             Conflict: the name is taken.
+            Forbidden: the project allows no snapshots.
             NotSupported: one with the memory of what runs.
         """
         if body.get("stateful"):
@@ -124,6 +127,7 @@ class Snapshots:
         validate.snapshot_name(snapshot)
         expires_at = self._expiry(found, body)
         with self._db.reading() as session:
+            admission.refuse_snapshots(session, project)
             _check_free(rows.claimed(session, found.id), name, snapshot)
         return self._operations.start(
             "Snapshotting instance",
@@ -174,6 +178,7 @@ class Snapshots:
     def _add(self, found: Record, snapshot: str, expires_at: dt.datetime | None) -> None:
         with self._db.transaction() as session:
             row = instances.get(session, found.project, found.name)
+            admission.refuse_snapshots(session, found.project)
             _check_free(rows.claimed(session, row.id), found.name, snapshot)
             session.add(
                 Snapshot(
@@ -291,10 +296,18 @@ class Snapshots:
 
         Raises:
             NotFound: there is no such snapshot, or a profile of it is gone.
+            Forbidden: the project does not allow what the instance was.
         """
         with self._db.reading() as session:
             row = rows.get(session, project, name, snapshot)
-            profiles.named(session, projects.scope_name(session, project, "profiles"), row.profiles)
+            owner = projects.get(session, project)
+            kept = profiles.named(session, projects.scope(owner, "profiles"), row.profiles)
+            back = replace(
+                load(session, project, name),
+                expanded_config=expand_config(kept, row.config),
+                expanded_devices=expand_devices(kept, row.devices),
+            )
+            admission.check(session, owner, instead=[back])
 
     def restore(self, project: str, name: str, snapshot: str) -> None:
         """Make an instance what it was; one that runs is stopped by force and started again.

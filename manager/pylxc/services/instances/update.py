@@ -32,6 +32,7 @@ from pylxc.services.instances.expand import (
 )
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.render import etag_fields
+from pylxc.services.projects import admission, restrictions
 from pylxc.services.storage.volumes import Volumes
 from pylxc.wire.instances import InstancePut
 
@@ -80,6 +81,7 @@ class Updater:
         Raises:
             NotFound: no such instance, profile or snapshot.
             BadRequest: the body's values are invalid.
+            Forbidden: the project does not allow them.
             PreconditionFailed: `if_match` names another state.
         """
         with self._db.reading() as session:
@@ -120,6 +122,7 @@ class Updater:
 
         Raises:
             BadRequest: an instance would be invalid.
+            Forbidden: the project of one does not allow it.
         """
         before = [record(row) for row in rows]
         change()
@@ -131,6 +134,8 @@ class Updater:
                 raise BadRequest(f"Instance {old.name!r}: {error.message}", hint=error.hint) from error
             row.config = self._with_volatile(session, old, record(row))
             after.append(record(row))
+        for project in {row.project for row in rows}:
+            admission.check(session, project)
         return Reexpansion(self, list(zip(before, after, strict=True)))
 
     def _change(self, project: str, name: str, if_match: str | None, want: Callable[[Record], _Wanted]) -> None:
@@ -152,6 +157,7 @@ class Updater:
                 after = record(row)
                 self._check_root(session, before, after)
                 row.config = self._with_volatile(session, before, after)
+                admission.check(session, row.project)
                 after = record(row)
             with Reverter() as revert:
                 revert.add(self._restore, before)
@@ -185,6 +191,8 @@ class Updater:
 
     def _validate(self, session: Session, before: Record, wanted: _Wanted) -> None:
         checks.config(wanted.config)
+        config = projects.get(session, before.project).config
+        restrictions.refuse_volatile(config, before.name, wanted.config, before.config)
         for key in before.config:
             if key.startswith("volatile.idmap.") and key not in wanted.config:
                 raise BadRequest("Volatile idmap keys can't be deleted by the user")

@@ -18,6 +18,7 @@ from pylxc.db import models, projects, storage
 from pylxc.db.engine import Database
 from pylxc.errors import Conflict, NotFound, PylxcError
 from pylxc.revert import Reverter
+from pylxc.services.projects import admission
 from pylxc.services.storage.locks import NamedLocks
 from pylxc.services.storage.places import Place, Trees
 
@@ -295,17 +296,21 @@ class Volumes:
     # volume is made again, an instance's own row, written after it, takes it along, and what is deleted is deleted
     # once more.
 
-    def add(self, place: Place, *, description: str = "", config: models.Config | None = None) -> models.StorageVolume:
+    def add(
+        self, place: Place, *, description: str = "", config: models.Config | None = None, takes: bool = True
+    ) -> models.StorageVolume:
         """Write the row of a volume that is about to be made, and return it.
 
         Args:
             place: where it will be.
             description: the volume's.
             config: likewise; None for the size that the pool gives to volumes.
+            takes: False when it is to take the place of another volume of its project.
 
         Raises:
             NotFound: there is no such pool or project.
             Conflict: there is a volume of this name.
+            Forbidden: the project does not allow another volume of a user's.
         """
         path = self._trees.path(place)
         is_there = os.path.lexists(path)
@@ -323,15 +328,18 @@ class Volumes:
                 if config is None:
                     size = pool.config.get("volume.size") if place.kind != "image" else None
                     config = {"size": size} if size else {}
+                project = projects.get(session, place.project)
                 row = models.StorageVolume(
                     pool=pool,
-                    project=projects.get(session, place.project),
+                    project=project,
                     type=place.kind,
                     name=place.name,
                     description=description,
                     config=config,
                 )
                 session.add(row)
+                if place.kind == "custom" and takes:
+                    admission.check(session, project)
         except IntegrityError:
             raise Conflict(f"A volume named {place.name!r} exists already in storage pool {place.pool!r}") from None
         return row

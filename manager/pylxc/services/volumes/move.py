@@ -63,7 +63,7 @@ class VolumeMover:
             self.check(session, place, new)
             old = load(session, place)
         self._store.require_size(new.pool, old.config)
-        with self._store.made(new, old.description, old.config) as row:
+        with self._store.made(new, old.description, old.config, takes=new.project != place.project) as row:
             self._copier.fill(place, new, old.config, whole=True)
             with self._store.db.transaction() as session:
                 made = session.get_one(models.StorageVolume, row.id)

@@ -18,6 +18,7 @@ from pylxc.revert import Reverter
 from pylxc.services import etag
 from pylxc.services.events import EventBus
 from pylxc.services.operations import Operation, Operations
+from pylxc.services.projects import admission
 from pylxc.services.storage.listing import tagged
 from pylxc.services.storage.places import Place
 from pylxc.services.storage.service import StoragePools
@@ -189,6 +190,7 @@ class CustomVolumes:
             with self._db.transaction() as session:
                 row = load(session, place)
                 row.config = config
+                admission.check(session, row.project)
                 if "description" in body or not patch:
                     row.description = body.get("description", "")
             revert.success()

@@ -18,6 +18,7 @@ from pylxc.errors import Conflict, PylxcError
 from pylxc.revert import Reverter
 from pylxc.services import etag, expiry, schedules, snapshot_names
 from pylxc.services.operations import Operation, Operations
+from pylxc.services.projects import admission
 from pylxc.services.rendering.renderer import Renderer
 from pylxc.services.storage.listing import url
 from pylxc.services.storage.places import Place
@@ -78,6 +79,7 @@ class VolumeSnapshots:
             NotFound: there is no such volume.
             BadRequest: a malformed name or time.
             Conflict: the name is taken.
+            Forbidden: the project allows no snapshots.
         """
         place = self._store.find(project, pool, name)
         row = self._store.row(place)
@@ -88,6 +90,7 @@ class VolumeSnapshots:
         else:
             expires_at = expiry.after(self._clock(), row.config.get("snapshots.expiry", ""))
         with self._db.reading() as session:
+            admission.refuse_snapshots(session, project)
             _check_free(session, row.id, snapshot)
         place = place.at(snapshot)
 
@@ -108,6 +111,7 @@ class VolumeSnapshots:
         with self._store.holding(shared=[place]), Reverter() as revert:
             with self._db.transaction() as session:
                 volume = load(session, place)
+                admission.refuse_snapshots(session, place.project)
                 _check_free(session, volume.id, place.snapshot)
                 row = models.VolumeSnapshot(
                     volume=volume,

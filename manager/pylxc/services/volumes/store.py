@@ -122,13 +122,22 @@ class VolumeStore:
     # Trees and rows
 
     @contextmanager
-    def made(self, place: Place, description: str, config: models.Config) -> Iterator[models.StorageVolume]:
+    def made(
+        self, place: Place, description: str, config: models.Config, *, takes: bool = True
+    ) -> Iterator[models.StorageVolume]:
         """Give the row of a volume that the block makes and sets to "created"; when it fails, nothing of it is left.
+
+        Args:
+            place: where it will be.
+            description: the volume's.
+            config: likewise.
+            takes: False when it is to take the place of another volume of its project.
 
         Raises:
             Conflict: the name is taken.
+            Forbidden: the project does not allow another volume.
         """
-        row = self._volumes.add(place, description=description, config=config)
+        row = self._volumes.add(place, description=description, config=config, takes=takes)
         with Reverter() as revert:
             revert.add(self.remove, row)
             yield row

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from pylxc import validate
 from pylxc.config.project import FEATURES, PROJECT
-from pylxc.db import instances, profiles, projects
+from pylxc.db import profiles, projects
 from pylxc.db.engine import Database
 from pylxc.db.models import Profile, Project
 from pylxc.errors import BadRequest, Conflict, Forbidden
@@ -17,6 +17,7 @@ from pylxc.services import etag
 from pylxc.services.events import EventBus
 from pylxc.services.instances.checks import without_empty
 from pylxc.services.operations import Operation, Operations
+from pylxc.services.projects import admission, holdings, limits
 from pylxc.wire import projects as wire
 
 _NEW = ("features.images", "features.profiles", "features.storage.volumes")
@@ -29,7 +30,6 @@ _PATHS = {
     "networks": "/1.0/networks/",
     "volumes": "/1.0/storage-pools/",
 }
-_LIMITS = ("containers", "cpu", "disk", "instances", "memory", "networks", "processes", "virtual-machines")
 
 
 class Projects:
@@ -55,17 +55,8 @@ class Projects:
     def state(self, name: str) -> wire.ProjectState:
         """Return what a project uses of its limits; raises NotFound."""
         with self._db.reading() as session:
-            config = projects.get(session, name).config
-            count = len(instances.names(session, name))
-            networks = sum(kind == "networks" for kind, _ in projects.users(session).get(name, []))
-        usage = {"containers": count, "instances": count, "networks": networks}
-        return {
-            "resources": {
-                limit: {"Limit": int(config.get(f"limits.{limit}") or -1), "Usage": usage.get(limit, 0)}
-                for limit in _LIMITS
-                if limit not in ("disk", "memory")
-            }
-        }
+            usage = limits.usage(holdings.of(session, projects.get(session, name)))
+        return {"resources": {limit: {"Limit": allowed, "Usage": used} for limit, (allowed, used) in usage.items()}}
 
     def create(self, body: wire.ProjectsPost) -> str:
         """Make a project, with a default profile of its own unless it uses the default project's; return its name.
@@ -94,6 +85,7 @@ class Projects:
         Raises:
             NotFound: there is none.
             BadRequest: a malformed value, or a feature changed of a project that is in use.
+            Forbidden: something in the project is not allowed by what it says; the thing is named.
             PreconditionFailed: `if_match` names another state.
         """
         self._change(name, if_match, lambda _row: (without_empty(body.get("config", {})), body.get("description", "")))
@@ -173,7 +165,8 @@ class Projects:
                 _require_empty(projects.users(session).get(name, []), "Features can only be changed on empty projects")
                 if feature == "profiles":
                     _set_default_profile(session, row, wanted=validate.is_true(config.get(key)))
-            row.config, row.description = config, description
+            before, row.config, row.description = row.config, config, description
+            admission.check_changed(session, row, before)
         self._tell("updated", name)
 
     def _tell(self, verb: str, name: str, context: dict[str, str] | None = None) -> None:

@@ -1,0 +1,1 @@
+"""Projects, and what they allow to be in them: limits and restrictions."""

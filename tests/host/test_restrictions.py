@@ -1,0 +1,221 @@
+"""Restricted projects: for each key what it forbids and allows, whatever the way by which it is asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.daemon import POOL_ONLY, Daemon, unique
+from tests.support.projects import Project, project, refused
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pool(module_daemon: Daemon) -> None:
+    module_daemon.command("admin", "init", "--preseed", input=json.dumps(POOL_ONLY))
+
+
+@pytest.fixture
+def restricted(daemon: Daemon) -> Iterator[Project]:
+    with project(daemon, restricted="true") as made:
+        yield made
+
+
+def keys(**config: str) -> dict[str, Any]:
+    return {"config": {key.replace("__", "."): value for key, value in config.items()}}
+
+
+def device(**config: str) -> dict[str, Any]:
+    return {"devices": {"d": {key.replace("__", "."): value for key, value in config.items()}}}
+
+
+RULES = [
+    ("containers.nesting", "", "allow", keys(security__nesting="true"), "Container nesting is forbidden"),
+    ("containers.privilege", "", "allow", keys(security__privileged="true"), "Privileged containers are forbidden"),
+    (
+        "containers.interception",
+        "",
+        "allow",
+        keys(security__syscalls__intercept__mknod="true"),
+        "Container syscall interception is forbidden",
+    ),
+    ("containers.lowlevel", "", "allow", keys(raw__seccomp="2\ndenylist\n[all]\nreboot errno 1"), '"raw.seccomp"'),
+    ("containers.lowlevel", "", "allow", keys(linux__kernel_modules="loop"), '"linux.kernel_modules"'),
+    ("containers.lowlevel", "", "allow", keys(security__idmap__base="2000000"), '"security.idmap.base"'),
+    ("idmap.uid", "1-5", "1-5,1000-1010", keys(raw__idmap="uid 1000-1001 5-6"), '"raw.idmap" element 0'),
+    ("idmap.gid", "", "20", keys(raw__idmap="gid 20 20"), '"raw.idmap" element 0'),
+    ("devices.disk", "", "allow", device(type="disk", source="/usr", path="/u"), "not backed by a pool is forbidden"),
+    ("devices.nic", "", "allow", device(type="nic", nictype="p2p"), "Only managed network devices are allowed"),
+    ("devices.nic", "block", "allow", device(type="nic", nictype="p2p"), "Network devices are forbidden"),
+    (
+        "devices.proxy",
+        "",
+        "allow",
+        device(type="proxy", listen="tcp:127.0.0.1:7", connect="tcp:127.0.0.1:7"),
+        "Proxy devices are forbidden",
+    ),
+    ("devices.unix-char", "", "allow", device(type="unix-char", path="/dev/null"), "Unix character devices are"),
+    ("devices.unix-block", "", "allow", device(type="unix-block", path="/dev/loop0"), "Unix block devices are"),
+]
+
+
+@pytest.mark.parametrize(("key", "blocks", "allows", "asks", "complaint"), RULES, ids=lambda each: str(each)[:30])
+def test_what_a_key_blocks_and_allows(
+    restricted: Project, key: str, blocks: str, allows: str, asks: dict[str, Any], complaint: str
+) -> None:
+    restricted.configure({f"restricted.{key}": blocks})
+    innocent = restricted.make()
+    with refused(complaint):
+        restricted.make(**asks)
+    with refused(complaint):
+        restricted.request("PATCH", f"instances/{innocent}", asks)
+    with refused(complaint):
+        restricted.request("POST", "profiles", {"name": "sly", **asks})
+    restricted.request("POST", "profiles", {"name": "sly"})
+    with refused(complaint):
+        restricted.request("PATCH", "profiles/sly", asks)
+    assert restricted.names("instances") == [innocent]
+    assert restricted.request("GET", "profiles/sly")["config"] == {}
+
+    restricted.configure({f"restricted.{key}": allows})
+    allowed = restricted.make(**asks)
+    with refused(f'container "{allowed}"'):
+        restricted.configure({f"restricted.{key}": blocks})
+    restricted.configure({"restricted": "false", f"restricted.{key}": blocks})
+    with refused(f'container "{allowed}"'):
+        restricted.configure({"restricted": "true"})
+    restricted.request("DELETE", f"instances/{allowed}")
+    restricted.configure({"restricted": "true"})
+
+
+@pytest.mark.parametrize("kind", ["gpu", "infiniband", "pci", "unix-hotplug", "usb"])
+def test_devices_that_there_are_not_stay_refused_where_they_are_allowed(restricted: Project, kind: str) -> None:
+    restricted.configure({f"restricted.devices.{kind}": "allow"})
+    with refused("not supported", 501):
+        restricted.make(**device(type=kind))
+
+
+def test_containers_have_to_be_isolated(restricted: Project) -> None:
+    restricted.configure({"restricted.containers.privilege": "isolated"})
+    with refused("Non-isolated containers are forbidden"):
+        restricted.make()
+    restricted.make(**keys(security__idmap__isolated="true"))
+
+
+def test_managed_disks_and_paths(restricted: Project, tmp_path: Path) -> None:
+    for name in ("volume",):
+        restricted.request("POST", "storage-pools/default/volumes/custom", {"name": name})
+    managed = device(type="disk", pool="default", source="volume", path="/v")
+    made = restricted.make(**managed)
+    with refused("Disk devices are forbidden"):
+        restricted.configure({"restricted.devices.disk": "block"})
+    restricted.request("DELETE", f"instances/{made}")
+    restricted.configure({"restricted.devices.disk": "block"})
+    with refused("Disk devices are forbidden"):
+        restricted.make(**managed)
+
+    allowed = tmp_path / "allowed"
+    (allowed / "in").mkdir(parents=True)
+    paths = {"restricted.devices.disk": "allow", "restricted.devices.disk.paths": f"/nowhere,{allowed}"}
+    restricted.configure(paths)
+    for source in (tmp_path, f"{allowed}x", f"{allowed}/../other", "/"):
+        with refused("not allowed"):
+            restricted.make(**device(type="disk", source=str(source), path="/v"))
+    restricted.make(**device(type="disk", source=f"{allowed}/in", path="/v"))
+
+
+def test_snapshots(restricted: Project) -> None:
+    made = restricted.make()
+    volume = "storage-pools/default/volumes/custom"
+    restricted.request("POST", volume, {"name": "v"})
+    for path in (f"instances/{made}/snapshots", f"{volume}/v/snapshots"):
+        with refused("doesn't allow for snapshot creation"):
+            restricted.request("POST", path, {"name": "s"})
+    restricted.configure({"restricted.snapshots": "allow"})
+    for path in (f"instances/{made}/snapshots", f"{volume}/v/snapshots"):
+        restricted.request("POST", path, {"name": "s"})
+
+
+def test_going_back_to_what_is_not_allowed_any_more(restricted: Project) -> None:
+    restricted.configure({"restricted.snapshots": "allow", "restricted.containers.nesting": "allow"})
+    made = restricted.make(**keys(security__nesting="true"))
+    restricted.request("POST", f"instances/{made}/snapshots", {"name": "s"})
+    restricted.request("PATCH", f"instances/{made}", keys(security__nesting=""))
+    restricted.configure({"restricted.containers.nesting": "block"})
+    with refused("Container nesting is forbidden"):
+        restricted.request("PUT", f"instances/{made}", {"restore": "s"})
+    with refused("Container nesting is forbidden"):
+        restricted.make(source={"type": "copy", "source": f"{made}/s"})
+    assert restricted.request("GET", f"instances/{made}")["config"].get("security.nesting") is None
+
+
+def test_backups(restricted: Project) -> None:
+    made = restricted.make()
+    volume = "storage-pools/default/volumes/custom"
+    restricted.request("POST", volume, {"name": "v"})
+    for path in (f"instances/{made}", f"{volume}/v"):
+        with refused("doesn't allow for backup creation"):
+            restricted.request("POST", f"{path}/backups", {"name": "b"})
+        with refused("doesn't allow for backup creation"):
+            restricted.request("GET", f"{path}/export")
+    restricted.configure({"restricted.backups": "allow"})
+    for path in (f"instances/{made}", f"{volume}/v"):
+        restricted.request("POST", f"{path}/backups", {"name": "b"})
+        restricted.request("DELETE", f"{path}/backups/b")
+
+
+def test_volatile_keys(restricted: Project) -> None:
+    key = "volatile.eth0.host_name"
+    with refused(f'Changing "{key}"'):
+        restricted.make(config={key: "lo"})
+    made = restricted.make(config={"volatile.d.hwaddr": "00:16:3e:00:00:01"})
+    with refused(f'Changing "{key}"'):
+        restricted.request("PATCH", f"instances/{made}", {"config": {key: "lo"}})
+    whole = restricted.request("GET", f"instances/{made}")
+    restricted.request("PUT", f"instances/{made}", {**whole, "description": "sent back"})
+    restricted.configure({"restricted.containers.lowlevel": "allow"})
+    restricted.request("PATCH", f"instances/{made}", {"config": {key: "lo"}})
+
+
+def test_copies_and_imports(restricted: Project, daemon: Daemon, tmp_path: Path) -> None:
+    with project(daemon) as free:
+        made = free.make(**keys(security__nesting="true"))
+        with refused("Container nesting is forbidden"):
+            restricted.make(source={"type": "copy", "source": made, "project": free.name})
+        backup = tmp_path / "backup.tar"
+        daemon.command("export", "--project", free.name, made, str(backup))
+    done = daemon.command("import", "--project", restricted.name, str(backup), check=False)
+    assert "Container nesting is forbidden" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert restricted.names("instances") == []
+
+
+def test_profiles_of_the_default_project(daemon: Daemon) -> None:
+    profile = unique("p")
+    daemon.request("POST", "/1.0/profiles", {"name": profile})
+    with project(daemon, restricted="true", features__profiles="false") as restricted:
+        made = restricted.make(profiles=["default", profile])
+        with refused(f'container "{made}"'):
+            daemon.request("PATCH", f"/1.0/profiles/{profile}", keys(security__nesting="true"))
+        assert daemon.request("GET", f"/1.0/profiles/{profile}")["config"] == {}
+    daemon.request("DELETE", f"/1.0/profiles/{profile}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("restricted", "perhaps"),
+        ("restricted.snapshots", "managed"),
+        ("restricted.idmap.uid", "5-1"),
+        ("restricted.idmap.gid", "root"),
+        ("restricted.devices.disk.paths", "relative"),
+        ("restricted.networks.subnets", "10.0.0.0/8"),
+        ("restricted.nonsense", "allow"),
+    ],
+)
+def test_bad_values(restricted: Project, key: str, value: str) -> None:
+    with refused(key, 400):
+        restricted.configure({key: value})
