@@ -24,7 +24,10 @@ Config = Mapping[str, str]
 
 _INTERCEPT = "security.syscalls.intercept."
 _INTERCEPTED = ("bpf", "bpf.devices", "mknod", "mount", "mount.fuse", "sched_setscheduler", "setxattr", "sysinfo")
-"""Interceptions that leave the host safe; others belong to its administrator."""
+"""Interceptions that leave the host safe."""
+
+_INTERCEPTED_FULL = (f"{_INTERCEPT}mount.allowed", f"{_INTERCEPT}mount.shift")
+"""Those that have the host's kernel read what a guest has written."""
 
 _LOW_LEVEL = (
     "boot.host_shutdown_timeout",
@@ -35,8 +38,6 @@ _LOW_LEVEL = (
     "security.devlxd.images",
     "security.idmap.base",
     "security.idmap.size",
-    f"{_INTERCEPT}mount.allowed",
-    f"{_INTERCEPT}mount.shift",
 )
 
 _SAFE_VOLATILE = ("apply_template", "base_image", "last_state.power", "*.apply_quota", "*.hwaddr")
@@ -75,10 +76,6 @@ class _KeyRule:
     complaint: str | None = None
 
 
-def _only_allow(restriction: str, _value: str) -> bool:
-    return restriction == "allow"
-
-
 def _allow_or_off(restriction: str, value: str) -> bool:
     return restriction in ("allow", "full") or value == "" or validate.is_false(value)
 
@@ -92,7 +89,8 @@ KEY_RULES = (
         _allow_or_off,
         "Container syscall interception is forbidden",
     ),
-    _KeyRule("containers.lowlevel", _LOW_LEVEL, _only_allow),
+    _KeyRule("containers.interception", _INTERCEPTED_FULL, lambda restriction, _value: restriction == "full"),
+    _KeyRule("containers.lowlevel", _LOW_LEVEL, lambda restriction, _value: restriction == "allow"),
 )
 
 
