@@ -51,7 +51,7 @@ def held(*instances: Record, sizes: tuple[str, ...] = (), networks: int = 0, **c
     [
         held(),
         held(instance("a"), instances="1", containers="1"),
-        held(instance("a"), **{"virtual-machines": "0"}),
+        replace(held(instance("a")), config={"limits.virtual-machines": "0"}),
         held(instance("a", memory="1GiB"), instance("b", memory="1024MiB"), memory="2GiB"),
         held(instance("a", cpu="2"), instance("b", cpu="2"), cpu="4"),
         held(instance("a", processes="100"), processes="100"),
