@@ -10,6 +10,7 @@ import os
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_M_ARENA_MAX = -8  # See: malloc.h
 
 # Numbers from 424 on are the same on every architecture. See: include/uapi/asm-generic/unistd.h
 _COMMON = {
@@ -112,3 +113,8 @@ def ioctl(fd: int, request: int, buffer: bytearray) -> None:
     if _libc.ioctl(fd, ctypes.c_ulong(request), (ctypes.c_char * len(buffer)).from_buffer(buffer)) < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def limit_arenas(count: int) -> None:
+    """Let malloc keep at most `count` arenas, where it would have eight for each CPU. See: mallopt(3)."""
+    _libc.mallopt(_M_ARENA_MAX, count)
