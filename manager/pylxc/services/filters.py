@@ -1,8 +1,12 @@
 """LXD's `?filter=` language: `name eq web and not config.user.stage eq dev`.
 
-Tokens are parted by spaces: `[not] FIELD eq|ne VALUE [and|or ...]`, taken from left to right without precedence. FIELD
-is a path with dots into the object as the wire has it; VALUE is a regular expression that ignores case and has to match
-the whole value unless it says where itself by `^` or `$`.
+Tokens are parted by spaces, but for those in double quotes: `[not] FIELD eq|ne VALUE [and|or ...]`, taken from left to
+right without precedence. FIELD is a path with dots into the object as the wire has it; VALUE is a regular expression
+that ignores case and has to match the whole value unless it says where itself by `^` or `$`. What has no such field is
+as something of another value.
+
+The expressions are a client's, so they are RE2's, which is Go's language as well: its time is linear in the text's
+length, where Python's own can take years with the interpreter's lock held.
 
 See: LXD doc rest-api, "Filtering"
 """
@@ -10,14 +14,17 @@ See: LXD doc rest-api, "Filtering"
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import re2
+
 from pylxc.errors import BadRequest
 
 T = TypeVar("T", bound=Mapping[str, Any])
+
+_TOKEN = re.compile(r'"([^"]*)"(?!\S)|(\S+)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +32,12 @@ class _Clause:
     joint: str
     negated: bool
     field: str
-    pattern: re.Pattern[str]
+    pattern: re2._Regexp
 
     def holds(self, item: Mapping[str, Any]) -> bool:
         value = _look_up(item, self.field)
-        return value is not None and bool(self.pattern.search(_text(value))) is not self.negated
+        found = value is not None and self.pattern.search(_text(value)) is not None
+        return found is not self.negated
 
 
 def select(items: Iterable[T], text: str | None) -> list[T]:
@@ -46,10 +54,9 @@ def select(items: Iterable[T], text: str | None) -> list[T]:
 
 def parse(text: str) -> list[_Clause]:
     """Return the clauses of a filter; raises like `select`."""
-    try:
-        tokens = shlex.split(text)
-    except ValueError as error:
-        raise BadRequest(f"Invalid filter: {error}") from error
+    tokens = [found[1] if found[1] is not None else found[2] for found in _TOKEN.finditer(text)]
+    if any(token.startswith('"') for token in tokens):
+        raise BadRequest(f"Invalid filter {text!r}: a quote has no end")
     clauses: list[_Clause] = []
     joint = "and"
     while tokens:
@@ -76,12 +83,14 @@ def matches(item: Mapping[str, Any], clauses: Iterable[_Clause]) -> bool:
     return result
 
 
-def _compile(value: str) -> re.Pattern[str]:
-    expression = value if "^" in value or "$" in value else f"^{value}$"
+def _compile(value: str) -> re2._Regexp:
+    options = re2.Options()
+    options.case_sensitive = False
+    options.log_errors = False
     try:
-        return re.compile(expression, re.IGNORECASE)
-    except re.error as error:
-        raise BadRequest(f"Invalid filter value {value!r}: {error}") from error
+        return re2.compile(value if "^" in value or "$" in value else f"^(?:{value})$", options)
+    except re2.error as error:
+        raise BadRequest(f"Invalid filter value {value!r}: {error.args[0].decode(errors='replace')}") from error
 
 
 def _look_up(item: object, path: str) -> Any:

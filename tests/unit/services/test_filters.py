@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -33,6 +34,16 @@ ITEMS: list[dict[str, Any]] = [
         ("ephemeral eq true", ["web2"]),
         ("nonsense eq x", []),
         ('name eq "web1"', ["web1"]),
+        ("name eq web1|db", ["web1", "db"]),
+        ("config.user.stage ne dev", ["web2", "db"]),
+        ("not config.user.stage eq dev", ["web2", "db"]),
+        ("not config.user.stage ne dev", ["web1"]),
+        ("NAME eq web1", []),
+        ("name  EQ  web1", ["web1"]),
+        ("name eq not", []),
+        (r"name eq web\d", ["web1", "web2"]),
+        ('config.user.stage eq "de v"', []),
+        ("name eq 'db'", []),
     ],
 )
 def test_selects(text: str, names: list[str]) -> None:
@@ -40,8 +51,31 @@ def test_selects(text: str, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["name", "name eq", "name is x", "name eq a and", "name eq a name eq b", "name eq (", "name eq 'a"]
+    "text",
+    [
+        "name",
+        "name eq",
+        "name is x",
+        "name eq a and",
+        "name eq a name eq b",
+        "name eq (",
+        'name eq "a b',
+        "not not a eq b",
+    ],
 )
 def test_refuses_malformed_filters(text: str) -> None:
+    with pytest.raises(BadRequest, match="Invalid filter"):
+        filters.select(ITEMS, text)
+
+
+def test_an_expression_that_means_ill_takes_no_time() -> None:
+    begin = time.monotonic()
+    assert filters.select([{"name": "a" * 60 + "b"}], "name eq (a+)+c") == []
+    assert filters.select([{"name": "a" * 5000}], f"name eq {'(a*)*' * 50}b") == []
+    assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("text", ["name eq a{1000}{1000}{1000}", "name eq (a)\\1"])
+def test_expressions_that_are_too_much(text: str) -> None:
     with pytest.raises(BadRequest, match="Invalid filter"):
         filters.select(ITEMS, text)
