@@ -10,12 +10,12 @@ from pylxc.api.responses import Answer, Sync
 
 async def list_logs(call: Call) -> Answer:
     """Answer the URLs of an instance's logs."""
-    return Sync(await call.run(call.services.instances.logs, call.project, call.params["name"]))
+    return Sync(await call.run(call.services.logs.list, call.project, call.params["name"]))
 
 
 async def get(call: Call) -> Answer:
     """Answer a log as it is."""
-    path = await call.run(call.services.instances.log_path, call.project, call.params["name"], call.params["file"])
+    path = await call.run(call.services.logs.read, call.project, call.params["name"], call.params["file"])
     return web.FileResponse(
         path,
         headers={
@@ -27,7 +27,7 @@ async def get(call: Call) -> Answer:
 
 async def delete(call: Call) -> Answer:
     """Delete a log."""
-    await call.run(call.services.instances.delete_log, call.project, call.params["name"], call.params["file"])
+    await call.run(call.services.logs.delete, call.project, call.params["name"], call.params["file"])
     return Sync()
 
 

@@ -28,6 +28,7 @@ from pylxc.services.instances.console import InstanceConsole
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.instances.exec import InstanceExec
 from pylxc.services.instances.files import InstanceFiles
+from pylxc.services.instances.logs import InstanceLogs
 from pylxc.services.instances.metadata import InstanceMetadataFiles
 from pylxc.services.instances.service import Instances
 from pylxc.services.instances.snapshot_schedule import TAKE as SNAPSHOTS_TAKE
@@ -118,6 +119,7 @@ class Assembly:
             exec=InstanceExec(self._database, self._runtime, operations, events, paths),
             console=InstanceConsole(self._database, self._runtime, operations, events, paths),
             files=InstanceFiles(self._database, self._runtime, storage, events, paths),
+            logs=InstanceLogs(self._database, events, paths),
             metadata=InstanceMetadataFiles(self._database, storage, events),
             metrics=Metrics(self._database, self._runtime, operations, warnings),
             guests=guests,

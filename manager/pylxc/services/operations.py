@@ -350,6 +350,7 @@ class Operations:
             operation._cancelling()
         if on_cancel:
             on_cancel()
+        self._events.lifecycle("operation-cancelled", f"/1.0/operations/{operation_id}", project=operation.project)
 
     def close(self, timeout: float) -> int:
         """Take no new operations, and wait for the running tasks; return how many still run.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pylxc.services.instances.console import InstanceConsole
     from pylxc.services.instances.exec import InstanceExec
     from pylxc.services.instances.files import InstanceFiles
+    from pylxc.services.instances.logs import InstanceLogs
     from pylxc.services.instances.metadata import InstanceMetadataFiles
     from pylxc.services.instances.publish import Publisher
     from pylxc.services.instances.service import Instances
@@ -50,6 +51,7 @@ class Services:
     exec: InstanceExec
     console: InstanceConsole
     files: InstanceFiles
+    logs: InstanceLogs
     metadata: InstanceMetadataFiles
     metrics: Metrics
     guests: Guests

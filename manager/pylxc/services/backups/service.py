@@ -207,7 +207,7 @@ class Backups(ABC):
         def run(_operation: Operation) -> None:
             with self._db.transaction() as session:
                 rows.get(session, subject.owner, backup).name = new
-            self._tell("renamed", subject, new)
+            self._tell("renamed", subject, new, {"old_name": backup})
 
         return self._start("Renaming backup of", subject, backup, run)
 
@@ -239,9 +239,9 @@ class Backups(ABC):
             cancellable=cancellable,
         )
 
-    def _tell(self, verb: str, subject: Subject, backup: str) -> None:
+    def _tell(self, verb: str, subject: Subject, backup: str, context: dict[str, str] | None = None) -> None:
         kind = self.NOUN.replace(" ", "-")
-        self._events.lifecycle(f"{kind}-backup-{verb}", _url(subject, backup), project=subject.project)
+        self._events.lifecycle(f"{kind}-backup-{verb}", _url(subject, backup), project=subject.project, context=context)
 
     # Reading back
 

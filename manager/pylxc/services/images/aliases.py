@@ -58,7 +58,7 @@ class Aliases:
             add_alias(session, scope, name, body.get("description") or "", target)
 
         self._change(project, add)
-        self._tell("created", project, name)
+        self._tell("created", project, name, {"target": target})
         return name
 
     def update(self, project: str, name: str, body: wire.ImageAliasesEntryPut, if_match: str | None) -> None:

@@ -33,7 +33,7 @@ class Relay(Protocol):
         """Takes each websocket, see `Operations.start`."""
 
     def wait_connected(self, timeout: float) -> bool:
-        """Block until the websockets that are needed are there; False when not within `timeout` seconds."""
+        """Block until the websockets that are needed are there; False when not within `timeout` seconds, or ended."""
 
     def carry(self, console: socket.socket, resize: Callable[[int, int], None]) -> None:
         """Carry until the client detaches or the console ends; `console` is the relay's from now on.
@@ -78,9 +78,8 @@ class InstanceConsole:
         def run(operation: Operation) -> dict[str, Any] | None:
             if not relay.wait_connected(CONNECT_SECONDS):
                 relay.finish()
+                operation.check_cancelled()
                 raise BadRequest("Timed out waiting for the websockets of the console")
-            if operation.cancelled.is_set():
-                return None
             console = self._runtime.console_attach(key)
             self._events.lifecycle("instance-console", f"/1.0/instances/{name}", project=project)
             width, height = body.get("width", 0), body.get("height", 0)
@@ -107,6 +106,7 @@ class InstanceConsole:
             NotFound: no such instance.
         """
         key = self._key(project, name)
+        self._events.lifecycle("instance-console-retrieved", f"/1.0/instances/{name}", project=project)
         with suppress(NotFound):
             return self._runtime.console_log(key)
         with suppress(FileNotFoundError), open(self._log_file(key), "rb") as file:
@@ -120,6 +120,7 @@ class InstanceConsole:
             self._runtime.console_clear(key)
         with suppress(FileNotFoundError):
             os.truncate(self._log_file(key), 0)
+        self._events.lifecycle("instance-console-reset", f"/1.0/instances/{name}", project=project)
 
     def _log_file(self, key: str) -> str:
         return f"{self._paths.instance_logs(key)}/console.log"

@@ -180,7 +180,7 @@ class InstanceFiles:
 
     def _announce(self, verb: str, project: str, name: str, path: str) -> None:
         self._events.lifecycle(
-            f"instance-file-{verb}", f"/1.0/instances/{name}", project=project, context={"file": path}
+            f"instance-file-{verb}", f"/1.0/instances/{name}", project=project, context={"path": path}
         )
 
     def _do(self, operation: str, project: str, name: str, path: str, **options: Any) -> None:

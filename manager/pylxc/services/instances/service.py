@@ -35,7 +35,6 @@ from pylxc.services.instances.leftovers import Leftovers
 from pylxc.services.instances.lifecycle import Lifecycle
 from pylxc.services.instances.live import LiveChanges
 from pylxc.services.instances.locks import InstanceLocks
-from pylxc.services.instances.logs import Logs
 from pylxc.services.instances.move import Mover
 from pylxc.services.instances.oom import OutOfMemory
 from pylxc.services.instances.publish import Publisher
@@ -95,7 +94,6 @@ class Instances:
         self._operations = operations
         self._events = events
         self._locks = InstanceLocks()
-        self._logs = Logs(paths)
         self._states = States(runtime, storage)
         self._templates = Templates(runtime, renderer)
         self._left = Leftovers(self._locks)
@@ -257,26 +255,6 @@ class Instances:
         """Return an instance as services see it; raises NotFound."""
         with self._db.reading() as session:
             return load(session, project, name)
-
-    def logs(self, project: str, name: str) -> Sequence[str]:
-        """Return the URLs of an instance's logs; raises NotFound."""
-        self.record(project, name)
-        return self._logs.list(project, name)
-
-    def log_path(self, project: str, name: str, file: str) -> str:
-        """Return the path of one log.
-
-        Raises:
-            NotFound: no such instance or log.
-            BadRequest: no log has such a name.
-        """
-        self.record(project, name)
-        return self._logs.path(project, name, file)
-
-    def delete_log(self, project: str, name: str, file: str) -> None:
-        """Delete one log; raises like `log_path`."""
-        self.record(project, name)
-        self._logs.delete(project, name, file)
 
     # Changing
 

@@ -180,6 +180,8 @@ class VolumeStore:
         """Announce what became of a volume, or of a snapshot."""
         kind = "storage-volume-snapshot" if place.snapshot else "storage-volume"
         source = url(place).partition("?")[0]
+        if verb == "created":
+            context = {"type": place.kind}
         self._events.lifecycle(f"{kind}-{verb}", source, project=place.project, context=context)
 
 
