@@ -39,6 +39,7 @@ class ExecRelay:
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[str, web.WebSocketResponse] = {}
         self._connected = threading.Event()
+        self._given_up = False
         self._begun = asyncio.Event()
         self._exited = descriptors.Flag()
         self._closed = asyncio.Event()
@@ -63,8 +64,13 @@ class ExecRelay:
             await task
 
     def wait_connected(self, timeout: float) -> bool:
-        """Block until the sockets that are needed are there; False when they are not in `timeout` seconds."""
-        return self._connected.wait(timeout)
+        """Block until the sockets that are needed are there; False when not in `timeout` seconds, or given up."""
+        return self._connected.wait(timeout) and not self._given_up
+
+    def give_up(self) -> None:
+        """Wait for sockets no longer."""
+        self._given_up = True
+        self._connected.set()
 
     def begin(self, control: socket.socket, stdio: Sequence[int]) -> None:
         """Start carrying; see `services.instances.exec.Relay`."""
@@ -163,7 +169,7 @@ class ExecRelay:
     async def _obey(self, websocket: web.WebSocketResponse) -> None:
         async for message in websocket:
             order = _order(message.data)
-            with suppress(ValueError, KeyError, TypeError, struct.error):
+            with suppress(ValueError, OverflowError, KeyError, TypeError, struct.error):
                 if order.get("command") == "window-resize":
                     self._resize(int(order["args"]["width"]), int(order["args"]["height"]))
                 elif order.get("command") == "signal":
@@ -194,6 +200,7 @@ class ConsoleRelay:
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[str, web.WebSocketResponse] = {}
         self._connected = threading.Event()
+        self._finished = False
         self._begun = asyncio.Event()
         self._ended = descriptors.Flag()
         self._console: socket.socket | None = None
@@ -216,8 +223,8 @@ class ConsoleRelay:
             self._ended.set()
 
     def wait_connected(self, timeout: float) -> bool:
-        """Block until both sockets are there; False when they are not in `timeout` seconds."""
-        return self._connected.wait(timeout)
+        """Block until both sockets are there; False when they are not in `timeout` seconds, or the end came first."""
+        return self._connected.wait(timeout) and not self._finished
 
     def carry(self, console: socket.socket, resize: Callable[[int, int], None]) -> None:
         """Carry until the client detaches or the console ends."""
@@ -225,6 +232,8 @@ class ConsoleRelay:
 
     def finish(self) -> None:
         """End the carrying."""
+        self._finished = True
+        self._connected.set()
         self._loop.call_soon_threadsafe(self._end)
 
     def _end(self) -> None:
@@ -252,7 +261,7 @@ class ConsoleRelay:
         async for message in websocket:
             order = _order(message.data)
             if order.get("command") == "window-resize" and self._resize is not None:
-                with suppress(ValueError, KeyError, TypeError, PylxcError):
+                with suppress(ValueError, OverflowError, KeyError, TypeError, PylxcError):
                     width, height = int(order["args"]["width"]), int(order["args"]["height"])
                     if 0 < width < _MAX_SIZE and 0 < height < _MAX_SIZE:
                         await asyncio.to_thread(self._resize, width, height)

@@ -141,6 +141,7 @@ class Runtime:
             self._clean(spec.key, spec.run_dir)
             os.makedirs(spec.run_dir, mode=0o700)
             os.makedirs(spec.log_dir, mode=0o700, exist_ok=True)
+            protocol.begin_log(spec.log_dir)
             spec = replace(spec, confinement=hardening.hardened(spec.confinement, privileged=spec.idmap is None))
             program = hardening.seccomp_file(f"{self._paths.run}/seccomp", spec.confinement)
             payload = {"spec": spec.to_json(), "seccomp": program}

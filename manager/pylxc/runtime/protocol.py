@@ -111,6 +111,11 @@ def write_file(path: str, content: Message) -> None:
     os.rename(f"{path}.new", path)
 
 
+def begin_log(directory: str) -> None:
+    """See that a container has a log: one that had no trouble has an empty one."""
+    os.close(os.open(f"{directory}/lxc.log", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
 def log(directory: str, text: str) -> None:
     """Add a line to the log of a container in its log directory."""
     with open(f"{directory}/lxc.log", "a", encoding="utf-8") as file:

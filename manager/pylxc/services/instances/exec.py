@@ -40,7 +40,10 @@ class Relay(Protocol):
         """Takes each websocket, see `Operations.start`."""
 
     def wait_connected(self, timeout: float) -> bool:
-        """Block until the websockets that are needed are there; False when not within `timeout` seconds."""
+        """Block until the websockets that are needed are there; False when not within `timeout` s, or given up."""
+
+    def give_up(self) -> None:
+        """Wait for websockets no longer, from any thread."""
 
     def begin(self, control: socket.socket, stdio: Sequence[int]) -> None:
         """Start carrying.
@@ -81,6 +84,7 @@ class InstanceExec:
         def run(operation: Operation) -> dict[str, Any]:
             if not relay.wait_connected(CONNECT_SECONDS):
                 relay.finish()
+                operation.check_cancelled()
                 raise BadRequest("Timed out waiting for the websockets of exec")
             self._announce(project, name, spec)
             ours, theirs = socket.socketpair()
@@ -97,9 +101,11 @@ class InstanceExec:
             finally:
                 relay.finish()
 
-        return self._start(
-            project, name, spec, run, running, class_="websocket", sockets=sockets, connect=relay.connect
-        )
+        def cancel() -> None:
+            running.kill()
+            relay.give_up()
+
+        return self._start(project, name, spec, run, cancel, class_="websocket", sockets=sockets, connect=relay.connect)
 
     def start_recorded(self, project: str, name: str, body: InstanceExecPost) -> Operation:
         """Run a command that nobody is connected to; with `record-output` its output goes to the instance's logs.
@@ -129,7 +135,7 @@ class InstanceExec:
                 operation.update_from(output)
                 return _finish(operation, running.wait()) | output
 
-        return self._start(project, name, spec, run, running, class_="task")
+        return self._start(project, name, spec, run, running.kill, class_="task")
 
     def start_direct(
         self, project: str, name: str, body: InstanceExecPost, peer_fd: int, greet: Callable[[str], None]
@@ -158,7 +164,7 @@ class InstanceExec:
             self._announce(project, name, spec)
             return _finish(operation, running.wait())
 
-        return self._start(project, name, spec, run, running, class_="websocket")
+        return self._start(project, name, spec, run, running.kill, class_="websocket")
 
     def _start(
         self,
@@ -166,7 +172,7 @@ class InstanceExec:
         name: str,
         spec: ExecSpec,
         run: Callable[[Operation], dict[str, Any]],
-        running: _Running,
+        cancel: Callable[[], None],
         **options: Any,
     ) -> Operation:
         return self._operations.start(
@@ -174,7 +180,7 @@ class InstanceExec:
             run,
             project=project,
             resources={"instances": [f"/1.0/instances/{name}"]},
-            on_cancel=running.kill,
+            on_cancel=cancel,
             metadata={
                 "command": list(spec.command),
                 "environment": spec.environment,
