@@ -66,6 +66,9 @@ class _Protocol(RequestHandler):
             response = responses.error(431, "The request's header is too large")
         elif status == 400:
             response = responses.error(400, "Malformed HTTP request")
+        elif isinstance(exc, ConnectionError):
+            log.debug("A client has gone in the middle of its request: %s", exc)
+            response = responses.error(400, "The request broke off")
         else:
             log.error("Failed handling a request", exc_info=exc)
             response = responses.error(status, "Internal error")

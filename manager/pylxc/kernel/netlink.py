@@ -303,7 +303,7 @@ class Netlink:
 
 _DEFAULT_VLAN = 1
 _NTF_PROXY = 0x08
-_ABSENT = (errno.ENXIO, errno.ENODEV)
+_ABSENT = (errno.ENXIO, errno.ENODEV, errno.ERANGE)  # the last: no interface's name is as long
 
 
 def _scope(attributes: Mapping[str, Any]) -> int:
