@@ -43,13 +43,16 @@ def set_config(daemon: Daemon, name: str, **config: str) -> None:
 
 def test_what_a_guest_is_told(daemon: Daemon, launch: Callable[..., str]) -> None:
     config = {"user.a": "one\ntwo\n", "cloud-init.user-data": "#cloud-config\n", "limits.processes": "900"}
-    name = launch(**config, **{"user.meta-data": "more: 1\n"})
+    more = {"cloud-init.network-config": "version: 2\n", "cloud-init.vendor-data": "#cloud-config\n{}\n"}
+    name = launch(**config, **more, **{"user.meta-data": "more: 1\n"})
     assert ask(daemon, name, "/") == (200, "application/json", ["/1.0"])
     about = {"api_version": "1.0", "instance_type": "container", "location": os.uname().nodename}
     assert ask(daemon, name, "/1.0") == (200, "application/json", about)
-    keys = ["/1.0/config/cloud-init.user-data", "/1.0/config/user.a", "/1.0/config/user.meta-data"]
+    names = (*more, "cloud-init.user-data", "user.a", "user.meta-data")
+    keys = sorted(f"/1.0/config/{key}" for key in names)
     assert ask(daemon, name, "/1.0/config") == (200, "application/json", keys)
-    assert ask(daemon, name, keys[1]) == (200, "application/octet-stream", "one\ntwo\n")
+    for key, value in {**more, "user.a": "one\ntwo\n"}.items():
+        assert ask(daemon, name, f"/1.0/config/{key}") == (200, "application/octet-stream", value)
     assert ask(daemon, name, "/1.0/config/user%2Ea")[2] == "one\ntwo\n"
     assert ask(daemon, name, "/1.0/config/user.none") == (404, "text/plain", "not found\n")
     assert ask(daemon, name, "/1.0/config/limits.processes") == DENIED

@@ -241,6 +241,28 @@ def test_a_disk_that_no_block_device_is_below(daemon: Daemon, guest: Guest) -> N
     assert sh(daemon, guest, "mount | grep -c ' /shm '", check=False).strip() == "0"
 
 
+def group_files(guest: Guest, *names: str) -> list[Path]:
+    """Return the files of a guest's control groups that have one of these names, in either layout."""
+    found = (Path("/sys/fs/cgroup").glob(f"{prefix}pylxc/{guest}.*/{name}") for prefix in ("", "*/") for name in names)
+    return [path for each in found for path in each]
+
+
+def test_weight_of_disks_and_swapping(daemon: Daemon, guest: Guest) -> None:
+    """What comes of them depends on the scheduler of the disk and on how much memory there is: the kernel is told."""
+    if weights := group_files(guest, "blkio.weight", "blkio.bfq.weight", "io.weight", "io.bfq.weight"):
+        configure(daemon, guest, limits_disk_priority="1")
+        assert {path.read_text().split()[-1] for path in weights} <= {"100", "20"}
+        configure(daemon, guest, limits_disk_priority="10")
+        assert {path.read_text().split()[-1] for path in weights} <= {"1000", "200"}
+    else:
+        refused("limits.disk.priority cannot be applied", configure, daemon, guest, limits_disk_priority="10")
+    if swappiness := group_files(guest, "memory.swappiness"):
+        configure(daemon, guest, limits_memory_swap_priority="3")
+        assert [path.read_text() for path in swappiness] == ["67\n"]
+    else:
+        refused("has no memory.swappiness", configure, daemon, guest, limits_memory_swap_priority="3")
+
+
 HUGE = """
 import mmap, os, sys
 area = mmap.mmap(-1, 4 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)  # MAP_HUGETLB
@@ -267,9 +289,11 @@ def test_huge_pages(daemon: Daemon, guest: Guest) -> None:
 
 def test_limits_that_this_host_does_not_have(daemon: Daemon, guest: Guest, busybox: str) -> None:
     key = "limits.hugepages.64KB"
-    refused(f"{key} cannot be applied: the cgroup controller 'hugetlb' has no hugetlb.64KB", configure, daemon, guest,
-            **{key: "1MiB"})  # fmt: skip
-    refused("limits.network.priority cannot be applied", configure, daemon, guest, limits_network_priority="5")
+    for size in ("64KB", "1MB", "1GB"):
+        if not group_files(guest, f"hugetlb.{size}.max", f"hugetlb.{size}.limit_in_bytes"):
+            refused(f"limits.hugepages.{size} cannot be applied: the cgroup controller 'hugetlb' has no hugetlb.{size}",
+                    configure, daemon, guest, **{f"limits.hugepages.{size}": "1MiB"})  # fmt: skip
+    refused("limits.network.priority is not supported", configure, daemon, guest, limits_network_priority="5")
     configure(daemon, guest, limits_processes="50", limits_network_priority="0")
     other = launch(daemon, busybox, **{key: "1MiB"})
     (warning,) = warnings(daemon, other)
@@ -280,18 +304,47 @@ def test_limits_that_this_host_does_not_have(daemon: Daemon, guest: Guest, busyb
     assert [each["status"] for each in warnings(daemon, other)] == ["resolved"]
 
 
+CAP_SYS_RESOURCE = 24
+RLIMITS = {
+    "as": ("address space", 4 << 30),
+    "core": ("core file size", 1000),
+    "cpu": ("cpu time", 2000),
+    "data": ("data size", 1 << 30),
+    "fsize": ("file size", 3 << 30),
+    "locks": ("file locks", 5),
+    "memlock": ("locked memory", 70000),
+    "msgqueue": ("msgqueue size", 8000),
+    "nice": ("nice priority", 21),
+    "nofile": ("open files", 111),
+    "nproc": ("processes", 3000),
+    "rss": ("resident set", 1 << 28),
+    "rtprio": ("realtime priority", 12),
+    "rttime": ("realtime timeout", 900000),
+    "sigpending": ("pending signals", 50),
+    "stack": ("stack size", 8 << 20),
+}
+"""What the kernel calls each limit, and a value."""
+
+
 def test_rlimits_sysctls_and_environment(daemon: Daemon, busybox: str) -> None:
-    keys = {
-        "limits.kernel.nofile": "111:222",
-        "limits.kernel.locks": "5",
-        "linux.sysctl.net.ipv4.ip_forward": "1",
-        "environment.COLOUR": "red",
-    }
-    name = launch(daemon, busybox, **keys)
+    keys = {f"limits.kernel.{name}": f"{value}:{value + 1}" for name, (_, value) in RLIMITS.items()}
+    if not may_raise_limits():
+        for raised in ("nice", "rtprio"):
+            key = f"limits.kernel.{raised}"
+            refused(f"The kernel refuses {key}={keys[key]}: ", launch, daemon, busybox, **{key: keys.pop(key)})
+    name = launch(daemon, busybox, **keys | {"linux.sysctl.net.ipv4.ip_forward": "1", "environment.COLOUR": "red"})
     shown = sh(daemon, name, "ulimit -n; ulimit -Hn; cat /proc/sys/net/ipv4/ip_forward; echo $COLOUR")
-    assert shown.split() == ["111", "222", "1", "red"]
-    assert "Max open files            111                  222" in sh(daemon, name, "cat /proc/1/limits")
+    assert shown.split() == ["111", "112", "1", "red"]
+    limits = sh(daemon, name, "cat /proc/1/limits")
+    for called, value in (RLIMITS[key.removeprefix("limits.kernel.")] for key in keys):
+        assert re.search(rf"^Max {called} +{value} +{value + 1} ", limits, re.MULTILINE), (called, limits)
     daemon.delete_all()
+
+
+def may_raise_limits() -> bool:
+    """Tell whether this host's root may do that; tests/vm asks of one where it may."""
+    held = re.search(r"CapEff:\s*(\w+)", Path("/proc/self/status").read_text())
+    return held is not None and bool(int(held[1], 16) >> CAP_SYS_RESOURCE & 1)
 
 
 def test_kernel_modules_are_there_before_a_guest_starts(daemon: Daemon, guest: Guest) -> None:

@@ -183,6 +183,60 @@ def test_names_addresses_and_mtu(host: Host) -> None:
     host.launch({"nictype": "p2p", "hwaddr": hwaddr})
 
 
+@pytest.mark.parametrize("nictype", ["bridged", "p2p", "macvlan", "routed"])
+def test_names_of_every_kind(host: Host, nictype: str) -> None:
+    keys = {"bridged": UNMANAGED, "macvlan": {"parent": "lower0"}}.get(nictype, {})
+    guest = host.launch({**keys, "nictype": nictype, "name": "own0", "hwaddr": "00:16:3e:aa:bb:09", "mtu": "1310"})
+    found = guest.link("own0")
+    assert (found["hwaddr"], found["mtu"]) == ("00:16:3e:aa:bb:09", 1310)
+
+
+@pytest.mark.parametrize("nictype", ["p2p", "routed"])
+def test_limits_of_every_kind(host: Host, nictype: str) -> None:
+    own = {"ipv4.routes": "10.94.0.5/32", "ipv6.routes": "fd94::5/128"} if nictype == "p2p" else ROUTED
+    guest = host.launch({"nictype": nictype, "host_name": "hostend0", **own})
+    address = own["ipv4.routes" if nictype == "p2p" else "ipv4.address"].partition("/")[0]
+    if nictype == "p2p":
+        guest.address("10.94.0.5/32", "fd94::5/128")
+        guest.run("ip", "route", "add", "10.77.0.1", "dev", "net0")
+        assert "fd94::5 dev hostend0" in host.run("ip", "-6", "route")
+    guest.change("eth0", {"limits.ingress": "40Mbit"})
+    assert 30 < megabits(host.net, guest.pid, address) < 50
+    guest.change("eth0", {"limits.ingress": "", "limits.egress": "40Mbit"})
+    assert 30 < megabits(guest.pid, host.net, "10.77.0.1") < 50
+    guest.change("eth0", {"limits.egress": "", "limits.max": "20Mbit"})
+    assert 10 < megabits(guest.pid, host.net, "10.77.0.1") < 28
+
+
+ROUTED = {"ipv4.address": "10.95.0.5", "ipv6.address": "fd95::5"}
+
+
+def test_routed_with_all_its_keys(host: Host) -> None:
+    """Without a parent, which the other ones need."""
+    keys = {
+        "ipv4.host_address": "169.254.9.9",
+        "ipv6.host_address": "fe80::99",
+        "ipv6.routes": "fd96::/64",
+        "ipv6.host_table": "78",
+        "host_name": "hostend0",
+    }
+    guest = host.launch({"nictype": "routed", **ROUTED, **keys})
+    assert "default via 169.254.9.9" in guest.run("ip", "route")
+    assert "default via fe80::99" in guest.run("ip", "-6", "route")
+    assert answers(guest.pid, "169.254.9.9")
+    assert "fd95::5 dev hostend0" in host.run("ip", "-6", "route", "show", "table", "78")
+    assert "fd96::/64 via fd95::5 dev hostend0" in host.run("ip", "-6", "route")
+    guest.change("eth0", {"ipv6.gateway": "none"})
+    assert "default" not in guest.run("ip", "-6", "route")
+    for family, theirs in (("ipv4", "192.0.2.1"), ("ipv6", "2001:db8::1")):
+        for where in ("lower0", "all"):
+            host.run("sysctl", "-qw", f"net.{family}.conf.{where}.forwarding=1")
+        host.run("sysctl", "-qw", "net.ipv6.conf.lower0.proxy_ndp=1", "net.ipv6.conf.all.proxy_ndp=1")
+        taken = {"nictype": "routed", "parent": "lower0", f"{family}.address": theirs}
+        refused(400, f"{theirs} is in use on the network of 'lower0'", host.launch, taken)
+        host.launch({**taken, f"{family}.neighbor_probe": "false"}).delete()
+
+
 def test_mac_filter(host: Host) -> None:
     guest = host.launch(UNMANAGED)
     guest.address("10.77.0.5/24")

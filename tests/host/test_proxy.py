@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -184,6 +185,27 @@ def test_the_guest_reaches_the_host(host: Daemon, guest: str) -> None:
             client.sendall(b"hello")
             client.shutdown(socket.SHUT_WR)
             assert read_all(client) == b"hello"
+
+
+def test_who_connects(host: Daemon, guest: str) -> None:
+    """The user and group that a server of the host sees."""
+    peers: list[tuple[int, int]] = []
+
+    def note(connection: socket.socket) -> None:
+        _, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        peers.append((uid, gid))
+
+    path = f"{host.dir}/server.sock"
+    server = listening(socket.socket(socket.AF_UNIX), path)
+    os.chmod(path, 0o777)
+    out = {"type": "proxy", "bind": "instance", "listen": "tcp:127.0.0.1:70", "connect": f"unix:{path}"}
+    with serving(server, note):
+        for keys in ({}, {"security.uid": "12", "security.gid": "34"}):
+            set_devices(host, guest, {"out": out | keys})
+            with inside(pid(host, guest)) as client:
+                client.connect(("127.0.0.1", 70))
+                assert read_all(client) == b""
+    assert peers == [(0, 0), (12, 34)]
 
 
 def test_nat_by_the_firewall(host: Daemon, guest: str) -> None:

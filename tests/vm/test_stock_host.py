@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib.util
 import json
+import re
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -119,8 +120,12 @@ def test_cpus_that_come_and_go_and_limits_of_cgroup_v2(host: StockHost) -> None:
     def switch(online: int) -> None:
         host.check("sh", "-c", f"echo {online} > /sys/devices/system/cpu/cpu1/online")
 
+    raised = ("-c", "limits.kernel.nice=21:22", "-c", "limits.kernel.rtprio=12:13")
     for name in ("m1", "m2"):
-        host.check("pylxc", "launch", "busybox", name, "-c", "limits.cpu=1", timeout=120)
+        host.check("pylxc", "launch", "busybox", name, "-c", "limits.cpu=1", *raised, timeout=120)
+    shown = host.check("pylxc", "exec", "m2", "--", "cat", "/proc/1/limits")
+    assert re.search(r"nice priority +21 +22 ", shown), shown
+    assert re.search(r"realtime priority +12 +13 ", shown), shown
     assert sorted(map(cpu, ("m1", "m2"))) == ["0", "1"]
     switch(0)
     assert [cpu("m1"), cpu("m2")] == ["0", "0"]
@@ -136,6 +141,11 @@ def test_cpus_that_come_and_go_and_limits_of_cgroup_v2(host: StockHost) -> None:
     greedy = ("chroot", "/host", "/usr/bin/python3", "-c", "bytearray(100 << 20)")
     assert host.run("pylxc", "exec", "m1", "--", *greedy)[0] == 137
     host.check("sh", "-c", "until pylxc warning list -f csv | grep -q 'ran out of memory'; do sleep 0.2; done")
+    host.check("sh", "-euc", "dd if=/dev/zero of=/swap bs=1M count=128; chmod 600 /swap; mkswap /swap; swapon /swap")
+    assert host.run("pylxc", "exec", "m1", "--", *greedy)[0] == 0
+    host.check("pylxc", "config", "set", "m1", "limits.memory.swap=false")
+    assert host.run("pylxc", "exec", "m1", "--", *greedy)[0] == 137
+    host.check("sh", "-euc", "swapoff /swap; rm /swap")
     refused = host.run("pylxc", "config", "set", "m1", "limits.memory.swap.priority=5")[1]
     assert "the cgroup controller 'memory' has no memory.swappiness" in refused
     host.check("pylxc", "config", "device", "override", "m1", "root", "limits.write=1MiB")
@@ -264,6 +274,7 @@ def test_network_devices_that_need_modules(host: StockHost) -> None:
     ip -n out address add 192.0.2.1/24 dev up0
     ip -n out link add link up0 name up0.7 up type vlan id 7
     ip -n out address add 10.7.0.1/24 dev up0.7
+    ip -n out -6 address add fd07::1/64 dev up0.7 nodad
     ip link add ub0 up type bridge vlan_filtering 1
     bridge vlan add dev ub0 vid 5 self
     ip link add link ub0 name ub0.5 up type vlan id 5
@@ -286,10 +297,38 @@ def test_network_devices_that_need_modules(host: StockHost) -> None:
     assert reaches("10.7.0.1", "ip address add 10.7.0.5/24 dev vlan0")
     remove("vlan0")
     assert host.run("ip", "link", "show", "lower0.7")[0] != 0
-    host.check("sysctl", "-w", "net.ipv4.conf.lower0.forwarding=1")
+    add("phys0", "nictype=physical", "parent=lower0", "vlan=7", "gvrp=true")
+    assert reaches("10.7.0.1", "ip address add 10.7.0.5/24 dev phys0")
+    remove("phys0")
+    assert host.run("ip", "link", "show", "lower0.7")[0] != 0
+    host.check("sysctl", "-w", "net.ipv4.conf.default.forwarding=1", "net.ipv4.conf.all.forwarding=1")
+    add("far0", "nictype=routed", "parent=lower0", "vlan=7", "gvrp=true", "ipv4.address=10.7.0.9")
+    assert "GVRP" in host.check("ip", "-d", "link", "show", "lower0.7")
+    host.check("ip", "route", "add", "10.7.0.0/24", "dev", "lower0.7")
+    host.check("ip", "netns", "exec", "out", "busybox", "ping", "-c", "3", "-W", "2", "10.7.0.9")
+    remove("far0")
+    layer2 = (
+        "mode=l2",
+        "ipv4.address=10.7.0.7/24",
+        "ipv4.gateway=10.7.0.1",
+        "ipv6.address=fd07::7",
+        "ipv6.gateway=fd07::1",
+    )
+    add("ip0", "nictype=ipvlan", "parent=lower0", "vlan=7", "gvrp=true", "mtu=1400", *layer2)
+    assert reaches("10.7.0.1")
+    assert reaches("192.0.2.1")
+    assert host.run("pylxc", "exec", "n1", "--", "ip", "-6", "route")[1].count("via fd07::1 dev ip0") == 1
+    assert "mtu 1400" in host.check("pylxc", "exec", "n1", "--", "ip", "link", "show", "ip0")
+    remove("ip0")
+    host.check("sysctl", "-w", "net.ipv6.conf.all.forwarding=1", "net.ipv6.conf.all.proxy_ndp=1")
+    host.check("sysctl", "-w", "net.ipv4.conf.lower0.forwarding=1", "net.ipv6.conf.lower0.proxy_ndp=1")
     for mode in ("l3s", "l2"):
-        add("ip0", "nictype=ipvlan", "parent=lower0", f"mode={mode}", "ipv4.address=192.0.2.70")
+        tables = ("ipv4.host_table=77", "ipv6.host_table=78", "ipv6.address=2001:db8::70")
+        add("ip0", "nictype=ipvlan", "parent=lower0", f"mode={mode}", "ipv4.address=192.0.2.70", *tables)
         assert reaches("192.0.2.1")
+        if mode == "l3s":
+            assert "192.0.2.70" in host.check("ip", "route", "show", "table", "77")
+            assert "2001:db8::70" in host.check("ip", "-6", "route", "show", "table", "78")
         remove("ip0")
         assert "192.0.2.70" not in host.check("ip", "neighbour", "show", "proxy") + host.check("ip", "route")
     add("port0", "nictype=bridged", "parent=ub0", "vlan=5", "vlan.tagged=10-11")
@@ -305,7 +344,7 @@ def test_network_devices_that_need_modules(host: StockHost) -> None:
     held = ("security.mac_filtering=true", "security.ipv4_filtering=true", "limits.max=20Mbit", "ipv4.address=10.6.0.5")
     add("held0", "network=mb0", *held)
     assert reaches("10.6.0.1", "ip address add 10.6.0.5/24 dev held0")
-    assert not reaches("10.6.0.1", "ip address add 10.6.0.6/24 dev held0", "ip address del 10.6.0.5/24 dev held0")
+    assert not reaches("10.6.0.1", "ip address flush dev held0", "ip address add 10.6.0.6/24 dev held0")
     assert host.check("tc", "class", "show", "dev", "ub0") == ""
     assert "rate 20Mbit" in host.check("sh", "-c", "for i in $(ls /sys/class/net); do tc class show dev $i; done")
     host.check("pylxc", "delete", "--force", "n1", timeout=60)

@@ -28,7 +28,7 @@ def _required(default: str) -> Key:
 
 
 def _boot_priority() -> Key:
-    return Key(name="boot.priority", type="integer", check=v.integer(0), acts=False, condition="virtual machines",
+    return Key(name="boot.priority", type="integer", check=v.integer(0), refused=True, condition="virtual machines",
                help="Order of booting.")  # fmt: skip
 
 
@@ -49,7 +49,7 @@ DISK = Table(
         _required("true"),
         Key(name="size", type="size", check=v.size, live=True, unset="the pool's volume.size",
             help="Most that the root disk or a tmpfs may take; 0 for no limit."),
-        Key(name="size.state", type="size", check=v.size, acts=False, condition="virtual machines",
+        Key(name="size.state", type="size", check=v.size, refused=True, condition="virtual machines",
             help="Size of the volume for stateful stops."),
         Key(name="shift", type="bool", check=v.boolean, default="false",
             help="Map the ids of the source to those of the instance."),
@@ -63,8 +63,8 @@ DISK = Table(
             help="Limit of writes, in bytes or iops a second."),
         Key(name="limits.max", type="rate", check=v.disk_rate, live=True,
             help="Limit of reads and of writes."),
-        Key(name="ceph.cluster_name", type="string", acts=False, help="Ceph cluster."),
-        Key(name="ceph.user_name", type="string", acts=False, help="Ceph user."),
+        Key(name="ceph.cluster_name", type="string", refused=True, help="Ceph cluster."),
+        Key(name="ceph.user_name", type="string", refused=True, help="Ceph user."),
         _boot_priority(),
     ),
 )  # fmt: skip
@@ -242,8 +242,8 @@ GPU = Table(
             help="Kind of GPU."),
         Key(name="id", type="string", help="Number of the card."),
         Key(name="pci", type="string", help="PCI address."),
-        Key(name="mdev", type="string", acts=False, help="Profile of a mediated device."),
-        *(Key(name=f"mig.{name}", type="string", acts=False, help="A GPU instance of NVIDIA MIG.")
+        Key(name="mdev", type="string", refused=True, help="Profile of a mediated device."),
+        *(Key(name=f"mig.{name}", type="string", refused=True, help="A GPU instance of NVIDIA MIG.")
           for name in ("ci", "gi", "uuid")),
     ),
     refused=True,

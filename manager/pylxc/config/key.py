@@ -123,12 +123,19 @@ def check_value(key: Key, name: str, value: str) -> None:
     """
     if value == "":
         return
-    if key.refused and value != key.default:
-        raise NotSupported(f"The configuration key {name} is not supported")
+    if key.refused and not _is_default(key, value):
+        whose = f"is for {key.condition}, which are" if key.condition else "is"
+        raise NotSupported(f"The configuration key {name} {whose} not supported")
     try:
         key.check(value)
     except BadRequest as error:
         raise BadRequest(f"Invalid value for {name}: {error.message}", hint=error.hint) from error
+
+
+def _is_default(key: Key, value: str) -> bool:
+    if key.type == "bool":
+        return validate.is_true(value) if validate.is_true(key.default) else validate.is_false(value)
+    return value == key.default
 
 
 def _compile(name: str) -> re.Pattern[str]:

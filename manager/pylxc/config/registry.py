@@ -23,6 +23,9 @@ TABLES: dict[str, Table] = {
     **{f"device-nic-{kind}": table for kind, table in NICS.items()},
 }
 
+_REFUSED = "This version refuses it."
+_NO_EFFECT = "Stored and given back; it has no effect in this version."
+
 
 def metadata() -> dict[str, Any]:
     """Return the tables in the shape of GET /1.0/metadata/configuration.
@@ -41,7 +44,7 @@ def _describe(key: Key) -> dict[str, str]:
     described = {
         "type": key.type,
         "shortdesc": key.help,
-        "longdesc": "" if key.acts else "Stored and given back; it has no effect in this version.",
+        "longdesc": _REFUSED if key.refused else "" if key.acts else _NO_EFFECT,
         "defaultdesc": key.default or key.unset,
         "liveupdate": "yes" if key.live else "no",
         "condition": key.condition,

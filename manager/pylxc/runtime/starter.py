@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 
-from pylxc.errors import Internal
+from pylxc.errors import BadRequest, Internal
 from pylxc.kernel import cgroup, idmap, namespaces, pidfd, procfs, rlimits
 from pylxc.kernel import fds as descriptors
 from pylxc.runtime import devices, init, lean, nodes, protocol, rootfs
@@ -149,7 +149,10 @@ class Starter:
             idmap.write_maps(self._pid, _ranges(spec.idmap.uids), _ranges(spec.idmap.gids))
         for name, soft, hard in spec.confinement.rlimits:
             # From outside: the container's root may not raise a hard limit.
-            resource.prlimit(self._pid, rlimits.number(name), (soft, hard))
+            try:
+                resource.prlimit(self._pid, rlimits.number(name), (soft, hard))
+            except (OSError, ValueError) as error:
+                raise BadRequest(f"The kernel refuses limits.kernel.{name}={soft}:{hard}: {error}") from error
         return ours
 
     def _hand_over_trees(self, child: socket.socket) -> None:

@@ -60,12 +60,8 @@ def host_memory() -> int:
 
 def refused(config: Mapping[str, str]) -> dict[str, str]:
     """Return what this host can never apply: by key, why not."""
-    found = {}
-    if config.get("limits.network.priority", "0") not in ("", "0"):
-        found["limits.network.priority"] = "the kernel forgets the priority of packets that leave an instance"
-    if why := apparmor.lacking(config.get("raw.apparmor", "")):
-        found["raw.apparmor"] = why
-    return found
+    why = apparmor.lacking(config.get("raw.apparmor", ""))
+    return {"raw.apparmor": why} if why else {}
 
 
 def rlimits(config: Mapping[str, str]) -> tuple[tuple[str, int, int], ...]:
