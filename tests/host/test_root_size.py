@@ -153,6 +153,24 @@ def test_a_start_brings_it_in_line(pools_daemon: Daemon, guest: str) -> None:
     assert "quota exceeded" in write(pools_daemon, guest, 20)
 
 
+def test_a_start_warns_of_what_cannot_be(pools_daemon: Daemon, guest: str) -> None:
+    def warnings() -> list[tuple[str, str]]:
+        found = pools_daemon.request("GET", "/1.0/warnings?recursion=1")
+        of_it = [each for each in found if each["entity_url"] == f"/1.0/instances/{guest}"]
+        return [(each["type"], each["status"]) for each in of_it]
+
+    path = f"{pools_daemon.dir}/storage-pools/btrfs/containers/{guest}"
+    subprocess.run(["btrfs", "qgroup", "limit", "none", path], check=True)
+    pools_daemon.command("exec", guest, "--", "dd", "if=/dev/zero", "of=/kept", "bs=1M", "count=24", "conv=fsync")
+    pools_daemon.command("restart", "--force", guest)
+    assert warnings() == [("Size cannot be applied", "new")]
+    pools_daemon.command("exec", guest, "--", "rm", "/kept")
+    subprocess.run(["sync", "-f", path], check=True)
+    pools_daemon.command("restart", "--force", guest)
+    assert warnings() == [("Size cannot be applied", "resolved")]
+    assert "quota exceeded" in write(pools_daemon, guest, 20)
+
+
 def test_where_it_cannot_be_it_is_refused(pools_daemon: Daemon) -> None:
     """With one line that says what to do, and nothing made."""
     for argv in (

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import os
+import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pylxc.services.instances import idmap
 from tests.support.daemon import POOL_ONLY, ApiError, Daemon, unique
 
 TOOLS = {"type": "disk", "source": "/", "path": "/host", "readonly": "true"}
@@ -69,7 +75,45 @@ def test_calls_of_foreign_abis(daemon: Daemon, launch: Launch) -> None:
         return int(done.stdout)
 
     assert call(launch({}, host=TOOLS)) > 0
-    assert call(launch({"security.syscalls.deny_compat": "true"}, host=TOOLS)) == -38
+    for key in ("deny_compat", "blacklist_compat"):
+        assert call(launch({f"security.syscalls.{key}": "true"}, host=TOOLS)) == -38
+
+
+@pytest.mark.parametrize("names", [("deny", "allow", "deny_default"), ("blacklist", "whitelist", "blacklist_default")])
+def test_lists_of_calls(daemon: Daemon, launch: Launch, names: tuple[str, str, str]) -> None:
+    """By their names, and by those that they had in LXD 4.0."""
+    deny, allow, deny_default = (f"security.syscalls.{name}" for name in names)
+
+    def called(guest: str) -> list[int]:
+        """Return what became of each call, and how the process that made them ended."""
+        python = ("chroot", "/host", "/usr/bin/python3", "-c", CALLS)
+        done = daemon.command("exec", guest, "--", *python, check=False)
+        return [*map(int, done.stdout.split()), done.returncode]
+
+    assert called(launch({}, host=TOOLS)) == [0, errno.ENOSYS, 0]
+    assert called(launch({deny: "sethostname errno 77\nmount"}, host=TOOLS)) == [77, errno.ENOSYS, 0]
+    assert called(launch({deny_default: "false"}, host=TOOLS))[1] in (errno.EPERM, errno.EFAULT)
+    every = "\n".join(name for name in every_call() if name != "sethostname")
+    assert called(launch({allow: every}, host=TOOLS)) == [128 + signal.SIGSYS]
+
+
+OPEN_BY_HANDLE = {"x86_64": 304, "aarch64": 265}[os.uname().machine]
+CALLS = f"""
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+for call in (lambda: libc.sethostname(b"other", 5), lambda: libc.syscall({OPEN_BY_HANDLE}, 0, 0, 0, 0)):
+    print(ctypes.get_errno() if call() else 0)
+"""
+"""What becomes of sethostname and of open_by_handle_at."""
+
+
+def every_call() -> list[str]:
+    """Return the names of all system calls that libseccomp knows."""
+    library = ctypes.CDLL("libseccomp.so.2")
+    library.seccomp_syscall_resolve_num_arch.restype = ctypes.c_char_p
+    native = library.seccomp_arch_native()
+    names = (library.seccomp_syscall_resolve_num_arch(ctypes.c_uint32(native), number) for number in range(600))
+    return [name.decode() for name in names if name]
 
 
 POLICY = """2
@@ -140,8 +184,27 @@ def test_maps_of_ids(daemon: Daemon, launch: Launch) -> None:
     assert [60, 50, 1] in ids(daemon, raw, "gid")
     assert sh(daemon, raw, "touch /tmp/f && chown 1000:60 /tmp/f && ls -ln /tmp/f").split()[2:4] == ["1000", "60"]
     before = daemon.instances()
+    taken = (
+        "Of the 65536 ids from security.idmap.base=5065535 on another isolated instance has some: 5000000 to 5065535"
+    )
+    refused(taken, launch, {**isolated, "security.idmap.base": "5065535"})
+    # What it runs with is not free before it has ended.
+    patch = {"config": {"security.idmap.isolated": "false", "security.idmap.base": ""}}
+    daemon.request("PATCH", f"/1.0/instances/{chosen}", patch)
+    refused("5000000 to 5065535", launch, {**isolated, "security.idmap.base": "5000000"})
+    daemon.command("stop", "--force", chosen)
+    assert ids(daemon, launch({**isolated, "security.idmap.base": "5000000"}))[0][1] == 5000000
+    before = daemon.instances()
     refused("Not enough ids of the host", launch, {**isolated, "security.idmap.size": "4000000000"})
     assert daemon.instances() == before
+
+
+def test_files_keep_their_owners_on_disk(daemon: Daemon, launch: Launch) -> None:
+    """Whatever the map of ids: `security.protection.shift` always holds."""
+    guest = launch({"security.protection.shift": "true", "security.idmap.isolated": "true"})
+    sh(daemon, guest, "touch /root/own; chown 12:34 /root/own")
+    owners = [os.stat(f"{daemon.dir}/storage-pools/default/containers/{guest}/rootfs/{p}") for p in ("etc", "root/own")]
+    assert [(each.st_uid, each.st_gid) for each in owners] == [(0, 0), (12, 34)]
 
 
 @pytest.mark.parametrize(
@@ -167,3 +230,34 @@ def test_ids_of_the_host_that_are_not_as_they_should_be(
     else:
         daemon.command("launch", "busybox", "c1")
     assert daemon.instances() == ({} if text else {"c1": "Running"})
+
+
+def test_starts_at_once_choose_ranges_that_nobody_else_has(
+    make_daemon: Callable[..., Daemon], busybox_files: list[str], tmp_path: Path
+) -> None:
+    """When none of the ranges that were chosen before is root's any more."""
+    daemon = make_daemon()
+    daemon.start()
+    daemon.request("POST", "/1.0/pylxc/init", {"preseed": POOL_ONLY})
+    daemon.import_image("busybox", busybox_files)
+    names = [f"c{number}" for number in range(9)]
+    for name in names:
+        body = {"name": name, "source": {"type": "image", "alias": "busybox"}}
+        daemon.request("POST", "/1.0/instances", {**body, "config": {"security.idmap.isolated": "true"}})
+    daemon.stop()
+    begin = idmap.host_range("/etc/subgid")[0] + 1_000_000
+    (tmp_path / "subuid").write_text(f"root:{begin}:600000\n")
+    daemon.start(without="/etc/subuid", instead=str(tmp_path / "subuid"))
+
+    def start(name: str) -> str:
+        try:
+            daemon.request("PUT", f"/1.0/instances/{name}/state", {"action": "start"})
+        except ApiError as error:
+            return error.text
+        return ""
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        (said,) = filter(None, pool.map(start, names))
+    assert "Not enough ids of the host for an isolated map of 65536" in said
+    first = [ids(daemon, name)[0][1] for name, status in daemon.instances().items() if status == "Running"]
+    assert sorted(first) == [begin + idmap.WIDTH * number for number in range(1, 9)]

@@ -23,9 +23,10 @@ log = logging.getLogger(__name__)
 AUTOSTART = "Failed to autostart instance"
 CRASHES = "Instance keeps crashing"
 LIMIT = "Limit cannot be applied"
+SIZE = "Size cannot be applied"
 OUT_OF_MEMORY = "Instance ran out of memory"
 
-_SEVERITIES = {AUTOSTART: "low", CRASHES: "moderate", LIMIT: "low", OUT_OF_MEMORY: "moderate"}
+_SEVERITIES = {AUTOSTART: "low", CRASHES: "moderate", LIMIT: "low", SIZE: "low", OUT_OF_MEMORY: "moderate"}
 _STATUSES = {"new": "warning-reset", "acknowledged": "warning-acknowledged"}
 _KEPT = dt.timedelta(days=1)
 """How long a warning is kept whose reason has gone."""

@@ -9,13 +9,13 @@ from pylxc.kernel import modules
 from pylxc.paths import Paths
 from pylxc.runtime.handle import Runtime
 from pylxc.runtime.spec import Limits, Mount
-from pylxc.services.instances import disk_limits, limits
+from pylxc.services.instances import disk_limits, limits, root_size
 from pylxc.services.instances.cpus import Cpus, CpuWatch, is_set
 from pylxc.services.instances.expand import Record
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.lxcfs import Lxcfs
 from pylxc.services.storage.service import StoragePools
-from pylxc.services.warnings import LIMIT, Warnings
+from pylxc.services.warnings import LIMIT, SIZE, Warnings
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,13 @@ class Allotments:
         cpus = self.cpus.place(found.key, found.expanded_config.get("limits.cpu", ""))
         io = disk_limits.of(found.expanded_devices, self._pool_path)
         return Share(limits.compute(found.expanded_config, cpus, io), self._lxcfs.mounts())
+
+    def fit_root(self, found: Record) -> None:
+        """Give an instance's root disk its configured size before a start; warn when that cannot be."""
+        if why := root_size.settle(self._storage.volumes, found):
+            self._warnings.add(SIZE, f"The root disk of instance {found.name!r} has another size: {why}", found.id)
+        else:
+            self._warnings.resolve(SIZE, found.id)
 
     def started(self, found: Record, share: Share) -> None:
         """Warn of the limits that this host does not have: an instance starts without them, as with LXD."""

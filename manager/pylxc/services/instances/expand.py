@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from pylxc import paths
 from pylxc.config.instance import INSTANCE
 from pylxc.db import instances
+from pylxc.db.engine import Database
 from pylxc.db.models import Config, Devices, Instance, Profile
 from pylxc.errors import BadRequest, NotFound
 from pylxc.runtime.spec import IdMap
@@ -112,11 +113,28 @@ def choose_idmap(session: Session, found: Record) -> IdMap | None:
     """Return the id map of an instance's next start, None when it is privileged; see `idmap.choose`."""
     if INSTANCE.is_true(found.expanded_config, "security.privileged"):
         return None
-    taken: list[tuple[int, int]] = []
+    host, taken = idmap.host_map(), []
     if INSTANCE.is_true(found.expanded_config, "security.idmap.isolated"):
         others = (other for other in load_all(session, None) if other.id != found.id)
-        taken = [used for used in (idmap.isolated_range(other.expanded_config) for other in others) if used]
-    return idmap.choose(found.expanded_config, idmap.host_map(), taken)
+        taken = [used for other in others for used in idmap.held(other.expanded_config, host)]
+    return idmap.choose(found.expanded_config, host, taken)
+
+
+def claim_idmap(db: Database, found: Record) -> IdMap | None:
+    """Return the id map that an instance is started with now; raises like `idmap.choose`.
+
+    A range of its own that its row does not say yet is written there, so that no other start gets it.
+    """
+    with db.reading() as session:
+        chosen = choose_idmap(session, found)
+    base = "volatile.idmap.base"
+    if idmap.volatile(found.expanded_config, chosen)[base] in ("0", found.config.get(base)):
+        return chosen
+    with db.transaction() as session:
+        chosen = choose_idmap(session, found)  # others may have been quicker
+        row = instances.get(session, found.project, found.name)
+        row.config = {**row.config, **idmap.volatile(found.expanded_config, chosen)}
+    return chosen
 
 
 def expand_config(profiles: Iterable[Profile | instances.ProfileFacts], config: Mapping[str, str]) -> Config:

@@ -63,16 +63,18 @@ def choose(config: Mapping[str, str], host: IdMap, taken: Iterable[tuple[int, in
     Args:
         config: its expanded configuration with its volatile keys.
         host: the ids there are to give, from `host_map`.
-        taken: (first id, number) of the other isolated instances' ranges.
+        taken: (first id, number) of the ranges that other instances have for themselves, from `held`.
 
     Raises:
-        BadRequest: the ids asked for are not there.
+        BadRequest: the ids asked for are not there, or are another instance's.
     """
     if INSTANCE.is_true(config, "security.privileged"):
         return None
     if INSTANCE.is_true(config, "security.idmap.isolated"):
         size = int(config.get("security.idmap.size") or WIDTH)
         base = config.get("security.idmap.base")
+        if base:
+            _require_free(int(base), size, taken)
         first = int(base) if base else _free_range(host, size, taken, config.get("volatile.idmap.base"))
         chosen = IdMap.single(first, size)
     elif config.get("security.idmap.size"):
@@ -92,6 +94,23 @@ def isolated_range(config: Mapping[str, str]) -> tuple[int, int] | None:
     if not INSTANCE.is_true(config, "security.idmap.isolated") or first == "0":
         return None
     return int(first), int(config.get("security.idmap.size") or WIDTH)
+
+
+def held(config: Mapping[str, str], host: IdMap) -> Iterator[tuple[int, int]]:
+    """Yield (first id, number) of what an instance has for itself: of its next start, and of what it runs with now.
+
+    Args:
+        config: its expanded configuration with its volatile keys.
+        host: the ids there are to give, from `host_map`.
+    """
+    if own := isolated_range(config):
+        yield own
+    if config.get("volatile.last_state.power") == "RUNNING":
+        for entry in json.loads(config.get("volatile.idmap.current") or "[]"):
+            # A map that is shared begins with the host's first id; what is below comes from raw.idmap.
+            shift, first = entry["Hostid"] - entry["Nsid"], host.uids[0].outside
+            if entry["Isuid"] and shift > first:
+                yield entry["Hostid"], entry["Maprange"]
 
 
 def volatile(config: Mapping[str, str], idmap: IdMap | None) -> dict[str, str]:
@@ -126,11 +145,25 @@ def _free_range(host: IdMap, size: int, taken: Iterable[tuple[int, int]], before
     for first in sorted([low, *(start + count for start, count in others)]):
         if low <= first <= high - size and _is_free(first, size, others):
             return first
+    if high < low:
+        raise BadRequest(
+            f"Root has no {WIDTH} ids that are in /etc/subuid and in /etc/subgid", hint="give it the same in both files"
+        )
     raise BadRequest(
         f"Not enough ids of the host for an isolated map of {size}: of root's {high - low + WIDTH} the first {WIDTH} "
         f"are for those that are not isolated, and {len(others)} other instances have ranges of their own",
         hint="give root more in /etc/subuid and /etc/subgid",
     )
+
+
+def _require_free(first: int, size: int, taken: Iterable[tuple[int, int]]) -> None:
+    for start, count in taken:
+        if not _is_free(first, size, [(start, count)]):
+            raise BadRequest(
+                f"Of the {size} ids from security.idmap.base={first} on another isolated instance has some: "
+                f"{start} to {start + count - 1}",
+                hint="choose another one, or leave the choice to pylxc",
+            )
 
 
 def _is_free(first: int, size: int, taken: Iterable[tuple[int, int]]) -> bool:

@@ -19,7 +19,7 @@ from pylxc.runtime.handle import Runtime
 from pylxc.runtime.spec import ContainerExit, IdMap
 from pylxc.services.events import EventBus
 from pylxc.services.guests.service import Guests
-from pylxc.services.instances import attached, root_size, spec
+from pylxc.services.instances import attached, spec
 from pylxc.services.instances import idmap as ids
 from pylxc.services.instances.allotment import Allotments
 from pylxc.services.instances.apparmor import AppArmor
@@ -27,7 +27,7 @@ from pylxc.services.instances.devices import DeviceManager, Prepared
 from pylxc.services.instances.expand import (
     POWER,
     Record,
-    choose_idmap,
+    claim_idmap,
     is_of_run,
     load,
     lost_devices,
@@ -351,12 +351,12 @@ class Lifecycle:
             found = load(session, project, name)
             row = instances.get(session, project, name)
             has = attached.from_json(row.attached)
-            idmap = choose_idmap(session, found)
         volume = self._storage.volumes.path(found.pool, project, name)
         if row.restoring and self._locks.holder(key) != "restore":  # of a daemon that died; the pool was away since
             raise Conflict(f"The instance is going back to snapshot {row.restoring!r}")
         self._stop_devices(found, has)  # of a start that was cut off
-        root_size.settle(self._storage.volumes, found)
+        idmap = claim_idmap(self._db, found)
+        self._allotments.fit_root(found)
         self._templates.apply(found, volume, idmap)
         with Reverter() as revert:
             revert.add(self._guests.sockets.remove, key)

@@ -52,11 +52,13 @@ def change(volumes: Volumes, before: Record, after: Record) -> bool:
     return True
 
 
-def settle(volumes: Volumes, found: Record) -> None:
-    """Give an instance's volume its configured size, whatever it has now; what cannot be is logged."""
+def settle(volumes: Volumes, found: Record) -> str:
+    """Give an instance's volume its configured size, whatever it has now; return why not, "" when it has it."""
     try:
         size = wanted(found.expanded_devices)
         if size or volumes.is_limited(found.pool, found.project, found.name):
             volumes.resize_instance(found.pool, found.project, found.name, size)
     except PylxcError as error:
         log.warning("The root disk of instance %s keeps the size that it has: %s", found.key, error)
+        return str(error)
+    return ""

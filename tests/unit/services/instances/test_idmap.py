@@ -76,6 +76,25 @@ def test_says_when_ids_run_out() -> None:
         idmap.choose(ISOLATED, IdMap.single(100_000, 65_536), [])
 
 
+def test_needs_ids_that_are_in_both_files() -> None:
+    apart = IdMap((IdRange(0, 1_000_000, 100_000),), (IdRange(0, 2_000_000, 100_000),))
+    with pytest.raises(BadRequest, match="no 65536 ids that are in /etc/subuid and in /etc/subgid"):
+        idmap.choose(ISOLATED, apart, [])
+
+
+def test_a_range_of_ones_own_is_held_as_long_as_anybody_runs_with_it() -> None:
+    config = {**ISOLATED, "security.idmap.base": "5000000"}
+    now = idmap.to_lxd(IdMap.single(2_000_000, 65_536))
+    assert list(idmap.held(config, HOST)) == [(5_000_000, 65_536)]
+    running = {"volatile.last_state.power": "RUNNING", "volatile.idmap.current": now}
+    assert list(idmap.held(running, HOST)) == [(2_000_000, 65_536)]
+    assert list(idmap.held({**running, "volatile.last_state.power": "STOPPED"}, HOST)) == []
+    shared = idmap.choose({"raw.idmap": "both 1000 1000"}, HOST, [])
+    assert list(idmap.held({**running, "volatile.idmap.current": idmap.to_lxd(shared)}, HOST)) == []
+    with pytest.raises(BadRequest, match=r"security.idmap.base=5000000 on .* 5065535 to 5065599"):
+        idmap.choose(config, HOST, [(5_065_535, 65)])
+
+
 def test_raw_idmap_is_laid_over() -> None:
     chosen = idmap.choose({"raw.idmap": "uid 1000 1000\nboth 50-51 0-1"}, IdMap.single(100_000, 65_536), [])
     assert chosen is not None
