@@ -35,13 +35,6 @@ def device(**config: str) -> dict[str, Any]:
 RULES = [
     ("containers.nesting", "", "allow", keys(security__nesting="true"), "Container nesting is forbidden"),
     ("containers.privilege", "", "allow", keys(security__privileged="true"), "Privileged containers are forbidden"),
-    (
-        "containers.interception",
-        "",
-        "allow",
-        keys(security__syscalls__intercept__mknod="true"),
-        "Container syscall interception is forbidden",
-    ),
     ("containers.lowlevel", "", "allow", keys(raw__seccomp="2\ndenylist\n[all]\nreboot errno 1"), '"raw.seccomp"'),
     ("containers.lowlevel", "", "allow", keys(linux__kernel_modules="loop"), '"linux.kernel_modules"'),
     ("containers.lowlevel", "", "allow", keys(security__idmap__base="2000000"), '"security.idmap.base"'),
