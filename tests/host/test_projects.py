@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.daemon import POOL_ONLY, ApiError, Daemon
+from tests.support.daemon import POOL_ONLY, ApiError, Daemon, unique
 from tests.support.projects import Project, project, refused
 
 MIB = 1 << 20
@@ -93,3 +93,64 @@ def test_what_failed_takes_no_place(daemon: Daemon) -> None:
         kept = made.make()
         made.request("DELETE", f"instances/{kept}")
         made.make()
+
+
+SCOPED = ("instances", "images", "images/aliases", "profiles", "networks", "operations", "events")
+
+
+@pytest.mark.parametrize("path", SCOPED)
+def test_a_project_that_is_not_there(daemon: Daemon, path: str) -> None:
+    with refused("Project not found", 404):
+        daemon.request("GET", f"/1.0/{path}?project=nowhere")
+
+
+def test_what_is_asked_for_in_vain(daemon: Daemon) -> None:
+    with refused("requesting all projects", 400):
+        daemon.request("GET", "/1.0/instances?all-projects=true&project=default")
+    done = daemon.command("--project", "nowhere", "list", check=False)
+    assert (done.returncode, done.stderr) == (1, "Error: Project 'nowhere' not found (pylxc project list)\n")
+
+
+def test_an_empty_project_is_the_default_one(daemon: Daemon) -> None:
+    assert daemon.request("GET", "/1.0/profiles?project=") == daemon.request("GET", "/1.0/profiles")
+    assert daemon.request("GET", "/1.0/projects/default?project=gone")["name"] == "default"
+
+
+def test_networks_of_its_own(daemon: Daemon) -> None:
+    bridge = {"type": "bridge", "config": {"ipv4.address": "none", "ipv6.address": "none"}}
+    shared, own = unique("s")[:12], unique("n")[:12]
+    nic = {"type": "nic", "name": "eth0"}
+    daemon.request("POST", "/1.0/networks", {"name": shared, **bridge})
+    try:
+        with project(daemon, features__networks="true", limits__networks="1") as made:
+            assert made.names("networks") == []
+            made.request("POST", "networks", {"name": own, **bridge})
+            assert made.names("networks") == [own]
+            assert made.usage()["networks"] == (1, 1)
+            assert own not in [n["name"] for n in daemon.request("GET", "/1.0/networks?recursion=1")]
+            with refused("Network not found", 404):
+                daemon.request("GET", f"/1.0/networks/{own}")
+            for verb, path in (("DELETE", shared), ("GET", f"{shared}/state"), ("GET", f"{shared}/leases")):
+                with refused("Network not found", 404):
+                    made.request(verb, f"networks/{path}")
+            with refused("already exists", 409):
+                made.request("POST", "networks", {"name": shared, **bridge})
+            with refused("Reached maximum number of networks"):
+                made.request("POST", "networks", {"name": unique("n")[:12], **bridge})
+            with refused(f"Network '{shared}' not found", 400):
+                made.make(devices={"eth0": {**nic, "network": shared}})
+            with refused(f"Network '{own}' not found", 400):
+                daemon.request("POST", "/1.0/profiles", {"name": "x", "devices": {"eth0": {**nic, "network": own}}})
+            guest = made.make(devices={"eth0": {**nic, "network": own}})
+            assert made.request("GET", f"networks/{own}")["used_by"] == [f"/1.0/instances/{guest}?project={made.name}"]
+            with refused("Only empty projects can be removed", 400):
+                daemon.request("DELETE", made.url)
+            with refused("Features can only be changed on empty projects", 400):
+                made.set(features__networks="false")
+            made.set(limits__networks="")
+        with project(daemon) as without:
+            assert shared in without.names("networks")
+            with refused('"limits.networks" is too low'):
+                daemon.request("PATCH", "/1.0/projects/default", {"config": {"limits.networks": "0"}})
+    finally:
+        daemon.request("DELETE", f"/1.0/networks/{shared}")

@@ -212,3 +212,52 @@ def test_profiles_of_the_default_project(daemon: Daemon) -> None:
 def test_bad_values(restricted: Project, key: str, value: str) -> None:
     with refused(key, 400):
         restricted.configure({key: value})
+
+
+def test_networks_that_may_be_used(restricted: Project, daemon: Daemon) -> None:
+    bridge = {"config": {"ipv4.address": "none", "ipv6.address": "none"}}
+    names = unique("a")[:12], unique("b")[:12]
+    for name in names:
+        daemon.request("POST", "/1.0/networks", {"name": name, **bridge})
+    try:
+        assert sorted(restricted.names("networks")) == sorted(names)
+        restricted.configure({"restricted.networks.access": names[0]})
+        assert restricted.names("networks") == [names[0]]
+        with refused("Network not found", 404):
+            restricted.request("GET", f"networks/{names[1]}")
+        with refused("Network not allowed in project"):
+            restricted.make(**device(type="nic", network=names[1]))
+        used = restricted.make(**device(type="nic", network=names[0]))
+        with refused("Network not allowed in project"):
+            restricted.configure({"restricted.networks.access": names[1]})
+        restricted.request("DELETE", f"instances/{used}")
+        restricted.configure({"restricted.devices.nic": "block"})
+        assert restricted.names("networks") == []
+    finally:
+        for name in names:
+            daemon.request("DELETE", f"/1.0/networks/{name}")
+
+
+def test_what_networks_of_its_own_may_be(daemon: Daemon) -> None:
+    name = unique("n")[:12]
+    plain = {"ipv4.address": "10.199.77.1/24", "ipv6.address": "none"}
+    with project(daemon, restricted="true", features__networks="true") as made:
+        for config, text in (
+            ({"bridge.external_interfaces": "ext0"}, 'Uplink "ext0" is not allowed'),
+            ({"lan.interface": "ext0"}, 'Uplink "ext0" is not allowed'),
+            ({"raw.dnsmasq": "dhcp-script=/bin/sh"}, "raw.dnsmasq is forbidden"),
+            ({"ipv4.routes": "192.0.2.0/24"}, "192.0.2.0/24 is not allowed"),
+            ({"ipv4.nat.address": "192.0.2.1"}, "192.0.2.1 is not allowed"),
+        ):
+            with refused(text):
+                made.request("POST", "networks", {"name": name, "config": plain | config})
+        made.request("POST", "networks", {"name": name, "config": plain})
+        with refused("raw.dnsmasq is forbidden"):
+            made.request("PATCH", f"networks/{name}", {"config": {"raw.dnsmasq": "dhcp-script=/bin/sh"}})
+        with refused("192.0.2.1 is not allowed"):
+            made.request("POST", f"networks/{name}/forwards", {"listen_address": "192.0.2.1"})
+        made.configure({"restricted.networks.subnets": "eth0:192.0.2.0/28", "restricted.networks.uplinks": "ext0"})
+        made.request("POST", f"networks/{name}/forwards", {"listen_address": "192.0.2.1"})
+        made.request("PATCH", f"networks/{name}", {"config": {"ipv4.routes": "192.0.2.8/29"}})
+        with refused("192.0.2.0/24 is not allowed"):
+            made.request("PATCH", f"networks/{name}", {"config": {"ipv4.routes": "192.0.2.0/24"}})

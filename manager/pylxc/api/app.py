@@ -79,6 +79,9 @@ MODULES = (
 THREADS = 128
 """Requests that wait for a service at the same time, at most; long work has threads of its own."""
 
+_WITHOUT_PROJECT = ("/1.0/projects", "/1.0/operations/", "/1.0/certificates", "/1.0/cluster")
+"""Where the paths of endpoints begin that are about no project."""
+
 _INSTANCE_URL = re.compile(r"^/1\.0/instances(?=[/?]|$)")
 
 
@@ -158,6 +161,8 @@ class App:
         call = Call(
             self._services, request, match.params, self._executor, self.stopping, legacy=match.legacy, trusted=trusted
         )
+        if _is_scoped(match.endpoint.path) and call.project != "default":
+            await call.run(self._services.projects.require, call.project)
         answer = await handler(call)
         if isinstance(answer, Async) and call.patience and answer.operation.class_ == "task":
             return await _answer_at_end(call, answer.operation)
@@ -172,6 +177,11 @@ async def _answer_at_end(call: Call, operation: Operation) -> web.StreamResponse
     cut_short = call.stopping.is_set() and not operation.is_done
     await head.write(responses.broken(503, "The server is stopping") if cut_short else responses.begun(operation))
     return head
+
+
+def _is_scoped(path: str) -> bool:
+    """Return whether an endpoint is about a project; clients name theirs, which may be gone, to the others as well."""
+    return path not in ("/", "/1.0") and not path.startswith(_WITHOUT_PROJECT)
 
 
 def _raw_path(request: web.BaseRequest) -> str:

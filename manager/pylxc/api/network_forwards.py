@@ -12,7 +12,7 @@ from pylxc.wire.networks import NetworkForwardPut, NetworkForwardsPost
 async def list_forwards(call: Call) -> Answer:
     """Answer a network's forwards: URLs, or objects with recursion."""
     network = call.params["network"]
-    found = await call.run(call.services.networks.forwards.list, network)
+    found = await call.run(call.services.networks.forwards.list, network, call.project)
     return Sync(found if call.recursion else [_url(network, forward["listen_address"]) for forward in found])
 
 
@@ -20,14 +20,16 @@ async def create(call: Call) -> Answer:
     """Make a forward."""
     body = await call.body(NetworkForwardsPost)
     network = call.params["network"]
-    address = await call.run(call.services.networks.forwards.create, network, body.get("listen_address", ""), body)
+    address = await call.run(
+        call.services.networks.forwards.create, network, body.get("listen_address", ""), body, call.project
+    )
     return Created(_url(network, address))
 
 
 async def get(call: Call) -> Answer:
     """Answer one forward."""
     forwards = call.services.networks.forwards
-    forward = await call.run(forwards.get, call.params["network"], call.params["address"])
+    forward = await call.run(forwards.get, call.params["network"], call.params["address"], call.project)
     return Sync(forward, forwards.etag(forward))
 
 
@@ -48,6 +50,7 @@ async def _update(call: Call, *, patch: bool) -> Answer:
         call.params["network"],
         call.params["address"],
         body,
+        project=call.project,
         patch=patch,
         if_match=call.if_match,
     )
@@ -56,7 +59,7 @@ async def _update(call: Call, *, patch: bool) -> Answer:
 
 async def delete(call: Call) -> Answer:
     """Delete a forward."""
-    await call.run(call.services.networks.forwards.delete, call.params["network"], call.params["address"])
+    await call.run(call.services.networks.forwards.delete, call.params["network"], call.params["address"], call.project)
     return Sync()
 
 

@@ -13,8 +13,8 @@ async def list_networks(call: Call) -> Answer:
     """Answer managed networks and unmanaged interfaces: URLs, or objects with recursion."""
     networks = call.services.networks
     if call.recursion:
-        return Sync(await call.run(networks.list))
-    return Sync([f"/1.0/networks/{quote(name)}" for name in await call.run(networks.names)])
+        return Sync(await call.run(networks.list, call.project))
+    return Sync([f"/1.0/networks/{quote(name)}" for name in await call.run(networks.names, call.project)])
 
 
 async def create(call: Call) -> Answer:
@@ -27,6 +27,7 @@ async def create(call: Call) -> Answer:
         body.get("type", ""),
         body.get("config", {}),
         body.get("description", ""),
+        call.project,
     )
     return Created(f"/1.0/networks/{quote(name)}")
 
@@ -34,7 +35,7 @@ async def create(call: Call) -> Answer:
 async def get(call: Call) -> Answer:
     """Answer one network."""
     networks = call.services.networks
-    network = await call.run(networks.get, call.params["network"])
+    network = await call.run(networks.get, call.params["network"], call.project)
     return Sync(network, networks.etag(network))
 
 
@@ -55,6 +56,7 @@ async def _update(call: Call, *, patch: bool) -> Answer:
         call.params["network"],
         body.get("config"),
         body.get("description"),
+        project=call.project,
         patch=patch,
         if_match=call.if_match,
     )
@@ -65,13 +67,13 @@ async def rename(call: Call) -> Answer:
     """Give a network another name."""
     body = await call.body(NetworkPost)
     new = body.get("name", "")
-    await call.run(call.services.networks.rename, call.params["network"], new)
+    await call.run(call.services.networks.rename, call.params["network"], new, call.project)
     return Created(f"/1.0/networks/{quote(new)}")
 
 
 async def delete(call: Call) -> Answer:
     """Delete a network that nothing uses."""
-    await call.run(call.services.networks.delete, call.params["network"])
+    await call.run(call.services.networks.delete, call.params["network"], call.project)
     return Sync()
 
 
@@ -83,12 +85,12 @@ async def confirm(call: Call) -> Answer:
 
 async def state(call: Call) -> Answer:
     """Answer how a network's interface is now."""
-    return Sync(await call.run(call.services.networks.state, call.params["network"]))
+    return Sync(await call.run(call.services.networks.state, call.params["network"], call.project))
 
 
 async def leases(call: Call) -> Answer:
     """Answer the addresses that are in use on a managed network."""
-    return Sync(await call.run(call.services.networks.leases, call.params["network"]))
+    return Sync(await call.run(call.services.networks.leases, call.params["network"], call.project))
 
 
 ENDPOINTS = (

@@ -1,6 +1,6 @@
 """Queries on networks. Callers hold the transaction; rows in state "created" are what users see.
 
-Managed bridges belong to the default project, and the others use them: so LXD 5.0 has it.
+Their names are unique on the host, whatever project they belong to: a bridge is an interface.
 """
 
 from __future__ import annotations

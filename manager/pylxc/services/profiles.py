@@ -79,9 +79,10 @@ class Profiles:
         name = body.get("name", "")
         validate.object_name(name, "profile")
         config, devices = checks.without_empty(body.get("config", {})), body.get("devices", {})
-        self._check(config, devices)
-        with self._db.transaction() as session:
+        with self._db.reading() as session:
             scope = projects.scope_name(session, project, "profiles")
+        self._check(scope, config, devices)
+        with self._db.transaction() as session:
             if profiles.find(session, scope, name) is not None:
                 raise Conflict(f"Profile {name!r} already exists")
             project_row = projects.get(session, scope)
@@ -197,11 +198,11 @@ class Profiles:
 
     def _checked(self, row: Profile, change: Callable[[Profile], None]) -> None:
         change(row)
-        self._check(row.config, row.devices)
+        self._check(row.project.name, row.config, row.devices)
 
-    def _check(self, config: dict[str, str], devices: dict[str, dict[str, str]]) -> None:
+    def _check(self, project: str, config: dict[str, str], devices: dict[str, dict[str, str]]) -> None:
         checks.config(config, in_profile=True)
-        self._devices.validate(devices, None)
+        self._devices.validate(devices, project, in_profile=True)
 
     def _tell(self, verb: str, project: str, name: str, context: dict[str, str] | None = None) -> None:
         self._events.lifecycle(f"profile-{verb}", f"/1.0/profiles/{quote(name)}", project=project, context=context)

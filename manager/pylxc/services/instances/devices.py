@@ -120,13 +120,14 @@ class DeviceManager:
             has_others=self._has_others,
         )
 
-    def validate(self, devices: Devices, project: str | None) -> None:
+    def validate(self, devices: Devices, project: str, *, in_profile: bool = False) -> None:
         """Check devices' names, keys and values, and that the pools, networks and volumes that they name are there.
 
         Args:
             devices: as configured, not expanded.
-            project: the instance's; None for those of a profile, which may be incomplete, and whose volumes are
-                looked for in the projects of its instances.
+            project: the instance's, or the profile's.
+            in_profile: they are those of a profile, which may be incomplete, and whose volumes are looked for in the
+                projects of its instances.
 
         Raises:
             BadRequest: something is wrong; the device is named.
@@ -136,16 +137,16 @@ class DeviceManager:
             validate.device_name(name)
             try:
                 tables.table(device).validate(device)
-                registry.find(device).validate(name, device, in_profile=project is None)
-                self._check_references(device)
-                if project is not None:
+                registry.find(device).validate(name, device, in_profile=in_profile)
+                self._check_references(project, device)
+                if not in_profile:
                     self._volume_of(project, device)
             except PylxcError as error:
                 if name not in error.message:
                     error.message = f"Device {name!r}: {error.message}"
                 raise
 
-    def _check_references(self, device: Mapping[str, str]) -> None:
+    def _check_references(self, project: str, device: Mapping[str, str]) -> None:
         if device.get("pool"):
             self._storage.get(device["pool"])
             if device.get("size"):
@@ -153,7 +154,7 @@ class DeviceManager:
         if device["type"] != "nic" or not device.get("network"):
             return
         try:
-            network = self._networks.attachable(device["network"])["config"]
+            network = self._networks.attachable(device["network"], project)["config"]
         except NotFound as error:
             raise BadRequest(error.message) from error
         for family in ("ipv4", "ipv6"):
@@ -221,23 +222,23 @@ class DeviceManager:
                     device=keys,
                     config=whole,
                     instance=found.instance,
-                    network=self._network_of(keys, devices),
+                    network=self._network_of(project, keys, devices),
                     volume=self._volume_of(project, keys),
                     addresses=self._addresses(project, name, device, keys),
                     siblings=devices,
                 )
-                self._refuse_leased(context)
+                self._refuse_leased(project, context)
                 found.add(context, registry.find(keys).start(context, self._host))
         return found
 
-    def _refuse_leased(self, context: Context) -> None:
+    def _refuse_leased(self, project: str, context: Context) -> None:
         """Refuse a static address that DHCP has given to somebody else: its server would give another one."""
         device = context.device
         wanted = {device[key] for key in ("ipv4.address", "ipv6.address") if device.get(key, "none") != "none"}
         if not wanted or device.get("type") != "nic" or not device.get("network"):
             return
         own = (device.get("hwaddr") or context.volatile("hwaddr")).lower()
-        for lease in self._networks.leases(device["network"]):
+        for lease in self._networks.leases(device["network"], project):
             if lease["address"] in wanted and lease["hwaddr"] not in ("", own):
                 who = lease["hostname"] or lease["hwaddr"]
                 hint = f"stop it, or choose an address outside of {device['network']}'s DHCP ranges"
@@ -255,13 +256,13 @@ class DeviceManager:
         nic = (project, name, device)
         return {family: self._networks.reserve_address(keys["network"], nic, family) for family in wanted}
 
-    def _network_of(self, device: Mapping[str, str], siblings: Devices) -> Mapping[str, str] | None:
+    def _network_of(self, project: str, device: Mapping[str, str], siblings: Devices) -> Mapping[str, str] | None:
         if device.get("type") == "proxy" and proxy.is_nat(device):
             device = siblings[proxy.target_nic(device, siblings)]
         if device.get("type") != "nic" or not device.get("network"):
             return None
         try:
-            return self._networks.attachable(device["network"])["config"]
+            return self._networks.attachable(device["network"], project)["config"]
         except NotFound as error:
             raise BadRequest(error.message) from error
 
@@ -334,7 +335,7 @@ class DeviceManager:
         with self._db.reading() as session:
             row = instances.get(session, project, name)
         siblings = {other: each["device"] for other, each in row.attached.items()}
-        network = self._network_of(context.device, siblings)
+        network = self._network_of(project, context.device, siblings)
         return replace(context, network=network, addresses=addresses, siblings=siblings)
 
     def detach(self, project: str, name: str, context: Context) -> None:

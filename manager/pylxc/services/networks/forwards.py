@@ -17,6 +17,8 @@ from pylxc.revert import Reverter
 from pylxc.services import etag
 from pylxc.services.events import EventBus
 from pylxc.services.networks.redirects import Redirects
+from pylxc.services.networks.scope import Scope
+from pylxc.services.projects import restrictions
 from pylxc.wire.networks import NetworkForward, NetworkForwardPort, NetworkForwardPut
 
 log = logging.getLogger(__name__)
@@ -76,27 +78,28 @@ class Forwards:
         for row in rows:
             self._redirects.remove("forward", row.listen_address)
 
-    def list(self, network: str) -> ForwardList:
+    def list(self, network: str, project: str = "default") -> ForwardList:
         """Return a network's forwards by address; raises NotFound."""
         with self._db.reading() as session:
-            return [_render(row) for row in forwards.of_network(session, networks.get(session, network))]
+            return [_render(row) for row in forwards.of_network(session, Scope(session, project).get(session, network))]
 
-    def get(self, network: str, address: str) -> NetworkForward:
+    def get(self, network: str, address: str, project: str = "default") -> NetworkForward:
         """Return one forward; raises NotFound."""
         with self._db.reading() as session:
-            return _render(forwards.get(session, networks.get(session, network), _canonical(address)))
+            return _render(forwards.get(session, Scope(session, project).get(session, network), _canonical(address)))
 
     def etag(self, forward: NetworkForward) -> str:
         """Return the tag of a forward as it was read."""
         return etag.etag(*_tagged(forward))
 
-    def create(self, network: str, address: str, body: NetworkForwardPut) -> str:
+    def create(self, network: str, address: str, body: NetworkForwardPut, project: str = "default") -> str:
         """Make a forward that acts at once; return its address.
 
         Raises:
             NotFound: no such managed network.
             BadRequest: a malformed value, an address of the wrong version or outside of the network.
             Conflict: the address, or a port of it, is redirected already.
+            Forbidden: the project may not have the address.
             Unavailable: the packet filter refuses.
         """
         try:
@@ -105,7 +108,9 @@ class Forwards:
             raise BadRequest(f"Invalid listen address {address!r}") from None
         with self._changing, Reverter() as revert:
             with self._db.transaction() as session:
-                row = networks.get(session, network)
+                scope = Scope(session, project)
+                row = scope.get(session, network)
+                restrictions.refuse_address(scope.restrictions, listen.compressed)
                 if forwards.find(session, listen.compressed):
                     raise Conflict("A forward for that listen address already exists")
                 _refuse_subnets(listen, networks.everything(session))
@@ -123,11 +128,18 @@ class Forwards:
                 revert.add(self._redirects.remove, "forward", listen.compressed)
                 self._put(made, row.config)
             revert.success()
-        self._tell("created", network, listen.compressed)
+        self._tell("created", scope.project, network, listen.compressed)
         return listen.compressed
 
     def update(
-        self, network: str, address: str, body: NetworkForwardPut, *, patch: bool = False, if_match: str | None = None
+        self,
+        network: str,
+        address: str,
+        body: NetworkForwardPut,
+        *,
+        project: str = "default",
+        patch: bool = False,
+        if_match: str | None = None,
     ) -> None:
         """Replace a forward, with `patch` only what is given; acts at once.
 
@@ -138,10 +150,10 @@ class Forwards:
         """
         with self._changing, Reverter() as revert:
             with self._db.reading() as session:
-                before = forwards.get(session, networks.get(session, network), _canonical(address))
+                before = forwards.get(session, Scope(session, project).get(session, network), _canonical(address))
             etag.check(if_match, *_tagged(_render(before)))
             with self._db.transaction() as session:
-                row = forwards.get(session, networks.get(session, network), before.listen_address)
+                row = forwards.get(session, Scope(session, project).get(session, network), before.listen_address)
                 kept = (row.description, row.config, row.ports) if patch else ("", {}, [])
                 row.description = body.get("description", kept[0])
                 row.config = {**kept[1], **body.get("config", {})}
@@ -150,16 +162,16 @@ class Forwards:
                 revert.add(self._put, before, before.network.config)
                 self._put(row, row.network.config)
             revert.success()
-        self._tell("updated", network, before.listen_address)
+        self._tell("updated", before.network.project.name, network, before.listen_address)
 
-    def delete(self, network: str, address: str) -> None:
+    def delete(self, network: str, address: str, project: str = "default") -> None:
         """Remove a forward; raises NotFound."""
         with self._changing:
             with self._db.transaction() as session:
-                row = forwards.get(session, networks.get(session, network), _canonical(address))
+                row = forwards.get(session, Scope(session, project).get(session, network), _canonical(address))
                 session.delete(row)
             self._redirects.remove("forward", row.listen_address)
-        self._tell("deleted", network, row.listen_address)
+        self._tell("deleted", row.network.project.name, network, row.listen_address)
 
     def _put(self, row: models.NetworkForward, config: Mapping[str, str]) -> None:
         address = row.listen_address
@@ -169,9 +181,9 @@ class Forwards:
         local = config.get(f"{_family(ipaddress.ip_address(address))}.address", "none")
         self._redirects.put("forward", address, f"forward {address}", redirects, "" if local == "none" else local)
 
-    def _tell(self, verb: str, network: str, address: str) -> None:
+    def _tell(self, verb: str, project: str, network: str, address: str) -> None:
         source = f"/1.0/networks/{quote(network)}/forwards/{quote(address, safe='')}"
-        self._events.lifecycle(f"network-forward-{verb}", source, project="default")
+        self._events.lifecycle(f"network-forward-{verb}", source, project=project)
 
 
 def _render(row: models.NetworkForward) -> NetworkForward:

@@ -28,11 +28,13 @@ from pylxc.services.networks.forwards import Forwards
 from pylxc.services.networks.guard import Guard
 from pylxc.services.networks.interfaces import Interfaces
 from pylxc.services.networks.redirects import Redirects
+from pylxc.services.networks.render import Users, tagged, unmanaged, urls
+from pylxc.services.networks.scope import Scope
+from pylxc.services.projects import admission
 from pylxc.wire.networks import Network, NetworkLease, NetworkState
 
 log = logging.getLogger(__name__)
 
-Users = list[tuple[str, str, str]]
 NetworkList = list[Network]  # inside the class `list` is its method
 Names = list[str]
 Leases = list[NetworkLease]
@@ -157,39 +159,41 @@ class Networks:
 
     # Reading
 
-    def list(self) -> NetworkList:
-        """Return managed networks and unmanaged interfaces, by name."""
+    def list(self, project: str = "default") -> NetworkList:
+        """Return the managed networks and unmanaged interfaces that a project sees, by name; raises NotFound for it."""
         with self._db.reading() as session:
-            rows = networks.everything(session)
+            scope, rows = Scope(session, project), networks.everything(session)
             users = networks.users(session)
-        found = [self._render(row, users.get(row.name, [])) for row in rows]
+        found = [self._render(row, users.get(row.name, [])) for row in rows if scope.sees(row)]
         managed = {row.name for row in rows}
         for name, kind in self._interfaces.unmanaged():
-            if name not in managed:
-                found.append(_unmanaged(name, kind, users.get(name, [])))
+            if name not in managed and scope.sees_interface(name):
+                found.append(unmanaged(name, kind, users.get(name, [])))
         return sorted(found, key=lambda network: network["name"])
 
-    def names(self) -> Names:
+    def names(self, project: str = "default") -> Names:
         """Return the names of what `list` returns."""
         with self._db.reading() as session:
-            managed = {row.name for row in networks.everything(session)}
-        return sorted(managed | {name for name, _ in self._interfaces.unmanaged()})
+            scope, rows = Scope(session, project), networks.everything(session)
+        managed = {row.name for row in rows}
+        others = {name for name, _ in self._interfaces.unmanaged() if scope.sees_interface(name)}
+        return sorted({row.name for row in rows if scope.sees(row)} | (others - managed))
 
-    def get(self, name: str) -> Network:
-        """Return a managed network or an unmanaged interface; raises NotFound."""
+    def get(self, name: str, project: str = "default") -> Network:
+        """Return a managed network or an unmanaged interface that a project sees; raises NotFound."""
         with self._db.reading() as session:
-            row = networks.find(session, name)
+            scope, row = Scope(session, project), networks.find(session, name)
             users = networks.users(session).get(name, [])
-        if row is not None:
+        if row is not None and scope.sees(row):
             return self._render(row, users)
-        for interface, kind in self._interfaces.unmanaged():
-            if interface == name:
-                return _unmanaged(name, kind, users)
+        for interface, kind in self._interfaces.unmanaged() if row is None else ():
+            if interface == name and scope.sees_interface(name):
+                return unmanaged(name, kind, users)
         raise NotFound("Network not found")
 
     def etag(self, network: Network) -> str:
         """Return the tag of a network as it was read."""
-        return etag.etag(*_tagged(network))
+        return etag.etag(*tagged(network))
 
     def _render(self, row: models.Network, users: Users) -> Network:
         return {
@@ -197,33 +201,44 @@ class Networks:
             "description": row.description,
             "name": row.name,
             "type": row.type,
-            "used_by": _urls(users),
+            "used_by": urls(users),
             "managed": True,
             "status": "Unavailable" if row.name in self._broken else "Created",
             "locations": [],
         }
 
-    def state(self, name: str) -> NetworkState:
+    def state(self, name: str, project: str = "default") -> NetworkState:
         """Return how an interface or a managed network's bridge is now; raises NotFound."""
+        with self._db.reading() as session:
+            scope, row = Scope(session, project), networks.find(session, name)
+        if not (scope.sees_interface(name) if row is None else scope.sees(row)):
+            raise NotFound("Network not found")
         return self._interfaces.state(name)
 
-    def leases(self, name: str) -> Leases:
+    def leases(self, name: str, project: str = "default") -> Leases:
         """Return the addresses that are in use on a managed network: static, dynamic, and the gateway's own."""
         with self._db.reading() as session:
-            row = networks.get(session, name)
+            row = Scope(session, project).get(session, name)
         driver = self._driver(row)
         return leases.listed(name, row.config, driver.hosts().values(), driver.leases())
 
     # Changing
 
     def create(
-        self, name: str, kind: str = "bridge", config: Mapping[str, str] | None = None, description: str = ""
+        self,
+        name: str,
+        kind: str = "bridge",
+        config: Mapping[str, str] | None = None,
+        description: str = "",
+        project: str = "default",
     ) -> Network:
         """Make a managed network and bring it up.
 
         Raises:
+            NotFound: there is no such project.
             BadRequest: a malformed name, an unknown type or key, a subnet that is in use.
-            Conflict: the name is taken, by a network or by an interface.
+            Conflict: the name is taken, by a network or by an interface, of whatever project.
+            Forbidden: the project does not allow it.
             Unavailable: nft or dnsmasq is missing, or the kernel refuses.
         """
         validate.interface_name(name)
@@ -231,6 +246,8 @@ class Networks:
         driver = registry.load(kind or "bridge", name, config or {}, directory, self.netlink, self.firewall)
         with self._changing, Reverter() as revert:
             with self._db.reading() as session:
+                scope = Scope(session, project)
+                scope.check(config or {})
                 if networks.find(session, name):
                     raise Conflict("The network already exists")
             link = self.netlink.find(name)
@@ -238,23 +255,22 @@ class Networks:
             if link and not (link.kind == "bridge" and os.path.isdir(directory)):
                 raise Conflict(f"An interface named {name!r} exists already")
             complete = driver.complete(config or {}, self._taken(name))
-            row = self._add(name, kind or "bridge", complete, description)
+            row = self._add(scope.project, name, kind or "bridge", complete, description)
             revert.add(self._remove, row)
             self._bring_up(row)
             with self._db.transaction() as session:
                 session.get_one(models.Network, row.id).state = "created"
             revert.success()
-        self._events.lifecycle("network-created", f"/1.0/networks/{quote(name)}", project="default")
-        return self.get(name)
+        self._events.lifecycle("network-created", f"/1.0/networks/{quote(name)}", project=scope.project)
+        return self.get(name, project)
 
-    def _add(self, name: str, kind: str, config: dict[str, str], description: str) -> models.Network:
+    def _add(self, owner: str, name: str, kind: str, config: dict[str, str], description: str) -> models.Network:
         try:
             with self._db.transaction() as session:
-                project = projects.get(session, "default")
-                row = models.Network(
-                    project_id=project.id, name=name, type=kind, config=config, description=description
-                )
+                project = projects.get(session, owner)
+                row = models.Network(project=project, name=name, type=kind, config=config, description=description)
                 session.add(row)
+                admission.check(session, project)
         except IntegrityError:
             raise Conflict("The network already exists") from None
         return row
@@ -274,21 +290,26 @@ class Networks:
         config: Mapping[str, str] | None,
         description: str | None,
         *,
+        project: str = "default",
         patch: bool = False,
         if_match: str | None = None,
     ) -> None:
         """Replace a network's configuration and description, with `patch` only what is given; acts at once.
 
         Raises:
+            NotFound: the project has no such network.
             BadRequest: an unknown or malformed key, a subnet that is in use.
+            Forbidden: the project does not allow it.
             PreconditionFailed: `if_match` is of another state.
             Unavailable: the change cannot be made; the network is as it was.
         """
         with self._changing:
             with self._db.reading() as session:
-                row = networks.get(session, name)
-            etag.check(if_match, *_tagged(self._render(row, [])))
+                scope = Scope(session, project)
+                row = scope.get(session, name)
+            etag.check(if_match, *tagged(self._render(row, [])))
             wanted = {**(row.config if patch else {}), **(config or {})}
+            scope.check(wanted)
             hwaddr = row.config.get("volatile.bridge.hwaddr", "")
             if hwaddr:
                 wanted["volatile.bridge.hwaddr"] = hwaddr
@@ -308,7 +329,7 @@ class Networks:
                     if description is not None or not patch:
                         stored.description = description or ""
                 revert.success()
-        self._events.lifecycle("network-updated", f"/1.0/networks/{quote(name)}", project="default")
+        self._events.lifecycle("network-updated", f"/1.0/networks/{quote(name)}", project=scope.project)
 
     def confirm(self, name: str) -> None:
         """Keep a bridge over the host's own interface that is being made and waits for an answer of the gateway.
@@ -321,7 +342,7 @@ class Networks:
             raise NotFound(f"Network {name!r} does not wait to be confirmed")
         driver.confirm()
 
-    def rename(self, name: str, new: str) -> None:
+    def rename(self, name: str, new: str, project: str = "default") -> None:
         """Give a network that nothing uses another name.
 
         Raises:
@@ -331,7 +352,7 @@ class Networks:
         validate.interface_name(new)
         with self._changing, Reverter() as revert:
             with self._db.reading() as session:
-                row = networks.get(session, name)
+                row = Scope(session, project).get(session, name)
                 if networks.users(session).get(name):
                     raise BadRequest("The network is currently in use")
                 taken = networks.find(session, new) is not None
@@ -345,24 +366,24 @@ class Networks:
             with self._db.reading() as session:
                 self._bring_up(networks.get(session, new))
         self._events.lifecycle(
-            "network-renamed", f"/1.0/networks/{quote(new)}", project="default", context={"old_name": name}
+            "network-renamed", f"/1.0/networks/{quote(new)}", project=row.project.name, context={"old_name": name}
         )
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, project: str = "default") -> None:
         """Take a network down and forget it.
 
         Raises:
-            NotFound: there is no such managed network.
+            NotFound: the project has no such managed network.
             BadRequest: an instance or a profile uses it.
         """
         with self._changing:
             with self._db.transaction() as session:
-                row = networks.get(session, name)
+                row = Scope(session, project).get(session, name)
                 if networks.users(session, besides=_LAN).get(name):
                     raise BadRequest("The network is currently in use")
                 row.state = "deleting"
             self._remove(row)
-        self._events.lifecycle("network-deleted", f"/1.0/networks/{quote(name)}", project="default")
+        self._events.lifecycle("network-deleted", f"/1.0/networks/{quote(name)}", project=row.project.name)
 
     def _stop(self, row: models.Network) -> None:
         if self._keeper is not None:
@@ -382,16 +403,16 @@ class Networks:
 
     # For instances' NICs
 
-    def attachable(self, name: str) -> Network:
-        """Return a managed network that a NIC may be put on.
+    def attachable(self, name: str, project: str) -> Network:
+        """Return a managed network that a NIC of an instance or a profile of a project may be put on.
 
         Raises:
-            NotFound: there is no such managed network.
+            NotFound: the project has no such managed network.
             Unavailable: it could not be brought up; it is tried once more.
         """
         with self._db.reading() as session:
-            row = networks.find(session, name)
-        if row is None:
+            row, owner = networks.find(session, name), projects.scope_name(session, project, "networks")
+        if row is None or row.project.name != owner:
             raise NotFound(f"Network {name!r} not found")
         if name in self._broken:
             with self._changing:
@@ -454,27 +475,3 @@ class Networks:
 
 def _host_key(project: str, instance: str, device: str) -> str:
     return f"{storage_name(project, instance)}.{device}"
-
-
-def _tagged(network: Network) -> tuple[object, ...]:
-    return network["name"], network["managed"], network["type"], network["description"], network["config"]
-
-
-def _unmanaged(name: str, kind: str, users: Users) -> Network:
-    return {
-        "config": {},
-        "description": "",
-        "name": name,
-        "type": kind,
-        "used_by": _urls(users),
-        "managed": False,
-        "status": "",
-        "locations": [],
-    }
-
-
-def _urls(users: Users) -> Names:
-    return [
-        f"/1.0/{kind}s/{quote(name)}" + ("" if project == "default" else f"?project={quote(project)}")
-        for kind, project, name in users
-    ]

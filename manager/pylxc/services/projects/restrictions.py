@@ -245,12 +245,12 @@ def refuse_uplink(project: Config, interfaces: Collection[str]) -> None:
 
 
 def refuse_address(project: Config, address: str) -> None:
-    """Check that a project may have an address of the host forwarded to it; raises Forbidden."""
+    """Check that a project may have an address of the host, or a subnet, forwarded to it; raises Forbidden."""
     if not is_restricted(project):
         return
-    wanted = ipaddress.ip_address(address)
+    wanted = ipaddress.ip_network(address, strict=False)
     subnets = [ipaddress.ip_network(item.partition(":")[2]) for item in _listed(project, "networks.subnets")]
-    if not any(wanted in subnet for subnet in subnets):
+    if not any(wanted.version == subnet.version and wanted.subnet_of(subnet) for subnet in subnets):  # type: ignore[arg-type]
         raise Forbidden(f"Address {address} is not allowed in project", hint="see restricted.networks.subnets")
 
 

@@ -52,6 +52,11 @@ class Projects:
             row, users = projects.get(session, name), projects.users(session)
         return _render(row, users.get(name, [])), etag.etag(*_tagged(row))
 
+    def require(self, name: str) -> None:
+        """Check that there is a project; raises NotFound."""
+        with self._db.reading() as session:
+            projects.get(session, name)
+
     def state(self, name: str) -> wire.ProjectState:
         """Return what a project uses of its limits; raises NotFound."""
         with self._db.reading() as session:
