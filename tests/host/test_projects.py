@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
+import os
+import signal
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from tests.support.daemon import POOL_ONLY, ApiError, Daemon, unique
 from tests.support.projects import Project, project, refused
+from tests.support.wait import until
 
 MIB = 1 << 20
 
@@ -154,3 +163,154 @@ def test_networks_of_its_own(daemon: Daemon) -> None:
                 daemon.request("PATCH", "/1.0/projects/default", {"config": {"limits.networks": "0"}})
     finally:
         daemon.request("DELETE", f"/1.0/networks/{shared}")
+
+
+def shell(made: Project, name: str, script: str) -> str:
+    """Run a script in a guest and return what it prints."""
+    return made.daemon.command("exec", "--project", made.name, name, "--", "sh", "-c", script).stdout
+
+
+@pytest.fixture(scope="module")
+def image(module_daemon: Daemon, busybox_files: list[str]) -> str:
+    return module_daemon.import_image("busybox", busybox_files)
+
+
+def test_moving_between_projects(daemon: Daemon, image: str) -> None:
+    with project(daemon, features__images="false") as here, project(daemon) as there:
+        daemon.command("launch", "--project", here.name, image, "web", "-c", "user.note=kept")
+        shell(here, "web", "echo one > /root/file")
+        here.request("POST", "instances/web/snapshots", {"name": "s"})
+        shell(here, "web", "echo two > /root/file")
+        move = {"name": "web", "migration": True, "project": there.name}
+        with refused("Instance must be stopped to be moved", 400):
+            here.request("POST", "instances/web", move)
+        daemon.command("stop", "--project", here.name, "--force", "web")
+        with refused("Project not found", 404):
+            here.request("POST", "instances/web", {**move, "project": "nowhere"})
+        before = here.request("GET", "instances/web")
+        here.request("POST", "instances/web", move)
+        assert (here.names("instances"), there.names("instances")) == ([], ["web"])
+        after = there.request("GET", "instances/web")
+        for key in ("config", "devices", "profiles", "architecture", "created_at", "expanded_devices"):
+            assert after[key] == before[key], key
+        daemon.command("start", "--project", there.name, "web")
+        assert shell(there, "web", "cat /root/file; hostname") == "two\nweb\n"
+        there.request("PUT", "instances/web", {"restore": "s"})
+        assert shell(there, "web", "cat /root/file") == "one\n"
+        daemon.command("stop", "--project", there.name, "--force", "web")
+        daemon.command("move", "--project", there.name, "web", "www", "--target-project", here.name, "--instance-only")
+        assert here.request("GET", "instances?recursion=2")[0]["snapshots"] in (None, [])
+        daemon.command("start", "--project", here.name, "www")
+        assert shell(here, "www", "cat /root/file") == "one\n"
+
+
+def test_what_cannot_move(daemon: Daemon) -> None:
+    with project(daemon) as here, project(daemon, limits__instances="1", restricted="true") as there:
+        profile = unique("p")
+        here.request("POST", "profiles", {"name": profile})
+        here.request("POST", "storage-pools/default/volumes/custom", {"name": "data"})
+        disk = {"type": "disk", "pool": "default", "source": "data", "path": "/data"}
+        move = {"migration": True, "project": there.name}
+        first = here.make()
+        for fields, text, status in (
+            ({"profiles": ["default", profile]}, f"Profile '{profile}' not found", 404),
+            ({"devices": {"data": disk}}, "Storage volume not found", 404),
+            ({"config": {"security.nesting": "true"}}, "Container nesting is forbidden", 403),
+        ):
+            made = here.make(**fields)
+            with refused(text, status):
+                here.request("POST", f"instances/{made}", {"name": made, **move})
+        there.make(first)
+        with refused("already exists", 409):
+            here.request("POST", f"instances/{first}", {"name": first, **move})
+        with refused("Reached maximum number of instances"):
+            here.request("POST", f"instances/{first}", {"name": "other", **move})
+        assert there.names("instances") == [first]
+        assert len(here.names("instances")) == 4
+
+
+def test_a_root_disk_comes_along(daemon: Daemon) -> None:
+    with project(daemon) as here, project(daemon) as there:
+        there.request("PUT", "profiles/default", {})
+        name = here.make()
+        copy = {"type": "copy", "source": name, "project": here.name}
+        there.request("POST", "instances", {"name": "copied", "source": copy})
+        here.request("POST", f"instances/{name}", {"name": "moved", "migration": True, "project": there.name})
+        for each in ("copied", "moved"):
+            assert there.request("GET", f"instances/{each}")["devices"]["root"]["pool"] == "default"
+
+
+def test_copies_to_another_project(daemon: Daemon, image: str) -> None:
+    with project(daemon, features__images="false") as here, project(daemon) as there:
+        daemon.command("init", "--project", here.name, image, "web", "-c", "user.note=kept")
+        here.request("POST", "instances/web/snapshots", {"name": "s"})
+        daemon.command("copy", "--project", here.name, "web", "web", "--target-project", there.name)
+        daemon.command("copy", "--project", here.name, "web/s", "old", "--target-project", there.name)
+        assert sorted(there.names("instances")) == ["old", "web"]
+        assert there.request("GET", "instances/web")["config"]["user.note"] == "kept"
+        assert there.request("GET", "instances/web/snapshots") == [
+            f"/1.0/instances/web/snapshots/s?project={there.name}"
+        ]
+        profile = unique("p")
+        here.request("POST", "profiles", {"name": profile, "config": {"user.a": "1"}})
+        daemon.command("profile", "copy", "--project", here.name, profile, "same", "--target-project", there.name)
+        assert there.request("GET", "profiles/same")["config"] == {"user.a": "1"}
+
+
+def test_volumes_between_projects(daemon: Daemon) -> None:
+    volumes = "storage-pools/default/volumes/custom"
+    with project(daemon) as here, project(daemon) as there:
+        here.request("POST", volumes, {"name": "data", "config": {"user.a": "1"}})
+        here.request("POST", f"{volumes}/data/snapshots", {"name": "s"})
+        user = here.make(devices={"d": {"type": "disk", "pool": "default", "source": "data", "path": "/d"}})
+        move = ("storage", "volume", "move", "--project", here.name, "default/data")
+        to = ("--target-project", there.name)
+        done = daemon.command(*move, "default/data", *to, check=False)
+        assert "still in use" in done.stderr
+        daemon.command("storage", "volume", "copy", "--project", here.name, "default/data", "default/copy", *to)
+        here.request("DELETE", f"instances/{user}")
+        daemon.command(*move, "default/data", *to)
+        assert (here.names(volumes), sorted(there.names(volumes))) == (
+            [],
+            ["copy", "copy/s", "data", "data/s"],
+        )
+        assert there.request("GET", f"{volumes}/data")["config"] == {"user.a": "1"}
+
+
+def test_a_move_that_is_cut_off(make_daemon: Callable[[], Daemon]) -> None:
+    daemon = make_daemon()
+    daemon.start()
+    daemon.command("admin", "init", "--preseed", input=json.dumps(POOL_ONLY))
+    tree = Path(daemon.dir) / "storage-pools/default"
+    with project(daemon) as one, project(daemon) as two:
+        one.make("web")
+        (tree / f"containers/{one.name}_web/rootfs/data").mkdir(parents=True)
+        for number in range(500):
+            (tree / f"containers/{one.name}_web/rootfs/data/{number}").write_text(str(number))
+        one.request("POST", "instances/web/snapshots", {"name": "s"})
+        here, there = one, two
+        for moment in (0.0, 0.02, 0.05, 0.08, 0.12, 0.2):
+            body = {"name": "web", "migration": True, "project": there.name}
+            move = threading.Thread(target=attempt, args=(here, body))
+            move.start()
+            move.join(moment)
+            daemon.signal(signal.SIGKILL)
+            move.join()
+            daemon.start()
+            if there.names("instances"):
+                here, there = there, here
+            assert (here.names("instances"), there.names("instances")) == (["web"], [])
+            key = f"{here.name}_web"
+            for kind in ("containers", "containers-snapshots"):
+                assert until(partial(holds_only, tree / kind, key), f"{kind} of nothing else are left")
+            assert len(os.listdir(tree / f"containers/{key}/rootfs/data")) == 500
+            assert len(os.listdir(tree / f"containers-snapshots/{key}/s/rootfs/data")) == 500
+
+
+def holds_only(directory: Path, name: str) -> bool:
+    return os.listdir(directory) == [name]
+
+
+def attempt(here: Project, body: dict[str, object]) -> None:
+    with contextlib.suppress(ApiError, OSError, ValueError, http.client.HTTPException):
+        here.request("POST", "instances/web", body)

@@ -67,12 +67,18 @@ def _devices(session: Session, args: Args, source: str) -> dict[str, dict[str, s
 def _move(session: Session, args: Args) -> None:
     source = session.required(args.words[0])
     target = session.name(args.words[1]) if len(args.words) > 1 else ""
-    if not args.storage:
+    if not args.storage and not args.target_project:
         if not target:
-            raise UsageError("A new name or --storage is needed", COMMANDS[1])
+            raise UsageError("A new name, --storage or --target-project is needed", COMMANDS[1])
         rename(session, source, target)
         return
-    body = {"name": target or source, "migration": True, "pool": args.storage}
+    body = {
+        "name": target or source,
+        "migration": True,
+        "pool": args.storage,
+        "project": args.target_project,
+        "instance_only": args.instance_only,
+    }
     session.wait(session.client.start("POST", session.client.instances.url(source), body), f"Moving {source}")
 
 
@@ -113,9 +119,15 @@ COMMANDS = (
         _move,
         words=(1, 2),
         aliases=("mv",),
-        options=(_STORAGE,),
+        options=(
+            Option("--instance-only", help="Move the instance without its snapshots"),
+            _STORAGE,
+            Option("--target-project", help="Move to a project different from the source", kind="value",
+                   complete="project"),
+        ),
         examples=(
             ("move web www", "Rename an instance."),
+            ("move web --target-project shop", "Move an instance to another project."),
             ("move web --storage fast", "Move an instance to another storage pool."),
         ),
         complete=("instance", ""),

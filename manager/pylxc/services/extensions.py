@@ -69,6 +69,7 @@ LXD = """
     storage_api_volume_snapshots
     storage_unmapped
     projects
+    container_copy_project
     kernel_features
     event_location
     container_nic_routes
@@ -92,8 +93,10 @@ LXD = """
     custom_volume_backup
     backup_override_name
     firewall_driver
+    projects_limits
     limits_hugepages
     container_nic_routed_gateway
+    projects_restrictions
     custom_volume_snapshot_expiry
     volume_snapshot_scheduling
     resources_cpu_socket
@@ -115,22 +118,31 @@ LXD = """
     container_nic_routed_limits
     instance_nic_bridged_vlan
     usedby_consistency
+    projects_limits_disk
+    projects_networks
+    projects_networks_restricted_uplinks
     resources_pci_iommu
     resources_network_usb
     resources_disk_address
+    projects_limits_instances
     instance_nic_bridged_port_isolation
     instance_bulk_state_change
     network_gvrp
+    projects_compression
     projects_images_remote_cache_expiry
     projects_images_auto_update
+    project_usage
     storage_api_project
     warnings
+    projects_restricted_backups_and_snapshots
     server_supported_storage_drivers
     event_lifecycle_requestor_address
     network_forward
     network_counters_errors_dropped
     metrics
     linux_sysctl
+    instance_project_move
+    storage_volume_project_move
     cloud_init
     instance_all_projects
     instance_pool_move
@@ -138,6 +150,7 @@ LXD = """
     event_project
     storage_volume_state
     storage_volumes_all_projects
+    projects_networks_restricted_access
     custom_volume_refresh
     instance_allow_inconsistent_copy
     instance_nic_routed_neighbor_probe

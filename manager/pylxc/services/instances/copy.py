@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from pylxc.db import profiles, projects
 from pylxc.db import snapshots as rows
 from pylxc.db.engine import Database
 from pylxc.db.models import Snapshot
@@ -16,7 +17,7 @@ from pylxc.errors import BadRequest, NotFound
 from pylxc.paths import storage_name
 from pylxc.revert import Reverter
 from pylxc.services.instances import root_size
-from pylxc.services.instances.expand import Record, load
+from pylxc.services.instances.expand import Record, expand_devices, load, with_root
 from pylxc.services.instances.lifecycle import Lifecycle
 from pylxc.services.instances.locks import InstanceLocks
 from pylxc.services.instances.templates import deferred
@@ -88,8 +89,8 @@ class Copier:
             is_consistent=not source.get("allow_inconsistent"),
         )
 
-    def complete(self, body: InstancesPost, source: CopySource) -> InstancesPost:
-        """Return a create's body with what the copy takes over where it is silent."""
+    def complete(self, project: str, body: InstancesPost, source: CopySource) -> InstancesPost:
+        """Return the body of a create in `project` with what the copy takes over where it is silent."""
         with self._db.reading() as session:
             kept = _facts(session, source)
         config = {
@@ -102,6 +103,11 @@ class Copier:
         complete["description"] = body.get("description") or kept["description"]
         if body.get("profiles") is None:
             complete["profiles"] = kept["profiles"]
+        if project != source.instance.project:
+            with self._db.reading() as session:
+                found = profiles.named(session, projects.scope_name(session, project, "profiles"), complete["profiles"])
+            expanded = expand_devices(found, complete["devices"])
+            complete["devices"] = with_root(complete["devices"], expanded, source.instance.expanded_devices)
         return complete  # type: ignore[return-value]
 
     def make(self, source: CopySource, target: Record) -> None:

@@ -122,7 +122,9 @@ class Creator:
         if copied and source.get("refresh") and (target := self._present(project, body.get("name", ""))):
             return self._refresh(copied, target)
         if copied:
-            request = self._check(project, self._copier.complete(body, copied), partial(self._copier.make, copied))
+            request = self._check(
+                project, self._copier.complete(project, body, copied), partial(self._copier.make, copied)
+            )
         else:
             request = self._check(project, body, None)
 

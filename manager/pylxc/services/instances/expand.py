@@ -185,6 +185,19 @@ def root_disk(devices: Mapping[str, Mapping[str, str]]) -> tuple[str, Mapping[st
     return found[0]
 
 
+def with_root(devices: Devices, expanded: Devices, former: Devices) -> Devices:
+    """Return an instance's own devices with a root disk: where there are other profiles, one may be missing.
+
+    Args:
+        devices: the instance's own.
+        expanded: with those of its profiles.
+        former: expanded, where it has a root disk.
+    """
+    if any(is_root_disk(device) for device in expanded.values()):
+        return devices
+    return {**devices, **{name: device for name, device in former.items() if is_root_disk(device)}}
+
+
 def is_root_disk(device: Mapping[str, str]) -> bool:
     """Return whether a device is a root disk."""
     return device.get("type") == "disk" and device.get("path") == "/" and not device.get("source")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from pylxc.errors import Conflict
 
@@ -55,6 +55,14 @@ class InstanceLocks:
                     if not self._sharers[key]:
                         del self._held[key], self._sharers[key]
                     self._changed.notify_all()
+
+    @contextmanager
+    def hold_all(self, keys: Iterable[str], action: str, *, wait: float = 0.0) -> Iterator[None]:
+        """Hold several instances while the block runs, in one order; see `hold`."""
+        with ExitStack() as stack:
+            for key in sorted(keys):
+                stack.enter_context(self.hold(key, action, wait=wait))
+            yield
 
     def holder(self, key: str) -> str | None:
         """Return what is being done to an instance, None when nothing."""

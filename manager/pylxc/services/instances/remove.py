@@ -129,13 +129,22 @@ class Remover:
         with self._db.transaction() as session:
             instances.get(session, found.project, found.name).new_name = ""
 
-    def _take_name(self, found: Record, new: str) -> None:
+    def forget(self, found: Record, there: Record) -> None:
+        """Take from the host what it has of a stopped instance that has another name or project now; logs follow."""
+        self._devices.remove(found.project, found.name, found.expanded_devices, found.config)
+        self._follow(found, there.key)
+
+    def _follow(self, found: Record, key: str) -> None:
+        """Let go of the former name, and have the logs under the new one."""
         self._apparmor.remove(found.key)
         logs = self._paths.instance_logs(found.key)
         if os.path.isdir(logs):
-            target = self._paths.instance_logs(storage_name(found.project, new))
+            target = self._paths.instance_logs(key)
             shutil.rmtree(target, ignore_errors=True)
             os.rename(logs, target)
+
+    def _take_name(self, found: Record, new: str) -> None:
+        self._follow(found, storage_name(found.project, new))
         with self._db.transaction() as session:
             row = instances.get(session, found.project, found.name)
             row.name, row.new_name = new, ""

@@ -35,7 +35,7 @@ from pylxc.services.instances.leftovers import Leftovers
 from pylxc.services.instances.lifecycle import Lifecycle
 from pylxc.services.instances.live import LiveChanges
 from pylxc.services.instances.locks import InstanceLocks
-from pylxc.services.instances.move import Mover
+from pylxc.services.instances.move import Move, Mover
 from pylxc.services.instances.oom import OutOfMemory
 from pylxc.services.instances.publish import Publisher
 from pylxc.services.instances.readopt import Readopter
@@ -137,7 +137,7 @@ class Instances:
             events=events,
             locks=self._locks,
         )
-        self._mover = Mover(db, storage)
+        self._mover = Mover(db, storage, devices, events, self._remover.forget)
         self.publisher = Publisher(
             db=db,
             storage=storage,
@@ -285,20 +285,24 @@ class Instances:
         self.updater.merge(project, name, body, if_match)
 
     def rename(self, project: str, name: str, body: InstancePost) -> Operation:
-        """Start renaming an instance, or moving it to another pool.
+        """Start renaming an instance, or moving it to another pool or project.
 
         Raises:
             NotFound: there is none.
             BadRequest: it runs, or the new name is no name.
             Conflict: the new name is taken.
-            NotSupported: a move to another project or server.
+            Forbidden: the other project does not allow it.
+            NotSupported: a move to another server.
         """
         new, pool = body.get("name", ""), body.get("pool", "")
-        if body.get("project") or (body.get("migration") and not pool):
-            raise NotSupported("Moving instances to another project or server is not supported")
+        to_project = body.get("project", "")
+        if body.get("migration") and not pool and not to_project:
+            raise NotSupported("Moving instances to another server is not supported")
         found = self.record(project, name)
-        if pool:
-            return self._move(found, pool, new or name)
+        if pool or to_project:
+            alone = body.get("instance_only") or body.get("container_only") or False
+            to = Move(pool=pool or found.pool, project=to_project or project, name=new or name, alone=alone)
+            return self._move(found, to)
         with self._db.reading() as session:
             check_free(instances.claimed(session, project), new)
         self._refuse_running(found, "Renaming of running instance not allowed")
@@ -310,23 +314,14 @@ class Instances:
 
         return self._operation("Renaming instance", project, name, run)
 
-    def _move(self, found: Record, pool: str, new: str) -> Operation:
-        if new != found.name:
-            raise NotSupported(
-                "An instance cannot be moved and renamed at once", hint=f"pylxc rename {found.name} {new}"
-            )
-        self._mover.check(found, pool)
+    def _move(self, found: Record, to: Move) -> Operation:
+        self._mover.check(found, to)
         self._refuse_running(found, "Instance must be stopped to be moved")
 
         def run() -> None:
-            with self._locks.hold(found.key, "move"):
+            with self._locks.hold_all({found.key, storage_name(to.project, to.name)}, "move"):
                 self._lifecycle.require_stopped(found.key, "Instance must be stopped to be moved")
-                current = self.record(found.project, found.name)
-                self._mover.check(current, pool)
-                self._mover.move(current, pool)
-            self._events.lifecycle(
-                "instance-updated", f"/1.0/instances/{found.name}", project=found.project, context={"pool": pool}
-            )
+                self._mover.move(self.record(found.project, found.name), to)
 
         return self._operation("Moving instance", found.project, found.name, run)
 

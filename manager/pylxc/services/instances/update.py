@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -104,9 +104,7 @@ class Updater:
         Raises:
             Conflict: one of them is busy.
         """
-        with ExitStack() as stack:
-            for key in sorted(keys):
-                stack.enter_context(self._locks.hold(key, "update", wait=_BUSY_SECONDS))
+        with self._locks.hold_all(keys, "update", wait=_BUSY_SECONDS):
             yield
 
     def reexpand(self, session: Session, rows: Sequence[Instance], change: Callable[[], None]) -> Reexpansion:
