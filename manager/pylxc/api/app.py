@@ -161,7 +161,7 @@ class App:
         call = Call(
             self._services, request, match.params, self._executor, self.stopping, legacy=match.legacy, trusted=trusted
         )
-        if _is_scoped(match.endpoint.path) and call.project != "default":
+        if _is_scoped(match.endpoint.path) and not call.all_projects and call.project != "default":
             await call.run(self._services.projects.require, call.project)
         answer = await handler(call)
         if isinstance(answer, Async) and call.patience and answer.operation.class_ == "task":

@@ -23,6 +23,7 @@ from pylxc.paths import Paths
 from pylxc.services.certificate import ServerCertificate
 from pylxc.services.events import EventBus
 from pylxc.services.operations import Operations
+from pylxc.services.projects.service import Projects
 from pylxc.services.server import Server
 from pylxc.services.services import Services
 from pylxc.services.storage.service import StoragePools
@@ -141,7 +142,10 @@ def services(tmp_path: Path, database: Database) -> Services:
         stop=lambda _force: None,
     )
     warnings = Warnings(database, events, now)
-    found = SimpleNamespace(events=events, operations=Operations(events), server=server, warnings=warnings)
+    operations = Operations(events)
+    projects = Projects(database, operations, events)
+    projects.create({"name": "other"})
+    found = SimpleNamespace(events=events, operations=operations, server=server, warnings=warnings, projects=projects)
     return cast(Services, found)
 
 
