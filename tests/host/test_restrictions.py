@@ -261,3 +261,29 @@ def test_what_networks_of_its_own_may_be(daemon: Daemon) -> None:
         made.request("PATCH", f"networks/{name}", {"config": {"ipv4.routes": "192.0.2.8/29"}})
         with refused("192.0.2.0/24 is not allowed"):
             made.request("PATCH", f"networks/{name}", {"config": {"ipv4.routes": "192.0.2.0/24"}})
+
+
+def test_links_lead_out_of_no_path(restricted: Project, daemon: Daemon, busybox: str, tmp_path: Path) -> None:
+    allowed = tmp_path / "allowed"
+    (allowed / "in").mkdir(parents=True)
+    (allowed / "in/file").write_text("mine")
+    (allowed / "out").symlink_to("/etc")
+    (allowed / "near").symlink_to("in")
+    tmp_path.chmod(0o755)
+    restricted.configure({"restricted.devices.disk": "allow", "restricted.devices.disk.paths": str(allowed)})
+    restricted.configure({"features.images": "false"})
+    bad = device(type="disk", source=f"{allowed}/out", path="/v")
+    good = device(type="disk", source=f"{allowed}/near", path="/v")
+    made = restricted.make(source={"type": "image", "alias": busybox}, **bad)
+    complaint = "where it has to be"
+    with refused(complaint):
+        restricted.request("PUT", f"instances/{made}/state", {"action": "start"})
+    restricted.request("PATCH", f"instances/{made}", good)
+    restricted.request("PUT", f"instances/{made}/state", {"action": "start"})
+    shown = daemon.command("exec", "--project", restricted.name, made, "--", "cat", "/v/file")
+    assert shown.stdout == "mine"
+    with refused(complaint):
+        restricted.request("PATCH", f"instances/{made}", {"devices": {"e": {**bad["devices"]["d"], "path": "/w"}}})
+    with refused(complaint):
+        restricted.request("PATCH", f"instances/{made}", bad)
+    assert daemon.command("exec", "--project", restricted.name, made, "--", "ls", "/v").stdout == "file\n"

@@ -39,6 +39,12 @@ def _create(session: Session, args: Args) -> None:
         print(f"Project {name} created")
 
 
+def _switch(session: Session, args: Args) -> None:
+    name = session.required(args.words[0], "project")
+    session.client.projects.get(name)
+    session.remotes.switch_project(name)
+
+
 def _info(session: Session, args: Args) -> None:
     state = session.client.projects.state(session.required(args.words[0], "project"))
 
@@ -66,6 +72,15 @@ COMMANDS = (
                 _create,
                 words=(1, 1),
                 options=(Option("-c", "--config", help="Config key/value to apply to the new project", kind="list"),),
+            ),
+            Command(
+                "switch",
+                "Switch the current project",
+                "[<remote>:]<project>",
+                _switch,
+                words=(1, 1),
+                complete=("project",),
+                examples=(("project switch shop", "Work in a project until another switch."),),
             ),
             Command(
                 "info",

@@ -228,6 +228,12 @@ class Remotes:
             raise NotFound(f"Remote {name} doesn't exist")
         self._change(lambda _, all_settings: all_settings.update({"default-remote": name}))
 
+    def switch_project(self, project: str) -> None:
+        """Make a project the one that is worked in on the local server where none is named."""
+        self._change(
+            lambda own, _: own.update({settings.LOCAL: {**(own.get(settings.LOCAL) or {}), "project": project}})
+        )
+
     def changeable(self, name: str) -> Remote:
         """Return the remote `name`, which may be changed.
 

@@ -30,8 +30,9 @@ class Session:
     def __init__(self, args: Args) -> None:
         self.quiet = bool(args.quiet)
         self.debug = bool(args.debug)
-        self.project = str(args.project or os.environ.get("PYLXC_PROJECT") or "default")
         self._force_local = bool(args.force_local)
+        chosen = "" if self._force_local else settings.local_project()
+        self.project = str(args.project or os.environ.get("PYLXC_PROJECT") or chosen or "default")
         self._client: Client | None = None
         self._remotes: Remotes | None = None
 

@@ -58,6 +58,12 @@ def _parse(path: str, text: bytes) -> dict[str, Any]:
     return dict(data)
 
 
+def local_project() -> str:
+    """Return the project that is worked in on the local server where none is named, "" for the default one."""
+    fields = read(user_dir()).get("remotes", {}).get(LOCAL)
+    return str(fields.get("project") or "") if isinstance(fields, dict) else ""
+
+
 def default_remote() -> str:
     """Return the name of the remote that names without one are on."""
     return str(read(user_dir()).get("default-remote") or LOCAL)

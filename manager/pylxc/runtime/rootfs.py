@@ -8,6 +8,7 @@ else.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -16,7 +17,7 @@ from fcntl import ioctl
 from pylxc.errors import BadRequest
 from pylxc.kernel import mount, namespaces
 from pylxc.kernel.fds import close
-from pylxc.kernel.openat2 import make_path
+from pylxc.kernel.openat2 import RESOLVE_BENEATH, make_path, openat2
 from pylxc.runtime import nodes, overlay
 
 TYPE_CHECKING = False
@@ -169,7 +170,7 @@ def open_bind(entry: Mount, userns_fd: int) -> int:
     if propagation == mount.MS_SHARED:
         # A guest that is not the host's root mounts nothing on the host, just as in a copied mount namespace.
         propagation = mount.MS_SLAVE if userns_fd >= 0 else 0
-    tree = open_source(entry.source, recursive=recursive, propagation=propagation)
+    tree = open_source(entry.source, recursive=recursive, propagation=propagation, within=entry.within)
     try:
         if entry.shift and userns_fd >= 0:
             _shift(tree, userns_fd, entry.source, recursive=recursive)
@@ -196,15 +197,34 @@ def adjust(entry: Mount, target_fd: int) -> None:
         raise OSError(error.errno, f"it does not take {','.join(entry.options)}", entry.target) from error
 
 
-def open_source(path: str, *, recursive: bool = False, propagation: int = mount.MS_PRIVATE) -> int:
+def open_source(path: str, *, recursive: bool = False, propagation: int = mount.MS_PRIVATE, within: str = "") -> int:
     """Return a detached copy of a mount of the host that shares nothing with it, unless `propagation` says so.
 
     A plain copy of a shared mount (systemd shares all) is its peer: what is mounted there appears on the host.
+
+    Args:
+        path: what is mounted.
+        recursive: with the mounts below.
+        propagation: see `mount.set_attributes`.
+        within: the directory that links on the way may not lead out of, "" for anywhere; EXDEV tells of one that does.
     """
-    tree = mount.open_tree(path, recursive=recursive)
+    tree = _open_within(path, within, recursive) if within else mount.open_tree(path, recursive=recursive)
     if propagation:
         mount.set_attributes(tree, propagation=propagation, recursive=recursive)
     return tree
+
+
+def _open_within(path: str, within: str, recursive: bool) -> int:
+    held = [os.open(within, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
+    try:
+        held.append(openat2(held[0], os.path.relpath(path, within), os.O_PATH, resolve=RESOLVE_BENEATH))
+        return mount.open_tree("", dir_fd=held[1], recursive=recursive)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        raise BadRequest(f"Disk source path {path!r} leads out of {within!r}, where it has to be") from error
+    finally:
+        close(held)
 
 
 def put(root_fd: int, entry: Mount, tree: int) -> None:

@@ -47,7 +47,8 @@ class Mount:
 
     `source` is a host path for a bind mount (`fstype` empty), else what mount(2) takes. `target` is the path inside,
     resolved below the container's root only. `options` are mount(8) words; `shift` maps the ids of a bind mount as
-    the root file system's are; `create` makes a missing target ("dir", "file" or "").
+    the root file system's are; `create` makes a missing target ("dir", "file" or ""). Where `within` is
+    given, no link may lead a bind mount's source out of that directory of the host.
     """
 
     source: str
@@ -57,6 +58,7 @@ class Mount:
     shift: bool = False
     create: str = ""
     optional: bool = False
+    within: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

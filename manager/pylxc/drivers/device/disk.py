@@ -103,6 +103,7 @@ class DiskDriver(DeviceDriver):
             options=("rbind" if DISK.is_true(device, "recursive") else "bind", *_options(device)),
             shift=volume.mapped if volume else DISK.is_true(device, "shift"),
             create="dir" if stat.S_ISDIR(mode) else "file",
+            within="" if volume else context.within,
         )
         return RunConfig(mounts=(mount,), source=presence)
 

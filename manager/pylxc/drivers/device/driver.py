@@ -71,6 +71,7 @@ class Context:
         network: configuration of the managed network that it, or what it leads to, is on; None for none.
         addresses: those that the network has given it for good, by family, where none is configured.
         volume: the custom volume that it mounts, None where there is none.
+        within: the directory that a disk's source must be in, links and all; "" for anywhere.
         siblings: all devices of the instance, itself among them.
     """
 
@@ -82,6 +83,7 @@ class Context:
     network: Mapping[str, str] | None = None
     addresses: Mapping[str, str] = field(default_factory=dict)
     volume: Volume | None = None
+    within: str = ""
     siblings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def address(self, family: str) -> str:

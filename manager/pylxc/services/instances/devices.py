@@ -12,7 +12,7 @@ from dataclasses import replace
 from pylxc import validate
 from pylxc.config import device as tables
 from pylxc.config.device import DISK, NIC_BRIDGED
-from pylxc.db import instances, volumes
+from pylxc.db import instances, projects, volumes
 from pylxc.db.engine import Database
 from pylxc.drivers.device import proxy, registry
 from pylxc.drivers.device.driver import Context, HostTools, Nic, RunConfig, Volume
@@ -24,6 +24,7 @@ from pylxc.revert import Reverter
 from pylxc.runtime.proxies import Proxies
 from pylxc.runtime.spec import DeviceNode, Mount
 from pylxc.services.networks.service import Networks
+from pylxc.services.projects import restrictions
 from pylxc.services.storage.service import StoragePools
 from pylxc.services.volumes.service import CustomVolumes
 
@@ -224,6 +225,7 @@ class DeviceManager:
                     instance=found.instance,
                     network=self._network_of(project, keys, devices),
                     volume=self._volume_of(project, keys),
+                    within=self._within(project, keys),
                     addresses=self._addresses(project, name, device, keys),
                     siblings=devices,
                 )
@@ -275,6 +277,13 @@ class DeviceManager:
                 if DISK.is_true(device, "required"):
                     raise type(error)(error.message, hint="set required=false to do without it") from error
         return None
+
+    def _within(self, project: str, device: Mapping[str, str]) -> str:
+        """Return the directory that a restricted project keeps a disk's source in, "" for anywhere."""
+        if device.get("type") != "disk" or device.get("pool"):
+            return ""
+        with self._db.reading() as session:
+            return restrictions.disk_root(projects.get(session, project).config, device["source"])
 
     @contextmanager
     def using_volumes(self, project: str, devices: Iterable[Mapping[str, str]]) -> Iterator[None]:

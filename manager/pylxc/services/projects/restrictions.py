@@ -219,7 +219,8 @@ def disk_paths(project: Config) -> list[str]:
 def disk_root(project: Config, source: str) -> str:
     """Return the directory among `disk_paths` that a path is in, by its words; "" for none."""
     wanted = os.path.normpath(source)
-    return next((root for root in disk_paths(project) if os.path.commonpath((root, wanted)) == root), "")
+    roots = disk_paths(project) if os.path.isabs(wanted) else ()
+    return next((root for root in roots if os.path.commonpath((root, wanted)) == root), "")
 
 
 # Networks
