@@ -314,3 +314,79 @@ def holds_only(directory: Path, name: str) -> bool:
 def attempt(here: Project, body: dict[str, object]) -> None:
     with contextlib.suppress(ApiError, OSError, ValueError, http.client.HTTPException):
         here.request("POST", "instances/web", body)
+
+
+def test_two_of_one_name_side_by_side(daemon: Daemon, image: str, need: Callable[..., None]) -> None:
+    need("dnsmasq", "nft")
+    network = unique("n")[:12]
+    config = {"ipv4.address": "10.199.55.1/24", "ipv6.address": "none"}
+    daemon.request("POST", "/1.0/networks", {"name": network, "config": config})
+    with project(daemon, features__images="false") as made:
+        own = f"{made.name}_web"
+        for where in ("default", made.name):
+            daemon.command("launch", image, "web", "--network", network, "--project", where)
+            daemon.command("wait", "web", "ip", "--project", where)
+        states = [daemon.request("GET", f"/1.0/instances/web/state?project={p}") for p in ("default", made.name)]
+        first, second = (state["network"]["eth0"]["addresses"][0]["address"] for state in states)
+        assert first != second
+        names = {
+            lease["address"]: lease["hostname"] for lease in daemon.request("GET", f"/1.0/networks/{network}/leases")
+        }
+        assert (names[first], names[second]) == ("web", own)
+        asked = shell(made, "web", f"nslookup {own} 10.199.55.1; nslookup web 10.199.55.1; hostname")
+        assert second in asked
+        assert first in asked
+        assert asked.endswith("web\n")
+        assert {"web", own} <= set(os.listdir(f"{daemon.dir}/run/instances"))
+        groups = {Path(f"/proc/{state['pid']}/cgroup").read_text() for state in states}
+        assert len(groups) == 2
+        daemon.command("stop", "--force", "web", "--project", made.name)
+        assert daemon.command("exec", "web", "--", "echo", "still here").stdout == "still here\n"
+        assert {one["project"] for one in daemon.request("GET", "/1.0/instances?recursion=1&all-projects=true")} == {
+            "default",
+            made.name,
+        }
+        daemon.command("delete", "--force", "web")
+        made.empty()
+    daemon.request("DELETE", f"/1.0/networks/{network}")
+
+
+def test_one_image_in_two_projects(daemon: Daemon, image: str, busybox_files: list[str]) -> None:
+    fingerprint = daemon.request("GET", f"/1.0/images/aliases/{image}")["target"]
+    before = os.listdir(f"{daemon.dir}/images")
+    with project(daemon) as made:
+        assert made.request("GET", "images") == []
+        with refused("Image alias not found", 404):
+            made.make(source={"type": "image", "alias": image})
+        daemon.command("image", "import", *busybox_files, "--alias", "mine", "--project", made.name)
+        assert made.request("GET", "images/aliases/mine")["target"] == fingerprint
+        assert os.listdir(f"{daemon.dir}/images") == before
+        made.make(source={"type": "image", "alias": "mine"})
+        made.request("DELETE", f"images/{fingerprint}")
+        with refused("Image not found", 404):
+            made.request("GET", f"images/{fingerprint}")
+        assert os.listdir(f"{daemon.dir}/images") == before
+        kept = unique("c")
+        daemon.command("init", image, kept)
+        daemon.command("delete", kept)
+
+
+def test_what_a_project_shares(daemon: Daemon, image: str) -> None:
+    features = dict.fromkeys(("features__images", "features__profiles", "features__storage__volumes"), "false")
+    volumes = "storage-pools/default/volumes/custom"
+    with project(daemon, **features) as made:
+        for path in ("images", "profiles", "networks", volumes, "images/aliases"):
+            there = [url.partition("?")[0] for url in made.request("GET", path)]
+            assert there == [url.partition("?")[0] for url in daemon.request("GET", f"/1.0/{path}")]
+        made.request("POST", volumes, {"name": "shared"})
+        assert "shared" in [v["name"] for v in daemon.request("GET", f"/1.0/{volumes}?recursion=1")]
+        guest = made.make(devices={"d": {"type": "disk", "pool": "default", "source": "shared", "path": "/d"}})
+        used = daemon.request("GET", f"/1.0/{volumes}/shared")["used_by"]
+        assert used == [f"/1.0/instances/{guest}?project={made.name}"]
+        assert (
+            f"/1.0/instances/{guest}?project={made.name}" in daemon.request("GET", "/1.0/profiles/default")["used_by"]
+        )
+        with refused(f"there is instance {guest}", 400):
+            daemon.request("DELETE", made.url)
+        made.empty()
+        daemon.request("DELETE", f"/1.0/{volumes}/shared")
