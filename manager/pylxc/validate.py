@@ -341,3 +341,29 @@ def _cidr(parse: Callable[[str], object], value: str, what: str) -> None:
     if "/" not in value:
         raise BadRequest(f"Invalid {what} {value!r}")
     _parsed(parse, value, what)
+
+
+def listen_parts(value: str) -> tuple[str, int | None]:
+    """Return host ("" for every address) and port (None when there is none) of what a server is to listen on.
+
+    Args:
+        value: HOST, HOST:PORT or :PORT; an IPv6 address with a port stands in brackets.
+
+    Raises:
+        BadRequest: it is none of these.
+    """
+    found = re.fullmatch(r"\[([^\[\]]+)\](?::(\d{1,5}))?|([^:\[\]]*)(?::(\d{1,5}))?|([0-9A-Fa-f:.]+(?:%\w+)?)", value)
+    bracketed, bracketed_port, name, name_port, bare = found.groups() if found else (None, None, "", None, None)
+    host, port = bracketed or bare or name or "", bracketed_port or name_port
+    if (address := bracketed or bare) is not None:
+        ipv6(address)
+    elif not re.fullmatch(r"[A-Za-z0-9._-]*", host) or not (host or port):
+        raise BadRequest(f"Invalid address {value!r}: HOST, HOST:PORT or :PORT is needed, as in [::]:8443")
+    if port is not None and not 0 < int(port) < 1 << 16:
+        raise BadRequest(f"Invalid port in {value!r}")
+    return host, None if port is None else int(port)
+
+
+def listen_address(value: str) -> None:
+    """Check what a server is to listen on; see `listen_parts`."""
+    listen_parts(value)

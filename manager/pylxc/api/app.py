@@ -15,6 +15,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from pylxc.api import (
+    access,
+    certificates,
     events,
     images,
     instance_console,
@@ -44,7 +46,9 @@ from pylxc.api.call import Call, Endpoint, Handler
 from pylxc.api.http import HttpServer, peer
 from pylxc.api.responses import Async, Created, Sync
 from pylxc.api.router import Match, Router
-from pylxc.errors import BadRequest, Forbidden, PylxcError, from_os
+from pylxc.api.tls_gate import TlsProtocol
+from pylxc.errors import BadRequest, NotFound, PylxcError, from_os
+from pylxc.services.certificates.caller import LOCAL, Caller
 from pylxc.services.events import requestor
 from pylxc.services.operations import Operation
 from pylxc.services.services import Services
@@ -53,6 +57,7 @@ log = logging.getLogger(__name__)
 
 MODULES = (
     server,
+    certificates,
     events,
     operations,
     resources,
@@ -120,6 +125,7 @@ class App:
         Raises:
             ConnectionError: the client is gone, or an answer broke off after its beginning.
         """
+        connection = request.protocol
         try:
             response = await self._answer(request)
         except PylxcError as error:
@@ -136,6 +142,9 @@ class App:
         except Exception:
             log.exception("Failed answering %s %s", request.method, request.path)
             response = responses.error(500, "Internal error: see the daemon's log")
+        finally:
+            if isinstance(connection, TlsProtocol):
+                connection.rest()
         if request.writer.output_size > 0 and not response.prepared:
             raise ConnectionError("an answer has begun already")
         if self.stopping.is_set() and not response.prepared:
@@ -150,23 +159,44 @@ class App:
         handler = _handler(match.endpoint, request.method)
         if handler is None:
             return responses.error(501, "not implemented")
-        trusted = _identify(request)
-        if not trusted and request.method not in match.endpoint.untrusted:
-            raise Forbidden("not authorized")
+        caller = await self._identify(request)
         if request.query.get("target", "") not in ("", "none"):  # "none" is where volumes say that they are
             raise BadRequest("This server is not part of a cluster")
+        call = Call(
+            self._services, request, match.params, self._executor, self.stopping, legacy=match.legacy, caller=caller
+        )
+        await access.permit(call, match.endpoint)
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
-        call = Call(
-            self._services, request, match.params, self._executor, self.stopping, legacy=match.legacy, trusted=trusted
-        )
         if _is_scoped(match.endpoint.path) and not call.all_projects and call.project != "default":
             await call.run(self._services.projects.require, call.project)
-        answer = await handler(call)
+        answer = access.filtered(caller, await handler(call))
         if isinstance(answer, Async) and call.patience and answer.operation.class_ == "task":
             return await _answer_at_end(call, answer.operation)
         return responses.render(_translate(answer, match))
+
+    async def _identify(self, request: web.BaseRequest) -> Caller:
+        """Note who asks and return how far they are trusted; strangers wait for their turn.
+
+        Raises:
+            NotFound: this is not answered where they ask.
+        """
+        connection = request.protocol
+        if not isinstance(connection, TlsProtocol):
+            who = peer(request)
+            if who is None:
+                raise ConnectionResetError
+            requestor.set({"username": _user_name(who[1]), "protocol": "unix", "address": f"pid={who[0]}"})
+            return LOCAL
+        loop = asyncio.get_running_loop()
+        identify = self._services.certificates.identify
+        caller = await loop.run_in_executor(self._executor, identify, connection.certificate)
+        await connection.begin(trusted=caller.trusted)
+        if connection.gate.only not in ("", _raw_path(request)):
+            raise NotFound("Not found")
+        requestor.set({"username": caller.fingerprint, "protocol": "tls", "address": connection.address})
+        return caller
 
 
 async def _answer_at_end(call: Call, operation: Operation) -> web.StreamResponse:
@@ -199,16 +229,6 @@ def _handler(endpoint: Endpoint, method: str) -> Handler | None:
         "DELETE": endpoint.delete,
     }
     return handlers.get(method)
-
-
-def _identify(request: web.BaseRequest) -> bool:
-    """Note who asks; return whether the caller is trusted, as everybody is who may open the unix socket."""
-    who = peer(request)
-    if who is None:
-        requestor.set({"username": "", "protocol": "tls", "address": request.remote or ""})
-        return False
-    requestor.set({"username": _user_name(who[1]), "protocol": "unix", "address": f"pid={who[0]}"})
-    return True
 
 
 @functools.cache

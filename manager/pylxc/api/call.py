@@ -14,14 +14,19 @@ from typing import Any, ParamSpec, TypeVar
 
 from aiohttp import web
 
+from pylxc.api.access import permit_body
 from pylxc.api.responses import Answer
 from pylxc.errors import BadRequest
+from pylxc.services.certificates.caller import LOCAL, Caller
 from pylxc.services.operations import Operation
 from pylxc.services.services import Services
 from pylxc.wire.check import check
 
 MAX_BODY = 16 * 2**20
 """Bytes of a JSON body, at most."""
+STRANGERS_BODY = 2**17
+STRANGERS_SECONDS = 15.0
+"""What a caller who is not trusted may send, and how long that may take."""
 
 _WAIT = re.compile(r"(?:^|[,;])\s*wait=(\d{1,4})\s*(?=[,;]|$)")
 """RFC 7240, section 4.3."""
@@ -37,7 +42,7 @@ class Call:
     Attributes:
         services: what handlers call.
         request: aiohttp's; for headers, uploads and upgrades.
-        trusted: whether the caller may do everything: it is on the unix socket, or its certificate is known.
+        caller: who asks.
         params: the path's segments by their names in `Endpoint.path`, unescaped.
         project: `?project=`, "default" when absent or empty.
         recursion: `?recursion=`, 0 when absent.
@@ -55,13 +60,13 @@ class Call:
         stopping: asyncio.Event,
         *,
         legacy: str = "",
-        trusted: bool = True,
+        caller: Caller = LOCAL,
     ) -> None:
         self.services = services
         self.request = request
         self.params = params
         self.legacy = legacy
-        self.trusted = trusted
+        self.caller = caller
         self.stopping = stopping
         self._executor = executor
 
@@ -117,18 +122,23 @@ class Call:
         return self.request.query.get(name, "").lower() in ("1", "true", "yes", "on")
 
     async def read(self) -> bytes:
-        """Return the whole body, at most `MAX_BODY` bytes.
+        """Return the whole body, at most `MAX_BODY` bytes; see `STRANGERS_BODY` as well.
 
         Raises:
-            BadRequest: it is longer.
+            BadRequest: it is longer, or takes too long.
         """
+        most, seconds = (MAX_BODY, None) if self.caller.trusted else (STRANGERS_BODY, STRANGERS_SECONDS)
         chunks: list[bytes] = []
         size = 0
-        async for chunk in self.request.content.iter_any():
-            size += len(chunk)
-            if size > MAX_BODY:
-                raise BadRequest("The request's body is too large")
-            chunks.append(chunk)
+        try:
+            async with asyncio.timeout(seconds):
+                async for chunk in self.request.content.iter_any():
+                    size += len(chunk)
+                    if size > most:
+                        raise BadRequest("The request's body is too large")
+                    chunks.append(chunk)
+        except TimeoutError:
+            raise BadRequest("The request's body takes too long") from None
         return b"".join(chunks)
 
     async def json(self) -> Any:
@@ -139,9 +149,11 @@ class Call:
         """
         body = await self.read()
         try:
-            return json.loads(body, parse_constant=_refuse_constant)
+            found = json.loads(body, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise BadRequest(f"Invalid JSON in the request's body: {error}") from error
+        permit_body(self.caller, found)
+        return found
 
     async def body(self, wanted: type[T]) -> T:
         """Return the JSON body, checked against a TypedDict of `pylxc.wire`; see `wire.check`.

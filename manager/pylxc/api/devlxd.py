@@ -23,6 +23,7 @@ from pylxc.api.events import send_over_websocket, waker
 from pylxc.api.http import peer
 from pylxc.api.router import Router
 from pylxc.errors import PylxcError
+from pylxc.services.certificates.caller import STRANGER
 from pylxc.services.events import Subscription, Waker
 from pylxc.services.guests.events import TYPES
 from pylxc.services.guests.sockets import Guest
@@ -54,7 +55,7 @@ class GuestCall(Call):
         guest: Guest,
         uid: int,
     ) -> None:
-        super().__init__(services, request, params, executor, stopping, trusted=False)
+        super().__init__(services, request, params, executor, stopping, caller=STRANGER)
         self.guest = guest
         self._uid = uid
 

@@ -26,10 +26,14 @@ async def listen(call: Call) -> Answer:
         raise BadRequest(f"Unknown event type {unknown[0]!r}", hint=f"one of {', '.join(sorted(TYPES))}")
     if call.request.headers.get("Upgrade", "").lower() != "websocket":
         raise BadRequest("This is for websockets only")
+    if call.caller.restricted:
+        wanted = wanted - {"logging"}  # is of the server as a whole
     bus, project = call.services.events, None if call.all_projects else call.project
-    return await send_over_websocket(
-        call.request, lambda wake: bus.subscribe(wanted, project, wake), bus.unsubscribe, call.stopping
-    )
+
+    def subscribe(wake: Waker) -> Subscription:
+        return bus.subscribe(wanted, project, wake, only_project=call.caller.restricted)
+
+    return await send_over_websocket(call.request, subscribe, bus.unsubscribe, call.stopping)
 
 
 async def send_over_websocket(

@@ -60,21 +60,26 @@ class _Protocol(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what the parser refused, and close."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun already")
-        if isinstance(exc, LineTooLong):
-            response = responses.error(431, "The request's header is too large")
-        elif status == 400:
-            response = responses.error(400, "Malformed HTTP request")
-        elif isinstance(exc, ConnectionError):
-            log.debug("A client has gone in the middle of its request: %s", exc)
-            response = responses.error(400, "The request broke off")
-        else:
-            log.error("Failed handling a request", exc_info=exc)
-            response = responses.error(status, "Internal error")
-        response.force_close()
-        response.headers["Connection"] = "close"  # aiohttp takes what it cannot parse for HTTP/1.0 and says nothing
-        return response
+        return refusal(request, status, exc)
+
+
+def refusal(request: web.BaseRequest, status: int, exc: BaseException | None) -> web.StreamResponse:
+    """Return the answer to what the parser refused, or nobody could answer; raises ConnectionError: it is too late."""
+    if request.writer.output_size > 0:
+        raise ConnectionError("an answer has begun already")
+    if isinstance(exc, LineTooLong):
+        response = responses.error(431, "The request's header is too large")
+    elif status == 400:
+        response = responses.error(400, "Malformed HTTP request")
+    elif isinstance(exc, ConnectionError):
+        log.debug("A client has gone in the middle of its request: %s", exc)
+        response = responses.error(400, "The request broke off")
+    else:
+        log.error("Failed handling a request", exc_info=exc)
+        response = responses.error(status, "Internal error")
+    response.force_close()
+    response.headers["Connection"] = "close"  # aiohttp takes what it cannot parse for HTTP/1.0 and says nothing
+    return response
 
 
 def peer(request: web.BaseRequest) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, quote, unquote
 
 from aiohttp import BodyPartReader, MultipartReader, web
 
+from pylxc.api.access import permit_body
 from pylxc.api.call import MAX_BODY, Call, Endpoint
 from pylxc.api.responses import Answer, Async, Created, Encoded, Sync
 from pylxc.errors import BadRequest
@@ -85,6 +86,7 @@ async def post_images(call: Call) -> Answer:
         request = json.loads(head)
     except (ValueError, RecursionError):
         return await _upload(call, _whole(head, body))
+    permit_body(call.caller, request)
     wanted = check(request, wire.ImagesPost)
     if (wanted.get("source") or {}).get("type") in PUBLISHED:
         return Async(await call.run(call.services.publisher.create, call.project, wanted))

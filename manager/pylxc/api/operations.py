@@ -22,6 +22,8 @@ async def list_operations(call: Call) -> Answer:
     recursion = call.recursion
     found: dict[str, list[object]] = {}
     for operation in call.services.operations.all(None if call.all_projects else call.project):
+        if not call.caller.may_enter(operation.project):
+            continue
         data = operation.to_json()
         item = data if recursion else f"/1.0/operations/{operation.id}"
         found.setdefault(data["status"].lower(), []).append(item)
@@ -42,7 +44,7 @@ async def cancel(call: Call) -> Answer:
 async def wait(call: Call) -> Answer:
     """Answer an operation once it has ended, or as it is when `timeout` seconds have passed."""
     operation = _find(call)
-    if not call.trusted and not operation.allows(call.request.query.get("secret", "")):
+    if not call.caller.trusted and not operation.allows(call.request.query.get("secret", "")):
         raise Forbidden("not authorized")
     await call.ended(operation, _timeout(call))
     return Sync(operation.tell())

@@ -11,7 +11,7 @@ from pylxc.wire.projects import ProjectPost, ProjectPut, ProjectsPost
 
 async def list_projects(call: Call) -> Answer:
     """Answer the projects: URLs, or objects with recursion."""
-    found = await call.run(call.services.projects.list)
+    found = [each for each in await call.run(call.services.projects.list) if call.caller.may_enter(each["name"])]
     return Sync(found if call.recursion else [_url(project["name"]) for project in found])
 
 

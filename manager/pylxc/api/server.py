@@ -5,7 +5,6 @@ from __future__ import annotations
 from pylxc.api.call import Call, Endpoint
 from pylxc.api.responses import Answer, Sync
 from pylxc.config.registry import metadata
-from pylxc.errors import NotFound
 from pylxc.wire.server import InitPost, ServerPut
 
 _UNTRUSTED = frozenset({"GET", "HEAD"})
@@ -18,7 +17,7 @@ async def versions(_call: Call) -> Answer:
 
 async def get(call: Call) -> Answer:
     """Answer the server's configuration and environment."""
-    server, tag = await call.run(call.services.server.get, call.project, trusted=call.trusted)
+    server, tag = await call.run(call.services.server.get, call.project, call.caller)
     return Sync(server, tag)
 
 
@@ -52,22 +51,10 @@ async def cluster(_call: Call) -> Answer:
     return Sync({"server_name": "", "enabled": False, "member_config": []})
 
 
-async def nothing(_call: Call) -> Answer:
-    """Answer an empty list: this server keeps no certificates of clients."""
-    return Sync([])
-
-
-async def no_such(call: Call) -> Answer:
-    """Answer for an item of a list that is empty."""
-    raise NotFound(f"{call.params['name']!r} not found")
-
-
 ENDPOINTS = (
     Endpoint(path="/", get=versions, untrusted=_UNTRUSTED),
     Endpoint(path="/1.0", get=get, put=put, patch=patch, untrusted=_UNTRUSTED),
     Endpoint(path="/1.0/pylxc/init", post=initialise),
     Endpoint(path="/1.0/metadata/configuration", get=configuration),
     Endpoint(path="/1.0/cluster", get=cluster),
-    Endpoint(path="/1.0/certificates", get=nothing),
-    Endpoint(path="/1.0/certificates/{name}", get=no_such),
 )

@@ -19,6 +19,7 @@ from pylxc.runtime.spec import ContainerExit
 from pylxc.services import builtin_profiles
 from pylxc.services.backups.store import BackupStore
 from pylxc.services.certificate import ServerCertificate
+from pylxc.services.certificates.service import Certificates
 from pylxc.services.database import DatabaseBackups
 from pylxc.services.events import EventBus, LogEvents
 from pylxc.services.guests.service import Guests
@@ -109,6 +110,7 @@ class Assembly:
             events=events,
             operations=operations,
             server=server,
+            certificates=Certificates(self._database, server, operations, events, clock),
             initialise=initialise,
             projects=projects,
             profiles=profiles,

@@ -18,6 +18,7 @@ from pylxc.api.app import App
 from pylxc.api.devlxd import GuestServer
 from pylxc.daemon import access, refusal, systemd
 from pylxc.daemon.assembly import Assembly
+from pylxc.daemon.listeners import Listeners
 from pylxc.db.models import Clock
 from pylxc.errors import DatabaseUnusable
 from pylxc.paths import Paths
@@ -91,6 +92,8 @@ class Daemon:
             limit = _raise_descriptor_limit()
             app = App(assembly.services)
             http = app.server()
+            listeners = assembly.services.server.listeners = Listeners(http, assembly.services.server)
+            await asyncio.to_thread(listeners.start)
             # Not create_unix_server: that of Python 3.13 removes the socket's file at the end, be it systemd's.
             server = await self._loop.create_server(http, sock=listener.dup())
             guests = GuestServer(assembly.services)
@@ -109,6 +112,8 @@ class Daemon:
             if self._again or (is_kept and not self._with_containers):
                 server.close()  # Who connects from now on waits for the next daemon, instead of being refused.
                 await asyncio.sleep(GRACE_SECONDS)
+            assembly.services.server.listeners = None
+            await asyncio.to_thread(listeners.close)
             app.draining = True
             await asyncio.to_thread(self._stop_services, assembly)
             guests.close()

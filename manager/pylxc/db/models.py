@@ -337,3 +337,26 @@ class WarningRow(Base):
     first_seen_at: Mapped[dt.datetime] = mapped_column(default=now)
     last_seen_at: Mapped[dt.datetime] = mapped_column(default=now)
     instance: Mapped[Instance | None] = relationship(lazy="joined")
+
+
+class Certificate(Base):
+    """A client that is trusted over the network, by its certificate; a restricted one in its projects only."""
+
+    __tablename__ = "certificates"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(unique=True)
+    type: Mapped[str]
+    name: Mapped[str]
+    certificate: Mapped[str]
+    restricted: Mapped[bool] = mapped_column(default=False)
+    projects: Mapped[list[Project]] = relationship(
+        secondary="certificates_projects", lazy="selectin", order_by=Project.name
+    )
+
+
+class CertificateProject(Base):
+    """Which projects a restricted certificate is good for."""
+
+    __tablename__ = "certificates_projects"
+    certificate_id: Mapped[int] = mapped_column(ForeignKey("certificates.id", ondelete="CASCADE"), primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)

@@ -30,13 +30,21 @@ class Subscription:
         project: events of this project and of none; None is all projects.
         wake: see `Waker`.
         limit: a listener that has this many events waiting is dropped: it must never hold up or fill the server.
+        only_project: no events of no project.
     """
 
     def __init__(
-        self, types: frozenset[str], project: str | None, wake: Waker | None = None, limit: int = 4096
+        self,
+        types: frozenset[str],
+        project: str | None,
+        wake: Waker | None = None,
+        limit: int = 4096,
+        *,
+        only_project: bool = False,
     ) -> None:
         self.types = types
         self.project = project
+        self.only_project = only_project
         self.overrun = False
         self._wake = wake
         self._limit = limit
@@ -45,7 +53,9 @@ class Subscription:
 
     def wants(self, kind: str, project: str) -> bool:
         """Tell whether an event of this type and project ("" is none) is for this listener."""
-        return kind in self.types and (not project or self.project in (None, project))
+        if not project:
+            return kind in self.types and not self.only_project
+        return kind in self.types and self.project in (None, project)
 
     def put(self, text: str) -> None:
         """Queue an event, or mark the listener as overrun when it does not keep up."""
@@ -82,10 +92,15 @@ class EventBus:
         self._lock = threading.Lock()
 
     def subscribe(
-        self, types: set[str] | frozenset[str], project: str | None, wake: Waker | None = None
+        self,
+        types: set[str] | frozenset[str],
+        project: str | None,
+        wake: Waker | None = None,
+        *,
+        only_project: bool = False,
     ) -> Subscription:
         """Return a new listener; see `Subscription`. End it with `unsubscribe`."""
-        listener = Subscription(frozenset(types), project, wake)
+        listener = Subscription(frozenset(types), project, wake, only_project=only_project)
         with self._lock:
             self._listeners = (*self._listeners, listener)
         return listener

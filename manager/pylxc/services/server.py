@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import select
 
@@ -20,27 +20,42 @@ from pylxc.db.engine import Database
 from pylxc.db.models import StoragePool
 from pylxc.errors import NotSupported
 from pylxc.kernel.architecture import host_architectures
+from pylxc.revert import Reverter
 from pylxc.services import extensions
+from pylxc.services.addresses import reachable
 from pylxc.services.certificate import ServerCertificate
+from pylxc.services.certificates import password
+from pylxc.services.certificates.caller import LOCAL, Caller
 from pylxc.services.etag import check, etag
 from pylxc.services.events import EventBus
 from pylxc.services.storage.service import StoragePools
 from pylxc.wire.server import DIALECT
 
-_LISTENERS = frozenset(
-    {
-        "cluster.https_address",
-        "core.bgp_address",
-        "core.debug_address",
-        "core.dns_address",
-        "core.https_address",
-        "core.metrics_address",
-        "core.trust_password",
-    }
+LISTENERS = ("core.https_address", "core.metrics_address")
+"""Keys that say where this server listens."""
+_REFUSED = (
+    "cluster.https_address",
+    "core.bgp_address",
+    "core.debug_address",
+    "core.dns_address",
+    "core.https_allowed_credentials",
+    "core.https_allowed_headers",
+    "core.https_allowed_methods",
+    "core.https_allowed_origin",
+    "core.https_trusted_proxy",
+    "core.trust_ca_certificates",
 )
-"""Keys that ask for a service over the network, which this server does not offer yet: refused, not ignored."""
+"""Keys that ask for what this server does not do: refused, not ignored."""
+_PASSWORD = "core.trust_password"  # noqa: S105 - a key
 
 ConfigValues = Mapping[str, str | bool | int | None]
+
+
+class Listeners(Protocol):
+    """What listens on the network: `pylxc.daemon.listeners`."""
+
+    def move(self, key: str, address: str) -> None:
+        """Listen where `key` (of `LISTENERS`) says from now on, "" for nowhere; raises BadRequest, nothing changed."""
 
 
 class Server:
@@ -52,6 +67,10 @@ class Server:
         storage: asked for drivers and pools.
         events: told of changes.
         stop: called by `shutdown`; stops containers and operations, returns when they are stopped.
+
+    Attributes:
+        certificate: the server's own.
+        listeners: told of changes of where to listen, once there are any.
     """
 
     def __init__(
@@ -63,27 +82,30 @@ class Server:
         stop: Callable[[bool], None],
     ) -> None:
         self._database = database
-        self._certificate = certificate
+        self.certificate = certificate
+        self.listeners: Listeners | None = None
         self._storage = storage
         self._events = events
         self._stop = stop
         self._lock = threading.Lock()
         self._config: dict[str, str] | None = None  # every request asks for it, and only this class writes it
 
-    def get(self, project: str, *, trusted: bool) -> tuple[dict[str, Any], str]:
-        """Return the wire's Server (ServerUntrusted for a caller that is not trusted) and its ETag."""
-        config = self.config()
-        shown = _shown(config) if trusted else {}
+    def get(self, project: str, caller: Caller = LOCAL) -> tuple[dict[str, Any], str]:
+        """Return the wire's Server and its ETag; without its configuration to who is restricted, or not trusted.
+
+        Who is not trusted gets a ServerUntrusted.
+        """
+        shown = _shown(self.config()) if caller.trusted and not caller.restricted else {}
         answer: dict[str, Any] = {
             "config": shown,
             "api_extensions": list(extensions.NAMES),
             "api_status": "stable",
             "api_version": "1.0",
-            "auth": "trusted" if trusted else "untrusted",
+            "auth": "trusted" if caller.trusted else "untrusted",
             "public": False,
             "auth_methods": ["tls"],
         }
-        if trusted:
+        if caller.trusted:
             answer["environment"] = self._environment(project)
         return answer, etag(shown)
 
@@ -116,10 +138,15 @@ class Server:
         """Set the keys in `values`; an empty value unsets its key. Raises like `replace`."""
         self._write(values, if_match, keep=True)
 
+    def addresses(self) -> list[str]:
+        """Return where this server can be reached over TLS, as HOST:PORT; nothing when it cannot."""
+        address = self.value("core.https_address")
+        return reachable(address) if address else []
+
     def restore(self, config: Mapping[str, str]) -> None:
         """Put back what `config` has returned, hidden values included."""
         with self._lock:
-            self._store(dict(config))
+            self._apply(dict(config))
 
     def shutdown(self, *, force: bool) -> None:
         """Stop every container and then the daemon; return when the containers are stopped.
@@ -137,12 +164,14 @@ class Server:
             for key, value in values.items():
                 row = SERVER.get(key)
                 new[key] = old.get(key, "") if row.hidden and value is True else _text(value)
+                if key == _PASSWORD and new[key] and new[key] != old.get(key):
+                    new[key] = password.hashed(new[key])
             new = {key: value for key, value in new.items() if value and (key in old or value != SERVER.default(key))}
             SERVER.validate(new)
             changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-            if refused := [key for key in changed if key in _LISTENERS and key in new]:
-                raise NotSupported(f"{refused[0]} is not supported: this server listens on its unix socket only")
-            self._store(new)
+            if refused := [key for key in changed if key in _REFUSED and key in new]:
+                raise NotSupported(f"{refused[0]} is not supported by this server")
+            self._apply(new)
         if changed:
             shown = _shown(new)
             context = {key: shown.get(key, "") for key in changed}
@@ -154,20 +183,31 @@ class Server:
                 self._config = server_config.read(session)
         return self._config
 
+    def _apply(self, config: dict[str, str]) -> None:
+        """Listen where `config` says, and store it: both or neither."""
+        old = self._load()
+        with Reverter() as revert:
+            for key in LISTENERS:
+                if self.listeners is not None and old.get(key) != config.get(key):
+                    revert.add(self.listeners.move, key, old.get(key, ""))
+                    self.listeners.move(key, config.get(key, ""))
+            self._store(config)
+            revert.success()
+
     def _store(self, config: dict[str, str]) -> None:
         with self._database.transaction() as session:
             server_config.write(session, config)
         self._config = config
 
     def _environment(self, project: str) -> dict[str, Any]:
-        certificate = self._certificate.get()
+        certificate = self.certificate.get()
         drivers = self._storage.drivers()
         versions = {driver.name: driver.version for driver in drivers}
         with self._database.reading() as session:
             used = sorted(set(session.scalars(select(StoragePool.driver).where(StoragePool.state == "created"))))
         return {
             **_host_facts(),
-            "addresses": [],
+            "addresses": self.addresses(),
             "certificate": certificate.pem,
             "certificate_fingerprint": certificate.fingerprint,
             "driver": "pylxc",

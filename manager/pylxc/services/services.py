@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pylxc.services.certificates.service import Certificates
     from pylxc.services.database import DatabaseBackups
     from pylxc.services.events import EventBus
     from pylxc.services.guests.service import Guests
@@ -41,6 +42,7 @@ class Services:
     events: EventBus
     operations: Operations
     server: Server
+    certificates: Certificates
     initialise: Initialise
     projects: Projects
     profiles: Profiles

@@ -57,6 +57,11 @@ class Projects:
         with self._db.reading() as session:
             projects.get(session, name)
 
+    def scope(self, name: str, feature: str) -> str:
+        """Return the project whose `feature` ("images", "profiles", ...) a project uses; raises NotFound."""
+        with self._db.reading() as session:
+            return projects.scope_name(session, name, feature)
+
     def state(self, name: str) -> wire.ProjectState:
         """Return what a project uses of its limits; raises NotFound."""
         with self._db.reading() as session:

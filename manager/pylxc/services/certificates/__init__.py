@@ -1,0 +1,1 @@
+"""Who is trusted over the network: certificates of clients, join tokens and the trust password."""
