@@ -170,7 +170,14 @@ def test_who_has_no_certificate_sees_what_is_for_everybody(listening: Daemon) ->
     assert found["auth"] == "untrusted"
     assert found["config"] == {}
     assert "environment" not in found
-    for path in ("/1.0/instances", "/1.0/certificates", "/1.0/events", "/1.0/metrics", "/internal/ready", "/1.0/images"):
+    for path in (
+        "/1.0/instances",
+        "/1.0/certificates",
+        "/1.0/events",
+        "/1.0/metrics",
+        "/internal/ready",
+        "/1.0/images",
+    ):
         assert client.status("GET", path) == 403, path
     for method in ("PUT", "PATCH"):
         assert client.status(method, "/1.0", {"config": {"user.x": "1"}}) == 403
@@ -204,7 +211,9 @@ def test_an_expired_certificate_is_not_trusted(listening: Daemon, tmp_path: Path
         trust(listening, old)
     with listening.database() as database:
         row = (old.fingerprint, "client", "old", old.pem, False)
-        database.execute("insert into certificates(fingerprint,type,name,certificate,restricted) values(?,?,?,?,?)", row)
+        database.execute(
+            "insert into certificates(fingerprint,type,name,certificate,restricted) values(?,?,?,?,?)", row
+        )
     assert TlsClient(listening, old).request("GET", "/1.0")["auth"] == "untrusted"
 
 

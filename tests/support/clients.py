@@ -85,7 +85,9 @@ class TlsClient:
         """Return a connection after its handshake."""
         return self._context.wrap_socket(dial(self._daemon, host, self._port), server_hostname=host)
 
-    def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
+    def send(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
         """Send one request; return status and body."""
         connection = http.client.HTTPSConnection("127.0.0.1", self._port, timeout=30)
         connection.sock = self.connect()

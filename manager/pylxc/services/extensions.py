@@ -135,6 +135,12 @@ LXD = """
     storage_api_project
     warnings
     projects_restricted_backups_and_snapshots
+    certificate_update
+    certificate_project
+    certificate_token
+    certificate_self_renewal
+    remote_token_expiry
+    metrics_authentication
     server_supported_storage_drivers
     event_lifecycle_requestor_address
     network_forward
