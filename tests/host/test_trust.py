@@ -305,7 +305,7 @@ def test_it_works_in_its_project(daemon: Daemon, confined: tuple[TlsClient, Iden
         assert client.status("GET", f"{path}?project=own") == 200, path
 
 
-DENIED = (
+DENIED: tuple[tuple[str, str, Any], ...] = (
     ("GET", "/1.0/instances", None),
     ("GET", "/1.0/instances?project=other", None),
     ("GET", "/1.0/containers?project=other", None),
@@ -404,7 +404,7 @@ def test_events_of_others(daemon: Daemon, confined: tuple[TlsClient, Identity]) 
         daemon.request("DELETE", issue(daemon, "event")[1])
         daemon.request("DELETE", f"/1.0/instances/{name}?project=other")
         daemon.request("POST", "/1.0/instances?project=own", empty(name))
-        seen = []
+        seen: list[dict[str, Any]] = []
         while not seen or seen[-1]["metadata"].get("action") != "instance-created":
             seen.append(json.loads(events.recv(10)))
     assert {each["project"] for each in seen} == {"own"}
