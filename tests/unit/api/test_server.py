@@ -76,7 +76,8 @@ def test_a_change_is_told_with_who_made_it(api: Api, services: Services) -> None
         (b'{"config": {"user.x": "a\\u0000b"}}', 400, "config.user.x"),
         (b'{"config": {"core.nonsense": "1"}}', 400, "core.nonsense"),
         (b'{"config": {"core.shutdown_timeout": "soon"}}', 400, "core.shutdown_timeout"),
-        (b'{"config": {"core.https_address": ":8443"}}', 501, "core.https_address"),
+        (b'{"config": {"core.https_address": ":nonsense"}}', 400, "nonsense"),
+        (b'{"config": {"core.https_trusted_proxy": "10.0.0.1"}}', 501, "core.https_trusted_proxy"),
         (b'"' + b"x" * (17 * 2**20) + b'"', 400, "too large"),
         (b"\xff\xfe{}", 400, "JSON"),
     ],
@@ -102,7 +103,6 @@ def test_if_match_guards_a_change(api: Api) -> None:
 
 def test_what_is_not_there_is_empty(api: Api) -> None:
     assert api.get("/1.0/cluster") == {"server_name": "", "enabled": False, "member_config": []}
-    assert api.get("/1.0/certificates") == []
     assert api.get("/1.0/warnings?recursion=1") == []
     assert api.request("GET", "/1.0/warnings/x").status == 404
 
