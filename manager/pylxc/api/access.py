@@ -29,15 +29,21 @@ def _own_project(call: Call) -> bool:
     return call.caller.may_enter(call.project)
 
 
-def _own_or_used(feature: str) -> Rule:
-    """Reading in a project of the caller's; changing, too, where that has `feature` of its own."""
+def _owned(feature: str) -> Rule:
+    """Everything, in a project of the caller's that has `feature` of its own, or another's that is the caller's too."""
 
     def rule(call: Call) -> bool:
-        if not call.caller.may_enter(call.project):
-            return False
-        if call.request.method in _READING:
-            return True
-        return call.caller.may_enter(call.services.projects.scope(call.project, feature))
+        return _own_project(call) and call.caller.may_enter(call.services.projects.scope(call.project, feature))
+
+    return rule
+
+
+def _own_or_used(feature: str) -> Rule:
+    """Reading in a project of the caller's; changing, too, where that has `feature` of its own."""
+    owned = _owned(feature)
+
+    def rule(call: Call) -> bool:
+        return _own_project(call) if call.request.method in _READING else owned(call)
 
     return rule
 
@@ -76,9 +82,7 @@ _EXACT: dict[str, Rule] = {
     "/1.0/events": _own_project,
     "/1.0/metadata/configuration": _reading,
     _METRICS: _named_project,
-    "/1.0/networks": _reading,
-    "/1.0/networks/{network}": _reading,
-    "/1.0/networks/{network}/state": _reading,
+    "/1.0/networks/{network}/leases": _owned("networks"),
     "/1.0/operations": _own_project,
     "/1.0/operations/{id}": _own_operation,
     "/1.0/operations/{id}/wait": _own_operation,
@@ -94,6 +98,7 @@ _EXACT: dict[str, Rule] = {
 _BELOW: dict[str, Rule] = {
     "/1.0/images": _own_or_used("images"),
     "/1.0/instances": _own_project,
+    "/1.0/networks": _own_or_used("networks"),
     "/1.0/profiles": _own_or_used("profiles"),
     "/1.0/storage-pools/{pool}/volumes": _own_or_used("storage.volumes"),
 }
