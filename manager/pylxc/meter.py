@@ -16,7 +16,7 @@ class Meter:
     Args:
         tell: `tell(key, text, **numbers)`: what people are shown, and `processed` and `total` bytes, `speed` in bytes
             per second, and `percent` where the total is known.
-        what: stands before the numbers.
+        what: stands before the numbers; "" for nothing.
         total: bytes in all, 0 when nobody knows.
         key: what `tell` is given; ends in `_progress`.
     """
@@ -26,7 +26,7 @@ class Meter:
     ) -> None:
         self._tell = tell
         self._key = key
-        self._what = what
+        self._what = f"{what}: " if what else ""
         self._total = total
         self._processed = 0
         self._since = time.monotonic()
@@ -45,4 +45,4 @@ class Meter:
         if self._total:
             numbers["percent"] = 100 * self._processed // self._total
             share = f"{numbers['percent']}%"
-        self._tell(self._key, f"{self._what}: {share} ({format_bytes(speed)}/s)", **numbers)
+        self._tell(self._key, f"{self._what}{share} ({format_bytes(speed)}/s)", **numbers)

@@ -30,6 +30,17 @@ def is_false(value: str | None) -> bool:
     return value is not None and value.lower() in FALSE
 
 
+COMPRESSIONS = ("bzip2", "gzip", "lzma", "none", "xz", "zstd")
+_LEVELLED = re.compile(r"(bzip2|gzip|lzma|xz) -[1-9]|zstd -(1?[1-9]|10)")
+
+
+def compression(value: str) -> None:
+    """Check how archives are to be packed: a compression's name, which a level may follow, as in `gzip -9`."""
+    if value not in COMPRESSIONS and not _LEVELLED.fullmatch(value):
+        known = ", ".join(COMPRESSIONS)
+        raise BadRequest(f"Unknown compression {value[:40]!r}", hint=f"one of {known}, or with a level: 'gzip -9'")
+
+
 # Names
 
 

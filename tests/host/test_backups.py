@@ -139,7 +139,6 @@ def test_what_is_refused(pools_daemon: Daemon, source: str, tmp_path: Path) -> N
     for method, path, body, status in (
         ("POST", base, {"compression_algorithm": "zip"}, 400),
         ("POST", base, {"name": "a/b"}, 400),
-        ("POST", base, {"optimized_storage": True}, 501),
         ("GET", f"{base}/none", None, 404),
         ("DELETE", f"{base}/none", None, 404),
         ("GET", "/1.0/instances/none/backups", None, 404),

@@ -16,13 +16,11 @@ async def list_logs(call: Call) -> Answer:
 async def get(call: Call) -> Answer:
     """Answer a log as it is."""
     path = await call.run(call.services.logs.read, call.project, call.params["name"], call.params["file"])
-    return web.FileResponse(
-        path,
-        headers={
-            "Content-Type": "application/octet-stream",
-            "Content-Disposition": f'inline;filename="{call.params["file"]}"',
-        },
-    )
+    headers = {
+        "Content-Type": "application/octet-stream",
+        "Content-Disposition": f'inline;filename="{call.params["file"]}"',
+    }
+    return web.FileResponse(path, headers=headers) if path else web.Response(headers=headers)
 
 
 async def delete(call: Call) -> Answer:

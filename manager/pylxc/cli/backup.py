@@ -7,7 +7,6 @@ import sys
 
 from pylxc.cli.grammar import Args, Command, Option, UsageError
 from pylxc.cli.transfer import Transfer
-from pylxc.errors import BadRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 _SUFFIXES = {"none": "tar", "bzip2": "tar.bz2", "lzma": "tar.lzma", "xz": "tar.xz", "zstd": "tar.zst"}
 
 COMPRESSION = Option("--compression", help="bzip2, gzip, lzma, xz, zstd, or none", kind="value")
-OPTIMIZED = Option("--optimized-storage", help="Use the storage driver's own format")
+OPTIMIZED = Option("--optimized-storage", help="Use the storage driver's own format where it has one, which none here has")
 
 
 def export(session: Session, args: Args, command: Command, url: str, name: str, target: str, alone: str) -> None:
@@ -32,8 +31,6 @@ def export(session: Session, args: Args, command: Command, url: str, name: str, 
         target: the file, "-" for stdout, "" for a name made of `name`.
         alone: the option that leaves snapshots out.
     """
-    if args.optimized_storage:
-        raise BadRequest("Backups in the form of one storage driver are not supported; leave out --optimized-storage")
     target = target or f"{name}.{_SUFFIXES.get(args.compression or 'gzip', 'tar.gz')}"
     if target == "-" and sys.stdout.isatty():
         raise UsageError("A backup is not written to a terminal", command)

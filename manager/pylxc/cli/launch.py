@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from pylxc.cli.edit import assignments, stdin_text
 from pylxc.cli.grammar import Args, Command, Option, UsageError
 from pylxc.cli.port import FORM
@@ -175,7 +177,8 @@ def _check_network(session: Session, name: str) -> None:
         print(
             "\nThe instance you are starting doesn't have any network attached to it.\n"
             "  To create a new network, use: pylxc network create\n"
-            "  To attach a network to an instance, use: pylxc network attach\n"
+            "  To attach a network to an instance, use: pylxc network attach\n",
+            file=sys.stderr,
         )
 
 

@@ -23,6 +23,8 @@ def _matches(instance: dict[str, Any], text: str) -> bool:
         return str(instance["name"]).startswith(text) or full_match(text, str(instance["name"]))
     if key in {"type", "status", "architecture", "location"}:
         return str(instance.get(key, "")).lower() in value.lower().split(",")
+    if key in {"name", "description", "ephemeral", "stateful", "project"}:
+        return full_match(value.lower(), str(instance.get(key, "")).lower())
     if key in {"ipv4", "ipv6"}:
         return _has_address(instance, "inet" if key == "ipv4" else "inet6", value)
     for name, present in (instance.get("expanded_config") or {}).items():

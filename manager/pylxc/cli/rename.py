@@ -20,6 +20,8 @@ def rename(session: Session, name: str, new: str) -> None:
         return
     if new_snapshot and new != name:
         raise BadRequest("A snapshot cannot be renamed to another instance's")
+    if not new_snapshot and new == name:
+        raise BadRequest("A new name for the snapshot is needed")
     session.wait(instances.snapshots.rename(name, snapshot, new_snapshot or new), f"Renaming {name}/{snapshot}")
 
 

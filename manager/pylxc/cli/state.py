@@ -84,7 +84,7 @@ def _stop(session: Session, args: Args) -> int:
 
 def _restart(session: Session, args: Args) -> int:
     more = {"timeout": args.timeout, "force": args.force}
-    return _change(session, args, COMMANDS[2], "Running", "restart", "Restarting", **more)
+    return _change(session, args, COMMANDS[2], "Running Frozen", "restart", "Restarting", **more)
 
 
 def _pause(session: Session, args: Args) -> int:

@@ -29,6 +29,8 @@ def _text(dumper: Any, value: str) -> Any:
 
 def _quote(value: str) -> str | None:
     """Double quotes where a plain text would be read as something else, as Go's YAML has it."""
+    if value in ("y", "Y", "n", "N"):  # booleans to YAML 1.1, if not to this library
+        return '"'
     plain = yaml.SafeLoader("").resolve(yaml.ScalarNode, value, (True, False))  # type: ignore[no-untyped-call]
     return None if plain == "tag:yaml.org,2002:str" and value else '"'
 

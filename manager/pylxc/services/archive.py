@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from pylxc.errors import BadRequest, Internal
+from pylxc.errors import Internal
 from pylxc.kernel import command
 
 _COMPRESSORS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -40,17 +40,6 @@ _CHANGED = 1
 """tar's status when a file changed while it was read."""
 
 
-def check_compression(name: str) -> str:
-    """Return `name` when it is a compression that `write_tar` knows.
-
-    Raises:
-        BadRequest: it is none.
-    """
-    if name not in _COMPRESSORS:
-        raise BadRequest(f"Unknown compression {name[:40]!r}", hint=f"one of {', '.join(sorted(_COMPRESSORS))}")
-    return name
-
-
 def write_tar(
     members: Sequence[str], compression: str, write: Callable[[bytes], object], *, on_progress: Callable[[int], object]
 ) -> None:
@@ -62,7 +51,7 @@ def write_tar(
     Args:
         members: tar's words: names of files and directories, `--directory=DIR` for where the following names are, and
             `--transform=SED` for how they are called in the archive.
-        compression: see `check_compression`.
+        compression: see `validate.compression`.
         write: takes the archive's bytes in order; what it raises ends the work.
         on_progress: called with the number of bytes after each `write`; what it raises ends the work.
 
@@ -103,13 +92,14 @@ def write_tar(
 
 
 def _compressor(name: str) -> list[str]:
-    choices = _COMPRESSORS[check_compression(name)]
+    name, _, level = name.partition(" ")
+    choices = _COMPRESSORS[name]
     if not choices:
         return []
     for argv in choices:
         if shutil.which(argv[0]):
             cpus = str(len(os.sched_getaffinity(0)))
-            return [word.replace("{cpus}", cpus) for word in argv]
+            return [word.replace("{cpus}", cpus) for word in argv] + ([level] if level else [])
     raise command.missing(choices[-1][0])
 
 

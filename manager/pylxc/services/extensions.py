@@ -17,6 +17,7 @@ LXD = """
     container_cpu_time
     network
     profile_usedby
+    container_push
     container_exec_recording
     container_exec_signal_handling
     container_image_properties
@@ -31,6 +32,7 @@ LXD = """
     image_force_refresh
     id_map_base
     file_symlinks
+    container_push_target
     network_vlan_physical
     container_edit_metadata
     resources

@@ -78,7 +78,8 @@ class Profiles:
         """
         name = body.get("name", "")
         validate.object_name(name, "profile")
-        config, devices = checks.without_empty(body.get("config", {})), body.get("devices", {})
+        config = checks.without_empty(body.get("config", {}))
+        devices = body.get("devices", {})
         with self._db.reading() as session:
             scope = projects.scope_name(session, project, "profiles")
         self._check(scope, config, devices)
@@ -92,7 +93,7 @@ class Profiles:
                     name=name,
                     description=body.get("description", ""),
                     config=config,
-                    devices=devices,
+                    devices=checks.devices_without_empty(devices),
                 )
             )
             admission.check(session, project_row)
@@ -199,6 +200,7 @@ class Profiles:
     def _checked(self, row: Profile, change: Callable[[Profile], None]) -> None:
         change(row)
         self._check(row.project.name, row.config, row.devices)
+        row.devices = checks.devices_without_empty(row.devices)
 
     def _check(self, project: str, config: dict[str, str], devices: dict[str, dict[str, str]]) -> None:
         checks.config(config, in_profile=True)

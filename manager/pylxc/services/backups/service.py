@@ -11,10 +11,9 @@ from typing import Any, ClassVar
 from pylxc import validate
 from pylxc.db import backups as rows
 from pylxc.db.models import Backup
-from pylxc.errors import Conflict, NotSupported
+from pylxc.errors import Conflict
 from pylxc.meter import Meter
 from pylxc.revert import Reverter
-from pylxc.services import archive
 from pylxc.services.backups.store import BackupStore
 from pylxc.services.events import EventBus
 from pylxc.services.images.importing import expiry
@@ -38,7 +37,7 @@ class BackupOptions:
 
     Attributes:
         alone: without snapshots.
-        compression: see `archive.check_compression`.
+        compression: see `validate.compression`.
     """
 
     alone: bool
@@ -128,16 +127,14 @@ class Backups(ABC):
         Raises:
             BadRequest: an unknown compression.
             Forbidden: the project allows no backups.
-            NotSupported: the form of one storage driver is asked for.
         """
         with self._db.reading() as session:
             admission.refuse_backups(session, project)
-        if body.get("optimized_storage"):
-            raise NotSupported("Backups in the form of one storage driver are not supported", hint="leave it out")
         compression = body.get("compression_algorithm")
         compression = compression or self._server.value_for(project, "backups.compression_algorithm")
         alone = body.get("instance_only") or body.get("container_only") or body.get("volume_only") or False
-        return BackupOptions(alone=alone, compression=archive.check_compression(compression))
+        validate.compression(compression)
+        return BackupOptions(alone=alone, compression=compression)
 
     def create(self, names: tuple[str, ...], body: wire.BackupsPost) -> Operation:
         """Start writing a backup; what it is of may be in use meanwhile.
@@ -146,7 +143,7 @@ class Backups(ABC):
             NotFound: there is no such thing.
             BadRequest: a malformed name or time, or an unknown compression.
             Conflict: the name is taken.
-            Forbidden, NotSupported: see `options`.
+            Forbidden: see `options`.
         """
         subject, options = self.subject(*names), self.options(names[0], body)
         expires_at = expiry(body.get("expires_at"))
@@ -173,7 +170,7 @@ class Backups(ABC):
         return self._start("Backing up", subject, backup, run, cancellable=True)
 
     def _write_file(self, subject: Subject, options: BackupOptions, path: str, operation: Operation) -> None:
-        meter = Meter(operation.progress, "Backing up", key="create_backup_progress")
+        meter = Meter(operation.progress, "", key="create_backup_progress")
 
         def on_progress(size: int) -> None:
             operation.check_cancelled()

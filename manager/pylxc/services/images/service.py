@@ -135,7 +135,7 @@ class Images:
         def change(image: Image) -> None:
             image.public = body.get("public", False)
             image.auto_update = body.get("auto_update", False)
-            image.properties = body.get("properties", {})
+            image.properties = _properties(body.get("properties", {}))
             if body.get("profiles"):
                 image.profiles = body["profiles"]
             if "expires_at" in body:
@@ -144,12 +144,12 @@ class Images:
         self._change(project, fingerprint, if_match, change)
 
     def patch(self, project: str, fingerprint: str, body: wire.ImagePut, if_match: str | None) -> None:
-        """Change what `body` has; properties are merged, one set to "" stays as an empty one. Raises like `update`."""
+        """Change what `body` has; properties are merged, one set to "" goes. Raises like `update`."""
 
         def change(image: Image) -> None:
             image.public = body.get("public", image.public)
             image.auto_update = body.get("auto_update", image.auto_update)
-            image.properties = image.properties | body.get("properties", {})
+            image.properties = _properties(image.properties | body.get("properties", {}))
             image.profiles = body.get("profiles") or image.profiles
             if "expires_at" in body:
                 image.expires_at = expiry(body["expires_at"])
@@ -384,3 +384,8 @@ def _newest(session: Session, scope: str, wanted: dict[str, str]) -> str:
     if not fitting:
         raise NotFound("No image has these properties")
     return max(fitting, key=lambda image: image.created_at or image.uploaded_at).fingerprint
+
+
+def _properties(given: Mapping[str, str]) -> dict[str, str]:
+    """Return properties without those that are set to nothing: that means unset."""
+    return {key: value for key, value in given.items() if value != ""}

@@ -73,6 +73,11 @@ def without_empty(values: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in values.items() if value != ""}
 
 
+def devices_without_empty(devices: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Return devices without the keys that are set to nothing."""
+    return {name: without_empty(device) for name, device in devices.items()}
+
+
 def deletable(expanded: Mapping[str, str]) -> None:
     """Check that an instance of this expanded configuration may be deleted; raises BadRequest."""
     if INSTANCE.is_true(expanded, "security.protection.delete"):

@@ -184,9 +184,9 @@ class Creator:
         fingerprint = self._find_local(project, source) if kind == "image" else ""
         given = body.get("profiles")
         config = checks.without_empty({**_sizes(body.get("instance_type", "")), **body.get("config", {})})
-        devices = body.get("devices", {})
         checks.config(config)
-        self._devices.validate(devices, project)
+        self._devices.validate(body.get("devices", {}), project)
+        devices = checks.devices_without_empty(body.get("devices", {}))
         with self._db.reading() as session:
             taken = instances.claimed(session, project)
             scope = projects.scope_name(session, project, "profiles")

@@ -35,7 +35,7 @@ class InstanceLogs:
         return [f"{base}/logs/{file}{suffix}" for file in files if _VALID.fullmatch(file)]
 
     def read(self, project: str, name: str, file: str) -> str:
-        """Return the path of a log file, for somebody who reads it.
+        """Return the path of a log file, for somebody who reads it; "" for an `lxc.log` that has nothing in it yet.
 
         Raises:
             NotFound: no such instance or log.
@@ -59,6 +59,8 @@ class InstanceLogs:
             raise BadRequest(f"Log file name {file!r} not valid")
         path = f"{folder}/{file}"
         if not os.path.isfile(path):
+            if file == "lxc.log":
+                return ""
             raise NotFound(f"Log file {file!r} not found")
         return path
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from pylxc import validate
 from pylxc.db import snapshots as rows
 from pylxc.db.engine import Database
 from pylxc.errors import BadRequest
@@ -64,7 +65,7 @@ class Publisher:
             raise BadRequest("The source must name an instance, or INSTANCE/SNAPSHOT with type=snapshot")
         compression = body.get("compression_algorithm")
         compression = compression or self._server.value_for(project, "images.compression_algorithm")
-        archive.check_compression(compression)
+        validate.compression(compression)
         expires_at = expiry(body.get("expires_at"))
         with self._db.reading() as session:
             found = load(session, project, name)

@@ -363,8 +363,8 @@ class Instances:
         action = _action(body)
         with self._db.reading() as session:
             found = [name for _project, name, _type in instances.names(session, project)]
-        wanted = {"start": ("Stopped",), "stop": ("Running", "Frozen"), "unfreeze": ("Frozen",)}.get(
-            action, ("Running",)
+        wanted = {"start": ("Stopped",), "freeze": ("Running",), "unfreeze": ("Frozen",)}.get(
+            action, ("Running", "Frozen")
         )
         concerned = [n for n in found if self._lifecycle.status(storage_name(project, n)) in wanted]
 

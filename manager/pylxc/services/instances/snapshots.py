@@ -41,7 +41,7 @@ from pylxc.services.projects import admission
 from pylxc.services.rendering.renderer import Renderer
 from pylxc.services.storage.service import StoragePools
 from pylxc.wire.instances import InstanceSnapshot, InstanceSnapshotPost, InstanceSnapshotPut, InstanceSnapshotsPost
-from pylxc.wire.times import NEVER_USED, timestamp
+from pylxc.wire.times import NEVER, timestamp
 
 log = logging.getLogger(__name__)
 
@@ -420,7 +420,7 @@ def _render(row: Snapshot, known: Mapping[str, Profile]) -> InstanceSnapshot:
         "expanded_config": expand_config(there, row.config),
         "expanded_devices": expand_devices(there, row.devices),
         "expires_at": timestamp(row.expires_at),
-        "last_used_at": NEVER_USED,
+        "last_used_at": NEVER,
         "profiles": list(row.profiles),
         "size": -1,
         "stateful": row.stateful,

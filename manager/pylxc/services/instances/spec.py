@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from pylxc.config.instance import INSTANCE
+from pylxc.errors import BadRequest
 from pylxc.paths import Paths
 from pylxc.runtime.spec import INIT, Confinement, ContainerSpec, DeviceNode, IdMap, Mount
 from pylxc.services.instances import limits, raw_lxc, syscalls
@@ -43,9 +45,12 @@ def build(
         profile: its AppArmor profile, "" for none.
 
     Raises:
-        BadRequest: a line of `raw.seccomp`, `raw.lxc` or a list of system calls is malformed.
+        BadRequest: there is nothing in the tree; or a line of `raw.seccomp`, `raw.lxc` or a list of system calls is
+            malformed.
         NotSupported: such a line asks for what pylxc does not do.
     """
+    if not os.path.isdir(rootfs) or not os.listdir(rootfs):
+        raise BadRequest("The instance is empty: there is no init to start", hint="pylxc file push")
     raw = raw_lxc.of(record.expanded_config)
     config = record.expanded_config | raw.config
     return ContainerSpec(

@@ -146,7 +146,7 @@ class Updater:
                 self._validate(session, before, wanted)
                 row.architecture = wanted.architecture
                 row.config = wanted.config
-                row.devices = wanted.devices
+                row.devices = checks.devices_without_empty(wanted.devices)
                 row.ephemeral = wanted.ephemeral
                 row.description = wanted.description
                 if tuple(wanted.profiles) != before.profiles:

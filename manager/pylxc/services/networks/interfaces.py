@@ -54,7 +54,7 @@ class Interfaces:
                 "packets_received": packets_in,
                 "packets_sent": packets_out,
             },
-            "hwaddr": link.hwaddr,
+            "hwaddr": "" if link.loopback else link.hwaddr,
             "mtu": link.mtu,
             "state": "up" if link.up else "down",
             "type": _wire_type(interface.flags),
@@ -67,7 +67,7 @@ class Interfaces:
     def _bridge(self, link: Link) -> NetworkStateBridge:
         data = self._netlink.bridge_data(link.name)
         return {
-            "id": link.hwaddr.replace(":", ""),
+            "id": "8000." + link.hwaddr.replace(":", ""),
             "stp": bool(data.get("br_stp_state", 0)),
             "forward_delay": int(data.get("br_forward_delay", 0)),
             "vlan_default": int(data.get("br_vlan_default_pvid", 0)),

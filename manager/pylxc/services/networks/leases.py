@@ -30,11 +30,10 @@ def listed(
         }  # fmt: skip
         found.setdefault(address, lease)
 
-    hwaddr = config.get("bridge.hwaddr") or config.get("volatile.bridge.hwaddr", "")
     for family in ("ipv4", "ipv6"):
         address = config.get(f"{family}.address", "none")
         if address != "none":
-            add(f"{network}.gw", hwaddr, address.partition("/")[0], "gateway")
+            add(f"{network}.gw", "", address.partition("/")[0], "gateway")
     for host in hosts:
         for address in (host.ipv4, host.ipv6):
             if address:

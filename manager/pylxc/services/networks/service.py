@@ -204,7 +204,7 @@ class Networks:
             "used_by": urls(users),
             "managed": True,
             "status": "Unavailable" if row.name in self._broken else "Created",
-            "locations": [],
+            "locations": ["none"],
         }
 
     def state(self, name: str, project: str = "default") -> NetworkState:

@@ -155,7 +155,7 @@ class StoragePools:
             "driver": pool.driver,
             "used_by": sorted(_url(pool.name, *user) for user in users),
             "status": "Unavailable" if pool.name in self._broken else "Created",
-            "locations": [],
+            "locations": ["none"],
         }
 
     def create(
