@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SUFFIXES = {"none": "tar", "bzip2": "tar.bz2", "lzma": "tar.lzma", "xz": "tar.xz", "zstd": "tar.zst"}
 
 COMPRESSION = Option("--compression", help="bzip2, gzip, lzma, xz, zstd, or none", kind="value")
-OPTIMIZED = Option("--optimized-storage", help="Use the storage driver's own format where it has one, which none here has")
+OPTIMIZED = Option("--optimized-storage", help="Use the storage driver's own format where it has one (none here has)")
 
 
 def export(session: Session, args: Args, command: Command, url: str, name: str, target: str, alone: str) -> None:

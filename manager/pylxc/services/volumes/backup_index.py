@@ -11,7 +11,6 @@ from pylxc.errors import BadRequest, NotSupported
 from pylxc.services.backups import document
 from pylxc.services.unarchive import Shift
 from pylxc.services.volumes.store import checked
-from pylxc.wire import times
 from pylxc.wire.check import check
 from pylxc.wire.storage import StorageVolume, StorageVolumeSnapshot, StorageVolumesPost
 
@@ -49,8 +48,7 @@ def index(volume: StorageVolume, pool: dict[str, Any], snapshots: Sequence[Stora
     """Return what an index.yaml says of a volume, its pool and the snapshots that go with it, as the wire has them."""
     config = {
         "volume": {**volume, "used_by": []},
-        # LXD does not survive a time that is null.
-        "volume_snapshots": [{**one, "expires_at": one["expires_at"] or times.timestamp(None)} for one in snapshots],
+        "volume_snapshots": snapshots,
     }
     return document.index("custom", volume["name"], pool, [snapshot["name"] for snapshot in snapshots], config)
 

@@ -280,5 +280,5 @@ def render(row: models.VolumeSnapshot) -> StorageVolumeSnapshot:
         "content_type": row.volume.content_type,
         "config": row.config,
         "created_at": timestamp(row.created_at),
-        "expires_at": timestamp(row.expires_at) if row.expires_at else None,
+        "expires_at": timestamp(row.expires_at),
     }
