@@ -45,6 +45,8 @@ def _check(value: object, wanted: Any, where: str) -> object:
     if origin is dict:
         inner = typing.get_args(wanted)[1]
         found = _expect(value, dict, "an object", where)
+        for key in found:
+            _check_text(key, where)
         return {key: _check(item, inner, _join(where, key)) for key, item in found.items()}
     if origin is list:
         inner = typing.get_args(wanted)[0]
@@ -84,9 +86,19 @@ def _check_scalar(value: object, wanted: type, where: str) -> object:
         raise BadRequest(f"Invalid request: {where or 'the body'!r} must be {_NAMES[wanted]}, not {_kind(value)}")
     if wanted is int and not -_INT64 <= cast(int, value) < _INT64:
         raise BadRequest(f"Invalid request: {where!r} is too large a number")
-    if wanted is str and "\0" in cast(str, value):
-        raise BadRequest(f"Invalid request: {where!r} holds a zero byte")
+    if wanted is str:
+        _check_text(cast(str, value), where)
     return value
+
+
+def _check_text(text: str, where: str) -> None:
+    if "\0" in text:
+        raise BadRequest(f"Invalid request: {where!r} holds a zero byte")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # JSON can hold half of a surrogate pair, which is no character
+            raise BadRequest(f"Invalid request: {where!r} is no valid text") from None
 
 
 def _expect(value: object, kind: type[T], name: str, where: str) -> T:

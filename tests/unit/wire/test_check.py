@@ -45,6 +45,23 @@ def test_a_wrong_type_is_named(body: object, named: str) -> None:
         check(body, InstancesPost)
 
 
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"name": "a\0b"}, "'name'"),
+        ({"name": "a\ud800"}, "'name'"),
+        ({"config": {"user.\udfff": "x"}}, "'config'"),
+        ({"config": {"a\0": "x"}}, "'config'"),
+        ({"profiles": ["\ud83d"]}, "'profiles[0]'"),
+    ],
+)
+def test_text_that_is_none(body: object, named: str) -> None:
+    with pytest.raises(BadRequest, match=named.replace("[", r"\[")) as error:
+        check(body, InstancesPost)
+    str(error.value).encode()
+    assert check({"name": "\U0001f4a9"}, InstancesPost) == {"name": "\U0001f4a9"}
+
+
 @pytest.mark.parametrize("timeout", [10**30, True, 1.5, "30"])
 def test_numbers(timeout: object) -> None:
     with pytest.raises(BadRequest, match="timeout"):
