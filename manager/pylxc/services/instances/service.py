@@ -268,9 +268,12 @@ class Instances:
         With `restore` it goes back to a snapshot instead, see `Snapshots.restore`.
         """
         if snapshot := body.get("restore"):
+            etag.check(if_match, *etag_fields(self.record(project, name)))
             return self._restore(project, name, snapshot.rpartition("/")[2], body)
         self.updater.check(project, name, body, if_match)
-        return self._operation("Updating instance", project, name, lambda: self.updater.replace(project, name, body))
+        return self._operation(
+            "Updating instance", project, name, lambda: self.updater.replace(project, name, body, if_match)
+        )
 
     def _restore(self, project: str, name: str, snapshot: str, body: InstancePut) -> Operation:
         if body.get("stateful"):

@@ -212,7 +212,9 @@ class Snapshots:
 
         def run(_operation: Operation) -> None:
             with self._db.transaction() as session:
-                rows.get(session, project, name, snapshot).expires_at = moment
+                row = rows.get(session, project, name, snapshot)
+                etag.check(if_match, timestamp(row.expires_at))
+                row.expires_at = moment
             self._tell("updated", project, name, snapshot)
 
         return self._start("Updating snapshot", project, name, snapshot, run)

@@ -89,9 +89,9 @@ class Updater:
             etag.check(if_match, *etag_fields(found))
             self._validate(session, found, _replaced(found, body))
 
-    def replace(self, project: str, name: str, body: InstancePut) -> None:
+    def replace(self, project: str, name: str, body: InstancePut, if_match: str | None) -> None:
         """Make an instance what a PUT says, empty where it is silent; raises like `check`, and Conflict when busy."""
-        self._change(project, name, None, lambda found: _replaced(found, body))
+        self._change(project, name, if_match, lambda found: _replaced(found, body))
 
     def merge(self, project: str, name: str, body: InstancePut, if_match: str | None) -> None:
         """Change what a PATCH has, configuration key by key and devices by name; raises like `replace`."""
