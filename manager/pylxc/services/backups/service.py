@@ -158,10 +158,12 @@ class Backups(ABC):
             row = subject.owner.new(backup)
             row.alone, row.expires_at = options.alone, expires_at
             with self._db.transaction() as session:
+                if backup in rows.claimed(session, subject.owner):
+                    raise _taken(subject, backup)
                 session.add(row)
             with Reverter() as revert:
                 revert.add(self.store.drop, row.id)
-                self._write_file(subject, options, self.store.path(row.id), operation)
+                self._write_file(subject, options, self.store.new_path(row.id), operation)
                 with self._db.transaction() as session:
                     session.get_one(Backup, row.id).state = "created"
                 revert.success()
@@ -203,6 +205,8 @@ class Backups(ABC):
 
         def run(_operation: Operation) -> None:
             with self._db.transaction() as session:
+                if new in rows.claimed(session, subject.owner):
+                    raise _taken(subject, new)
                 rows.get(session, subject.owner, backup).name = new
             self._tell("renamed", subject, new, {"old_name": backup})
 

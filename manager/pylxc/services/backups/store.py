@@ -55,6 +55,14 @@ class BackupStore:
         """Return where a backup's file is, by its row's id."""
         return f"{self._root}/{row_id}"
 
+    def new_path(self, row_id: int) -> str:
+        """Return where a new backup's file is to be.
+
+        Ids are used again: what `upkeep` has not yet removed of a backup that went with its instance makes room.
+        """
+        self._unlink(self.path(row_id))
+        return self.path(row_id)
+
     def drop(self, row_id: int) -> None:
         """Remove a backup's file and row, by the row's id; none is no error."""
         self._unlink(self.path(row_id))
