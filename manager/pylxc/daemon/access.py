@@ -13,7 +13,7 @@ import time
 from pylxc.errors import PylxcError, Unavailable
 from pylxc.paths import Paths
 
-_BACKLOG = 1024
+BACKLOG = 1024
 _PAUSE = 0.05
 _SUN_PATH = 107
 """Bytes of a unix socket's path, at most. See: unix(7)"""
@@ -117,6 +117,6 @@ def listen(path: str, gid: int) -> socket.socket:
         os.umask(mask)
     os.chown(draft, 0, gid)
     os.chmod(draft, 0o660)
-    listener.listen(_BACKLOG)
+    listener.listen(BACKLOG)
     os.rename(draft, path)
     return listener

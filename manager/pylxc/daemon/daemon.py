@@ -95,7 +95,7 @@ class Daemon:
             listeners = assembly.services.server.listeners = Listeners(http, assembly.services.server)
             await asyncio.to_thread(listeners.start)
             # Not create_unix_server: that of Python 3.13 removes the socket's file at the end, be it systemd's.
-            server = await self._loop.create_server(http, sock=listener.dup())
+            server = await self._loop.create_server(http, sock=listener.dup(), backlog=access.BACKLOG)
             guests = GuestServer(assembly.services)
             assembly.services.guests.sockets.attach(guests)
             log.info("Ready after %.2f s", time.monotonic() - begin)

@@ -31,6 +31,7 @@ class Subscription:
         wake: see `Waker`.
         limit: a listener that has this many events waiting is dropped: it must never hold up or fill the server.
         only_project: no events of no project.
+        size: as `limit`, in characters of the events together; one event may always wait.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Subscription:
         limit: int = 4096,
         *,
         only_project: bool = False,
+        size: int = 8 << 20,
     ) -> None:
         self.types = types
         self.project = project
@@ -48,6 +50,7 @@ class Subscription:
         self.overrun = False
         self._wake = wake
         self._limit = limit
+        self._room = self._size = size
         self._queue: deque[str] = deque()
         self._changed = threading.Condition()
 
@@ -60,10 +63,11 @@ class Subscription:
     def put(self, text: str) -> None:
         """Queue an event, or mark the listener as overrun when it does not keep up."""
         with self._changed:
-            if len(self._queue) >= self._limit:
+            if self._queue and (len(self._queue) >= self._limit or len(text) > self._room):
                 self.overrun = True
             else:
                 self._queue.append(text)
+                self._room -= len(text)
             self._changed.notify_all()
         if self._wake:
             self._wake(self)
@@ -73,6 +77,7 @@ class Subscription:
         with self._changed:
             texts = list(self._queue)
             self._queue.clear()
+            self._room = self._size
             return texts
 
     def get(self, timeout: float | None = None) -> dict[str, Any] | None:
@@ -80,8 +85,10 @@ class Subscription:
         with self._changed:
             if not self._changed.wait_for(lambda: bool(self._queue), timeout):
                 return None
-            event: dict[str, Any] = json.loads(self._queue.popleft())
-            return event
+            text = self._queue.popleft()
+            self._room += len(text)
+        event: dict[str, Any] = json.loads(text)
+        return event
 
 
 class EventBus:

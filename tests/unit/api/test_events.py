@@ -50,6 +50,17 @@ def test_a_slow_listener_is_dropped_and_nobody_waits() -> None:
     assert listener.take() == ['"0"', '"1"', '"2"']
 
 
+def test_what_waits_is_bounded_in_size_as_well() -> None:
+    listener = Subscription(frozenset({"logging"}), None, size=100)
+    listener.put("x" * 5000)  # one may always wait
+    assert not listener.overrun
+    assert len(listener.take()) == 1
+    for _ in range(11):
+        listener.put("x" * 10)
+    assert listener.overrun
+    assert len(listener.take()) == 10
+
+
 def test_log_records_become_events() -> None:
     bus = EventBus()
     logger = logging.getLogger(f"pylxc.test.{id(bus)}")
