@@ -70,20 +70,19 @@ class Request:
         return f"{self.method} {self.path[:300]} {(self.body or b'')[:1000]!r} {dict(self.headers)}"
 
 
-def requests(real: Mapping[str, Sequence[str]], avoid: Sequence[str] = ()) -> st.SearchStrategy[Request]:
+@st.composite
+def requests(draw: st.DrawFn, real: Mapping[str, Sequence[str]], avoid: Sequence[str] = ()) -> Request:
     """Return requests to all endpoints and methods that there are.
 
     Args:
+        draw: Hypothesis's.
         real: names of things that are there, by the name of the parameter or of the key that they can stand for.
         avoid: "METHOD PATH" of what would end the test itself.
     """
     routes = [(each, method) for each in endpoints() for method in METHODS if getattr(each, method.lower())]
     routes = [(each, method) for each, method in routes if f"{method} {each.path}" not in avoid]
-    return st.builds(
-        lambda route, chance: Maker(real, chance).request(*route),
-        st.sampled_from(routes),
-        st.randoms(use_true_random=False),
-    )
+    endpoint, method = draw(st.sampled_from(routes))
+    return Maker(real, draw(st.randoms(use_true_random=False))).request(endpoint, method)
 
 
 class Maker:
