@@ -170,4 +170,4 @@ def _pool(found: Record) -> str:
 
 
 def _number(found: Record, key: str) -> int:
-    return int(INSTANCE.value(found.expanded_config, key))
+    return min(int(INSTANCE.value(found.expanded_config, key)), int(threading.TIMEOUT_MAX))

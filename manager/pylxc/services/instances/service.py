@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -442,7 +443,7 @@ class Instances:
         timeout = body.get("timeout", 0)
         # As LXD has it: no time to stop means a forced stop, a negative one waits for ever.
         force = body.get("force", False) or timeout == 0
-        patience = float(timeout) if timeout > 0 else None
+        patience = min(float(timeout), threading.TIMEOUT_MAX) if timeout > 0 else None
         if action == "start":
             self._lifecycle.start(project, name)
         elif action == "stop":

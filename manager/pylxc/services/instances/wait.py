@@ -160,6 +160,10 @@ class _Waker:
             self.fd = -1
 
 
+_MOST_SECONDS = 3600.0
+"""Between two looks: poll(2) takes no more than 24 days."""
+
+
 class _Turn:
     """The time between two looks."""
 
@@ -191,8 +195,7 @@ class _Turn:
         for each in (self._waker.fd, fd):
             if each >= 0:
                 poll.register(each, select.POLLIN)
-        bounds = [seconds for seconds in (left, pause) if seconds is not None]
-        poll.poll(min(bounds) * 1000 + 1 if bounds else None)
+        poll.poll(min(seconds for seconds in (left, pause, _MOST_SECONDS) if seconds is not None) * 1000 + 1)
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._waker.fd)
         self._operation.check_cancelled()
