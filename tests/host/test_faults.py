@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import shutil
 import signal
 import socket
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import ApiError, Daemon, unique
+from tests.support.daemon import POOL_ONLY, ApiError, Daemon, unique
 from tests.support.wait import until
 
 
@@ -237,3 +238,27 @@ def test_clients_that_go_away(daemon: Daemon, busybox: str) -> None:
     until(lambda: "sleep 4711" not in daemon.command("exec", name, "--", "ps").stdout, "the command has gone")
     until(lambda: helpers(daemon) == before, f"helpers go away: {helpers(daemon)} is {before}")
     daemon.command("delete", "--force", name)
+
+
+def test_a_control_group_controller_that_is_missing_is_named(
+    make_daemon: Callable[..., Daemon], busybox_files: list[str]
+) -> None:
+    """With what is off because of it: refused where it is asked for live, a warning at start; all else goes on."""
+    if not os.path.ismount("/sys/fs/cgroup/pids"):
+        pytest.skip("needs a controller in a hierarchy of its own, to be taken away from one daemon")
+    daemon = make_daemon()
+    daemon.start(unmounted="/sys/fs/cgroup/pids")
+    daemon.request("POST", "/1.0/pylxc/init", {"preseed": POOL_ONLY})
+    daemon.import_image("busybox", busybox_files)
+    daemon.command("launch", "busybox", "c1", "-c", "limits.memory=64MiB")
+    assert daemon.request("GET", "/1.0/warnings") == []
+    failed = daemon.command("config", "set", "c1", "limits.processes=50", check=False)
+    assert failed.stderr == "Error: limits.processes cannot be applied: there is no cgroup controller 'pids'\n"
+    daemon.command("launch", "busybox", "c2", "-c", "limits.processes=50")
+    (warning,) = daemon.request("GET", "/1.0/warnings?recursion=1")
+    assert "'c2' runs without limits.processes: there is no cgroup controller 'pids'" in warning["last_message"]
+    assert daemon.instances() == {"c1": "Running", "c2": "Running"}
+    assert daemon.process
+    inside = ["nsenter", "--mount", "--target", str(daemon.process.pid), *daemon.command_line("doctor")]
+    found = subprocess.run(inside, env=daemon.env, capture_output=True, text=True, check=False)
+    assert "no pids (limits.processes)" in found.stdout

@@ -87,19 +87,30 @@ class Daemon:
 
     # The process.
 
-    def start(self, *args: str, without: str = "", instead: str = "/dev/null", shared_mounts: bool = False) -> None:
+    def start(
+        self,
+        *args: str,
+        without: str = "",
+        instead: str = "/dev/null",
+        unmounted: str = "",
+        shared_mounts: bool = False,
+    ) -> None:
         """Start pylxcd and wait until it answers.
 
         Args:
             args: further words of its command line.
             without: a program or a path that it shall not find.
             instead: the file that it finds there.
+            unmounted: a mount that it shall not see.
             shared_mounts: its mounts propagate to their peers, as they do on a host with systemd.
         """
         command = [sys.executable, "-m", self.module, "--logfile", self.log_file, "--debug", *args]
         if without:
             path = without if without.startswith("/") else f"$(command -v {without})"
             hide = f'mount --bind {instead} "{path}" && exec "$@"'
+            command = ["unshare", "--mount", "sh", "-euc", hide, "sh", *command]
+        if unmounted:
+            hide = f'umount --lazy {unmounted} && exec "$@"'
             command = ["unshare", "--mount", "sh", "-euc", hide, "sh", *command]
         if shared_mounts:
             command = ["unshare", "--mount", "--propagation", "shared", *command]

@@ -113,23 +113,36 @@ def _has_module(name: str, release: str) -> bool:
     return f" {name}_" in _read("/proc/kallsyms")
 
 
+_CONTROLLERS = {
+    ("cpu",): "limits.cpu.allowance and .priority",
+    ("cpuset",): "limits.cpu",
+    ("io", "blkio"): "limits of disks",
+    ("memory",): "limits.memory",
+    ("pids",): "limits.processes",
+}
+"""What is off without a controller, by its names under cgroup v2 and v1."""
+
+
 def _cgroups() -> Iterator[Finding]:
-    types = {}
+    tree, controllers = "", []
     for line in _read("/proc/self/mountinfo").splitlines():
         fields = line.split(" ")
-        types[fields[4]] = fields[fields.index("-") + 1]
-    root = types.get("/sys/fs/cgroup", "")
-    if root == "cgroup2":
-        controllers = _read("/sys/fs/cgroup/cgroup.controllers").split()
-        lacking = [name for name in ("cpu", "cpuset", "io", "memory", "pids") if name not in controllers]
-        detail = f"unified; controllers {' '.join(controllers)}"
-        mend = f"boot with cgroup_enable={','.join(lacking)}"
-        yield Finding("cgroups", ADVICE if lacking else OK, detail, mend)
-    elif any(kind == "cgroup2" for kind in types.values()):
-        yield Finding("cgroups", OK, "hybrid: v1 controllers beside a v2 tree")
-    else:
+        kind, _, options = fields[fields.index("-") + 1 :]
+        if kind == "cgroup2" and not tree:
+            tree = fields[4]
+            controllers += _read(f"{tree}/cgroup.controllers").split()
+        elif kind == "cgroup":
+            controllers += options.split(",")
+    if not tree:
         mend = "boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2 none /sys/fs/cgroup/unified"
         yield Finding("cgroups", MISSING, "no v2 tree", mend)
+        return
+    layout = "unified" if tree == "/sys/fs/cgroup" else "hybrid: v1 controllers beside a v2 tree"
+    off = [f"no {names[0]} ({what})" for names, what in _CONTROLLERS.items() if not set(names) & set(controllers)]
+    lacking = [names[0] for names in _CONTROLLERS if not set(names) & set(controllers)]
+    detail = "; ".join((layout, *off))
+    mend = f"boot with cgroup_enable={','.join(lacking)}, or mount the v1 controllers"
+    yield Finding("cgroups", ADVICE if lacking else OK, detail, mend)
 
 
 def _ids() -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import select
@@ -10,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from pylxc.kernel.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +41,7 @@ class Keeper:
         self._restart = restart
         self._watched: dict[str, _Watched] = {}
         self._lock = threading.Lock()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._ended = False
-        self._thread = threading.Thread(target=self._run, name=f"{what}-keeper", daemon=True)
-        self._thread.start()
+        self._waiting = Waiting(f"{what}-keeper", self._run, {})
 
     def watch(self, name: str, pidfd: int | None) -> None:
         """Watch the helper `name` by its pidfd, which becomes the keeper's; None watches it no more."""
@@ -54,37 +52,30 @@ class Keeper:
             if pidfd is not None:
                 delay = old.delay if old is not None else FIRST_DELAY
                 self._watched[name] = _Watched(pidfd=pidfd, since=time.monotonic(), delay=delay)
-        os.eventfd_write(self._wake, 1)
+        self._waiting.wake()
 
     def close(self) -> None:
         """End the thread; the helpers go on."""
-        self._ended = True
-        os.eventfd_write(self._wake, 1)
-        self._thread.join()
-        for name in list(self._watched):
-            self.watch(name, None)
-        os.close(self._wake)
+        self._waiting.close()
+        for watched in self._watched.values():
+            if watched.pidfd >= 0:
+                os.close(watched.pidfd)
+        self._watched.clear()
 
-    def _run(self) -> None:
-        while not self._ended:
-            poll = select.poll()
-            poll.register(self._wake, select.POLLIN)
+    def _run(self, waiting: Waiting) -> None:
+        ready: set[int] | None = set()
+        while ready is not None:
             with self._lock:
                 by_fd = {w.pidfd: name for name, w in self._watched.items() if w.pidfd >= 0}
                 due = min((w.restart_at for w in self._watched.values() if w.restart_at is not None), default=None)
                 # A copy of each descriptor: `watch` may close the first, and its number may be somebody else's then.
                 copies = {os.dup(fd): name for fd, name in by_fd.items()}
-            for fd in copies:
-                poll.register(fd, select.POLLIN)
-            ready = poll.poll(None if due is None else max(0.0, due - time.monotonic()) * 1000)
+            ready = waiting.wait(None if due is None else max(0.0, due - time.monotonic()), copies)
             for fd in copies:
                 os.close(fd)
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._wake)
-            for fd, _ in ready:
-                if fd in copies:
-                    self._died(copies[fd])
-            self._restart_due()
+            for fd in ready or ():
+                self._died(copies[fd])
+            self._restart_due(waiting)
 
     def _died(self, name: str) -> None:
         with self._lock:
@@ -98,12 +89,12 @@ class Keeper:
             watched.restart_at = time.monotonic() + watched.delay
             watched.delay = min(watched.delay * 2, LAST_DELAY)
 
-    def _restart_due(self) -> None:
+    def _restart_due(self, waiting: Waiting) -> None:
         now = time.monotonic()
         with self._lock:
             due = [name for name, w in self._watched.items() if w.restart_at is not None and w.restart_at <= now]
         for name in due:
-            if self._ended:
+            if waiting.ended:
                 return
             try:
                 self.watch(name, self._restart(name))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from pylxc.errors import BadRequest, PylxcError
 from pylxc.kernel.uevents import Uevents
+from pylxc.kernel.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -123,22 +124,15 @@ class CpuWatch:
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
         self._events = Uevents()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
-        self._thread = threading.Thread(target=self._run, name="cpu-watch", daemon=True)
-        self._thread.start()
+        self._waiting = Waiting("cpu-watch", self._run, {self._events.fileno(): select.POLLIN})
 
     def close(self) -> None:
         """End the thread."""
-        os.eventfd_write(self._wake, 1)
-        self._thread.join()
+        self._waiting.close()
         self._events.close()
-        os.close(self._wake)
 
-    def _run(self) -> None:
-        while True:
-            ready, _, _ = select.select([self._events.fileno(), self._wake], [], [])
-            if self._wake in ready:
-                return
+    def _run(self, waiting: Waiting) -> None:
+        while waiting.wait():
             try:
                 event = self._events.read()
                 concerned = event.get("SUBSYSTEM") == "cpu" and event.get("ACTION") in ("online", "offline")

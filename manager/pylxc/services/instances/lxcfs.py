@@ -7,11 +7,11 @@ those that run are given the new LXCFS's, or the kernel's back.
 from __future__ import annotations
 
 import logging
-import os
 import select
 import threading
 
 from pylxc.errors import PylxcError
+from pylxc.kernel.waiting import Waiting
 from pylxc.paths import Paths
 from pylxc.runtime import hotplug
 from pylxc.runtime.handle import Runtime
@@ -41,15 +41,11 @@ class Lxcfs:
         self._lock = threading.Lock()
         self._table = open("/proc/self/mountinfo", "rb")  # noqa: SIM115 - polled until `close`
         self._mounted = self._look()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
-        self._thread = threading.Thread(target=self._watch, name="lxcfs", daemon=True)
-        self._thread.start()
+        self._waiting = Waiting("lxcfs", self._watch, {self._table.fileno(): select.POLLPRI})
 
     def close(self) -> None:
         """Take no notice of it any more."""
-        os.eventfd_write(self._wake, 1)
-        self._thread.join()
-        os.close(self._wake)
+        self._waiting.close()
         self._table.close()
 
     def mounts(self) -> tuple[Mount, ...]:
@@ -74,11 +70,8 @@ class Lxcfs:
         fields = (line.split(b" ", 5) for line in self._table.read().splitlines())
         return [line[0] for line in fields if line[4] == ROOT.encode()]
 
-    def _watch(self) -> None:
-        poll = select.poll()
-        poll.register(self._table, select.POLLPRI)
-        poll.register(self._wake, select.POLLIN)
-        while self._wake not in dict(poll.poll()):
+    def _watch(self, waiting: Waiting) -> None:
+        while waiting.wait():
             before, self._mounted = self._mounted, self._look()
             if self._mounted != before:
                 self._renew_all()

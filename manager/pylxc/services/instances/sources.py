@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from pylxc.errors import Conflict
 from pylxc.kernel.inotify import OVERFLOW, Inotify
+from pylxc.kernel.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,7 @@ class SourceWatch:
         self._guard = threading.Lock()
         self._paths: dict[str, frozenset[str]] = {}
         self._fresh: set[str] = set()
-        self._thread: threading.Thread | None = None
-        self._wake = -1
+        self._waiting: Waiting | None = None
         self._closing = False
         # The thread's own:
         self._watched: dict[int, dict[str, set[str]]] = {}
@@ -50,45 +50,44 @@ class SourceWatch:
             if paths:
                 self._paths[key] = frozenset(paths)
                 self._fresh.add(key)
-            if self._thread is None:
-                self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-                self._thread = threading.Thread(target=self._run, name="device-sources", daemon=True)
-                self._thread.start()
-            os.eventfd_write(self._wake, 1)
+            try:
+                self._waiting = self._waiting or self._begin()
+            except OSError as error:
+                log.error("Sources of devices that come and go are not noticed: %s", error)
+                return
+            self._waiting.wake()
 
     def close(self) -> None:
         """End the thread."""
         with self._guard:
             self._closing = True
-            thread = self._thread
-        if thread is not None:
-            os.eventfd_write(self._wake, 1)
-            thread.join()
-            os.close(self._wake)
+            waiting = self._waiting
+        if waiting is not None:
+            waiting.close()
 
-    def _run(self) -> None:
+    def _begin(self) -> Waiting:
+        """Start the thread."""
         inotify = Inotify()
-        try:
-            # Readable, in poll's own way, when the daemon's mounts change. See: proc(5)
-            with open("/proc/self/mountinfo", "rb") as mounts:
-                self._serve(inotify, mounts.fileno())
-        except Exception:
-            log.exception("Sources of devices that come and go are not noticed any more")
-        finally:
-            inotify.close()
+        # Readable, in poll's own way, when the daemon's mounts change. See: proc(5)
+        mounts = open("/proc/self/mountinfo", "rb")  # noqa: SIM115 - the thread closes it
 
-    def _serve(self, inotify: Inotify, mounts_fd: int) -> None:
-        poll = select.poll()
-        for fd in (inotify.fileno(), self._wake):
-            poll.register(fd, select.POLLIN)
-        poll.register(mounts_fd, select.POLLPRI)
+        def run(waiting: Waiting) -> None:
+            try:
+                self._serve(waiting, inotify, mounts.fileno())
+            except Exception:
+                log.exception("Sources of devices that come and go are not noticed any more")
+            finally:
+                inotify.close()
+                mounts.close()
+
+        fds = {inotify.fileno(): select.POLLIN, mounts.fileno(): select.POLLPRI}
+        return Waiting("device-sources", run, fds)
+
+    def _serve(self, waiting: Waiting, inotify: Inotify, mounts_fd: int) -> None:
         concerned: set[str] = set()
         wait: float | None = None
         patience = 0.0
-        while not self._closing:
-            ready = {fd for fd, _ in poll.poll(None if wait is None else wait * 1000)}
-            if self._wake in ready:
-                os.eventfd_read(self._wake)
+        while (ready := waiting.wait(wait)) is not None:
             happened = self._happened(inotify, everything=mounts_fd in ready)
             if happened:
                 concerned |= happened

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import select
-import threading
 import time
 from collections.abc import Callable
 
 from pylxc.kernel import nftables
+from pylxc.kernel.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -28,24 +27,20 @@ class Guard:
     def __init__(self, look: Callable[[], None]) -> None:
         self._look = look
         self._events = nftables.changes()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
-        self._thread = threading.Thread(target=self._run, name="rules-guard", daemon=True)
-        self._thread.start()
+        self._waiting = Waiting("rules-guard", self._run, {self._events.fileno(): select.POLLIN})
 
     def close(self) -> None:
         """End the thread."""
-        os.eventfd_write(self._wake, 1)
-        self._thread.join()
+        self._waiting.close()
         self._events.close()
-        os.close(self._wake)
 
-    def _run(self) -> None:
-        while self._wait(None):
+    def _run(self, waiting: Waiting) -> None:
+        while waiting.wait():
             # A firewall that reloads takes many steps, and fails where rules appear between them.
             patience = time.monotonic() + MOST_SECONDS
             while True:
                 self._drain()
-                changing = self._wait(QUIET_SECONDS)
+                changing = waiting.wait(QUIET_SECONDS)
                 if changing is None:
                     return
                 if not changing or time.monotonic() > patience:
@@ -54,11 +49,6 @@ class Guard:
                 self._look()
             except Exception as error:  # noqa: BLE001 - the next change is looked after all the same
                 log.warning("Cannot look after the firewall's rules: %s", error)
-
-    def _wait(self, seconds: float | None) -> bool | None:
-        """Return whether there was a change within a time, None when the thread has to end."""
-        ready, _, _ = select.select([self._events.fileno(), self._wake], [], [], seconds)
-        return None if self._wake in ready else bool(ready)
 
     def _drain(self) -> None:
         while True:
