@@ -1,4 +1,4 @@
-"""What tests of networks share."""
+"""What tests of networks and of volumes share."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import unique
+from tests.support.daemon import Daemon, unique
 from tests.support.namespace import NetworkNamespace
 from tests.support.networks import NetworkHost, output
+from tests.support.volumes import POOLS
 from tests.support.wait import until
 
 
@@ -40,3 +41,26 @@ def host(inside: NetworkNamespace, tmp_path: Path, need: Callable[..., None]) ->
     host.db.close()
     assert until(lambda: not host.dnsmasqs(), "dnsmasq ends")
     assert "pylxc" not in output("nft", "list", "ruleset")
+
+
+@pytest.fixture(params=POOLS)
+def pool(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def guests(pools_daemon: Daemon) -> tuple[str, str, str]:
+    """Return three running guests, whose id maps differ: of the default one, of one of its own, of none."""
+    names = unique("c"), unique("i"), unique("p")
+    configs = "user.x=1", "security.idmap.isolated=true", "security.privileged=true"
+    for name, config in zip(names, configs, strict=True):
+        pools_daemon.command("launch", "busybox", name, "-c", config)
+    return names
+
+
+@pytest.fixture
+def volume(pools_daemon: Daemon, pool: str) -> str:
+    """Return an empty volume in `pool`."""
+    name = unique("v")
+    pools_daemon.command("storage", "volume", "create", pool, name)
+    return name

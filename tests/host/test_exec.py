@@ -1,4 +1,4 @@
-"""Exec in real containers: LXD's websockets, recorded output, and the direct kind."""
+"""Exec in real containers over the connection that asked for it, and recorded output."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ import struct
 import termios
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from fcntl import ioctl
 from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.exceptions import InvalidStatus
 
 from tests.support.daemon import POOL_ONLY, ApiError, Daemon, unique
-from tests.support.execs import Direct, Websockets, direct
+from tests.support.execs import Direct, direct, on_host
 from tests.support.wait import until
 
 
@@ -67,16 +65,6 @@ def shell(host: Daemon, guest: str, script: str, **body: Any) -> str:
 
 def pid_of(host: Daemon, guest: str) -> int:
     return int(host.request("GET", f"/1.0/instances/{guest}/state")["pid"])
-
-
-def on_host(marker: str) -> list[int]:
-    """Return the host's pids of the processes with `marker` among their arguments."""
-    found = []
-    for directory in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if marker.encode() in (directory / "cmdline").read_bytes().split(b"\0"):
-                found.append(int(directory.name))
-    return found
 
 
 # The direct kind.
@@ -304,139 +292,6 @@ def test_the_guest_cannot_get_hold_of_it_before_exec(host: Daemon, privileged: s
     # Where the guest's root may look, it sees a process that is confined already, and cannot write its program.
     assert "unix.socket" not in seen
     assert all("Text file busy" in line or "cannot create" not in line for line in seen.splitlines())
-
-
-# Websockets.
-
-
-def test_websockets(host: Daemon, guest: str) -> None:
-    data = os.urandom(3 << 20)
-    run = Websockets(host, guest, command=["sh", "-c", "echo oops >&2; cat; exit 4"])
-    assert set(run.fds) == {"0", "1", "2", "control"}
-    run.connect_all()
-    outputs: dict[str, bytes] = {}
-    readers = [threading.Thread(target=lambda n=n: outputs.update({n: run.read(n)})) for n in ("1", "2")]
-    for reader in readers:
-        reader.start()
-    for start in range(0, len(data), 100_000):
-        run.open["0"].send(data[start : start + 100_000])
-    run.open["0"].send("")
-    for reader in readers:
-        reader.join(60)
-    assert hashlib.sha256(outputs["1"]).digest() == hashlib.sha256(data).digest()
-    assert outputs["2"] == b"oops\n"
-    operation = run.wait()
-    assert (operation["status_code"], operation["metadata"]["return"]) == (200, 4)
-    run.close()
-
-
-def test_a_gibibyte_over_a_websocket(host: Daemon, guest: str) -> None:
-    run = Websockets(host, guest, command=["dd", "if=/dev/zero", "bs=1M", "count=1024"])
-    run.connect_all()
-    run.open["0"].send("")
-    count = 0
-    while (message := run.open["1"].recv(timeout=60)) != "":
-        count += len(message)
-    assert count == 1 << 30
-    assert run.wait()["metadata"]["return"] == 0
-    run.close()
-
-
-def test_three_websockets_are_enough(host: Daemon, guest: str) -> None:
-    run = Websockets(host, guest, command=["echo", "hello"])
-    for name in ("0", "1", "2"):
-        run.connect(name)
-    assert run.read("1") == b"hello\n"
-    assert run.read("2") == b""
-    assert run.wait()["metadata"]["return"] == 0
-    run.close()
-
-
-def test_without_control_the_output_socket_tells_of_the_clients_end(host: Daemon, guest: str) -> None:
-    marker = unique("m")
-    run = Websockets(host, guest, command=["sh", "-c", "sleep 1000; true", marker])
-    for name in ("0", "1", "2"):
-        run.connect(name)
-    until(lambda: on_host(marker), "the process")
-    run.open["1"].close()
-    assert run.wait()["metadata"]["return"] == 137
-    run.close()
-
-
-def test_background_processes_do_not_hold_the_end_up(host: Daemon, guest: str) -> None:
-    run = Websockets(host, guest, command=["sh", "-c", "sleep 20 & echo started"])
-    run.connect_all()
-    assert run.read("1") == b"started\n"
-    assert run.wait()["metadata"]["return"] == 0
-    run.close()
-
-
-def test_control(host: Daemon, guest: str) -> None:
-    run = Websockets(host, guest, command=["sh", "-c", "trap 'exit 9' USR1; echo ready; while :; do sleep 0.1; done"])
-    run.connect_all()
-    run.read_until("1", b"ready")
-    run.open["control"].send("no json")
-    run.order("window-resize", args={"width": "1"})
-    run.order("signal", signal=int(signal.SIGUSR1))
-    assert run.wait()["metadata"]["return"] == 9
-    run.close()
-
-    marker = unique("m")
-    run = Websockets(host, guest, command=["sh", "-c", "trap '' TERM; sleep 1000; true", marker])
-    run.connect_all()
-    until(lambda: on_host(marker), "the process")
-    run.open["control"].close()
-    assert run.wait()["metadata"]["return"] == 137
-    run.close()
-
-
-def test_a_terminal_over_websockets(host: Daemon, guest: str) -> None:
-    command = ["sh", "-c", "stty size; read x; stty size; echo got $x; exit 6"]
-    run = Websockets(host, guest, command=command, interactive=True, width=100, height=30)
-    assert set(run.fds) == {"0", "control"}
-    run.connect_all()
-    run.read_until("0", b"30 100")
-    run.order("window-resize", args={"width": "80", "height": "25"})
-    # The size travels on a connection of its own: ask until it is there.
-    run.open["0"].send(b"it\n")
-    text = run.read("0")
-    assert b"got it" in text
-    assert run.wait()["metadata"]["return"] == 6
-    run.close()
-
-
-def test_failures_of_commands(host: Daemon, guest: str) -> None:
-    for command, code, err in ((["nothing"], 127, "Command not found"), (["/etc"], 126, "Command not executable")):
-        for interactive in (False, True):
-            run = Websockets(host, guest, command=command, interactive=interactive)
-            run.connect_all()
-            operation = run.wait()
-            assert (operation["status"], operation["err"]) == ("Failure", err)
-            assert operation["metadata"]["return"] == code
-            run.close()
-
-
-def test_secrets_work_once(host: Daemon, guest: str) -> None:
-    run = Websockets(host, guest, command=["sleep", "1000"])
-    for secret in ("wrong", run.fds["0"][:-1] + "_"):
-        with pytest.raises(InvalidStatus) as refused:
-            run.connect("x", secret)
-        assert refused.value.response.status_code == 403
-    run.connect_all()
-    with pytest.raises(InvalidStatus) as refused:
-        run.connect("again", run.fds["0"])
-    assert refused.value.response.status_code == 403
-    run.close()
-    assert run.wait()["metadata"]["return"] == 137
-
-
-def test_missing_websockets_are_not_waited_for_for_ever(host: Daemon, guest: str) -> None:
-    run = Websockets(host, guest, command=["true"])
-    run.connect("control")
-    operation = run.wait()
-    assert operation["status"] == "Failure"
-    assert "Timed out" in operation["err"]
-    run.close()
 
 
 # Neither.
