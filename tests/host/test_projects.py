@@ -82,7 +82,7 @@ def test_numbers_of_instances(daemon: Daemon) -> None:
 
 
 def test_the_last_place_is_given_once(daemon: Daemon) -> None:
-    def attempt(made: Project) -> int:
+    def take(made: Project) -> int:
         try:
             made.make()
         except ApiError:
@@ -91,7 +91,7 @@ def test_the_last_place_is_given_once(daemon: Daemon) -> None:
 
     with project(daemon, limits__instances="3") as made:
         with ThreadPoolExecutor(8) as threads:
-            assert sum(threads.map(attempt, [made] * 16)) == 3
+            assert sum(threads.map(take, [made] * 16)) == 3
         assert len(made.names("instances")) == 3
 
 
@@ -291,7 +291,7 @@ def test_a_move_that_is_cut_off(make_daemon: Callable[[], Daemon]) -> None:
         here, there = one, two
         for moment in (0.0, 0.02, 0.05, 0.08, 0.12, 0.2):
             body = {"name": "web", "migration": True, "project": there.name}
-            move = threading.Thread(target=attempt, args=(here, body))
+            move = threading.Thread(target=attempt, args=(daemon, f"/1.0/instances/web?project={here.name}", body))
             move.start()
             move.join(moment)
             daemon.signal(signal.SIGKILL)
@@ -311,9 +311,9 @@ def holds_only(directory: Path, name: str) -> bool:
     return os.listdir(directory) == [name]
 
 
-def attempt(here: Project, body: dict[str, object]) -> None:
+def attempt(daemon: Daemon, path: str, body: dict[str, object]) -> None:
     with contextlib.suppress(ApiError, OSError, ValueError, http.client.HTTPException):
-        here.request("POST", "instances/web", body)
+        daemon.request("POST", path, body)
 
 
 def test_two_of_one_name_side_by_side(daemon: Daemon, image: str, need: Callable[..., None]) -> None:
@@ -390,3 +390,76 @@ def test_what_a_project_shares(daemon: Daemon, image: str) -> None:
             daemon.request("DELETE", made.url)
         made.empty()
         daemon.request("DELETE", f"/1.0/{volumes}/shared")
+
+
+def test_renaming_a_project_with_all_that_is_in_it(daemon: Daemon, image: str) -> None:
+    volumes = "storage-pools/default/volumes/custom"
+    with project(daemon, features__images="false") as made:
+        made.request("POST", volumes, {"name": "data"})
+        made.request("POST", f"{volumes}/data/snapshots", {"name": "s"})
+        disk = {"type": "disk", "pool": "default", "source": "data", "path": "/data"}
+        daemon.command("launch", image, "web", "--project", made.name)
+        made.request("PATCH", "instances/web", {"devices": {"data": disk}})
+        shell(made, "web", "echo kept > /root/file; echo kept > /data/file")
+        made.request("POST", "instances/web/snapshots", {"name": "s"})
+        old, new = made.name, unique("q")
+        with refused("Instance 'web' of the project is running", 400):
+            daemon.request("POST", made.url, {"name": new})
+        assert made.names("instances") == ["web"]
+        daemon.command("stop", "--force", "web", "--project", old)
+        with refused("already exists", 409):
+            daemon.request("POST", made.url, {"name": "default"})
+        daemon.request("POST", made.url, {"name": new})
+        made.name, made.url = new, f"/1.0/projects/{new}"
+        with refused("Project not found", 404):
+            daemon.request("GET", f"/1.0/projects/{old}")
+        assert f"/1.0/instances/web?project={new}" in daemon.request("GET", made.url)["used_by"]
+        pool = Path(daemon.dir) / "storage-pools/default"
+        assert not [path for path in (*pool.glob("*/*"), *Path(daemon.dir, "logs").iterdir()) if old in path.name]
+        assert until(
+            lambda: f"project: {new}" in (pool / f"containers/{new}_web/backup.yaml").read_text(), "it says so"
+        )
+        daemon.command("start", "web", "--project", new)
+        assert shell(made, "web", "cat /root/file /data/file") == "kept\nkept\n"
+        made.request("PUT", "instances/web", {"restore": "s"})
+        assert made.request("GET", f"{volumes}/data/snapshots") == [f"/1.0/{volumes}/data/snapshots/s?project={new}"]
+
+
+def test_a_renaming_that_is_cut_off(make_daemon: Callable[[], Daemon]) -> None:
+    daemon = make_daemon()
+    daemon.start()
+    daemon.command("admin", "init", "--preseed", input=json.dumps(POOL_ONLY))
+    names = [f"c{n}" for n in range(8)]
+    with project(daemon) as made:
+        for name in names:
+            made.make(name)
+            made.request("POST", f"instances/{name}/snapshots", {"name": "s"})
+        for moment in (0.0, 0.01, 0.02, 0.03, 0.05, 0.1):
+            old, new = made.name, unique("q")
+            renaming = threading.Thread(target=attempt, args=(daemon, made.url, {"name": new}))
+            renaming.start()
+            renaming.join(moment)
+            daemon.signal(signal.SIGKILL)
+            renaming.join()
+            daemon.start()
+            (made.name,) = {one["name"] for one in daemon.request("GET", "/1.0/projects?recursion=1")} - {"default"}
+            made.url = f"/1.0/projects/{made.name}"
+            assert made.name in (old, new)
+            assert_all_there(made, names)
+        daemon.stop()
+        with daemon.database() as database:  # as a daemon leaves it that died half-way
+            database.execute("UPDATE projects SET new_name = 'shop' WHERE name = ?", (made.name,))
+        os.rename(
+            f"{daemon.dir}/storage-pools/default/containers/{made.name}_c0",
+            f"{daemon.dir}/storage-pools/default/containers/shop_c0",
+        )
+        daemon.start()
+        made.name, made.url = "shop", "/1.0/projects/shop"
+        assert_all_there(made, names)
+
+
+def assert_all_there(made: Project, names: list[str]) -> None:
+    assert made.names("instances") == names
+    for kind in ("containers", "containers-snapshots"):
+        keys = os.listdir(f"{made.daemon.dir}/storage-pools/default/{kind}")
+        assert sorted(keys) == [f"{made.name}_{name}" for name in names]

@@ -82,7 +82,6 @@ class Assembly:
         images = Images(self._database, paths, self._runtime, storage, operations, events, server.value, clock)
         self._proxies = Proxies(paths, self._runtime)
         devices = DeviceManager(self._database, paths, networks, storage, volumes, self._proxies)
-        projects = Projects(self._database, operations, events)
         guests = Guests(self._database, images, paths)
         warnings = Warnings(self._database, events, clock)
         instances = Instances(
@@ -103,6 +102,9 @@ class Assembly:
             first_use=self._first_use,
         )
         volumes.store.keep_still = instances.keep_still
+        self._project_renamer = instances.project_renamer(volumes.store)
+        storage.on_return.insert(0, self._project_renamer.reconcile)  # before what goes by the projects' names
+        projects = Projects(self._database, operations, events, self._project_renamer.rename)
         profiles = Profiles(self._database, devices, events, instances.updater)
         self._scheduler = Scheduler(self._database, events, self._jobs, clock)
         initialise = Initialise(server, storage, networks, profiles, projects)
@@ -147,6 +149,7 @@ class Assembly:
         services = self.services
         for name, start in (
             ("storage", services.storage.start),
+            ("projects", self._project_renamer.reconcile),
             ("volumes", services.volumes.reconcile),
             ("volume snapshots", services.volume_snapshots.reconcile),
             ("backups", self._backups.reconcile),

@@ -63,11 +63,12 @@ class Base(DeclarativeBase):
 
 
 class Project(Base):
-    """A namespace for what LXD scopes by project."""
+    """A namespace for what LXD scopes by project; `new_name` is set while a rename is under way."""
 
     __tablename__ = "projects"
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String, unique=True)
+    new_name: Mapped[str] = mapped_column(default="", server_default="")
     description: Mapped[str] = mapped_column(default="")
     config: Mapped[Config] = mapped_column(default=dict)
 

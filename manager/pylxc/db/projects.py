@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pylxc.db.models import Image, Instance, Network, Profile, Project, StoragePool, StorageVolume
-from pylxc.errors import NotFound
+from pylxc.errors import Conflict, NotFound
 
 
 def get(session: Session, name: str) -> Project:
@@ -14,16 +14,19 @@ def get(session: Session, name: str) -> Project:
 
     Raises:
         NotFound: there is none.
+        Conflict: it is being renamed.
     """
     project = session.scalar(select(Project).where(Project.name == name))
     if project is None:
         raise NotFound("Project not found")
+    if project.new_name:
+        raise Conflict(f"Project {name!r} is being renamed to {project.new_name!r}", hint="try again")
     return project
 
 
 def exists(session: Session, name: str) -> bool:
-    """Return whether a project is called `name`."""
-    return session.scalar(select(Project.id).where(Project.name == name)) is not None
+    """Return whether a project is called `name`, or is being given that name."""
+    return session.scalar(select(Project.id).where((Project.name == name) | (Project.new_name == name))) is not None
 
 
 def everything(session: Session) -> list[Project]:

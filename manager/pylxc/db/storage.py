@@ -75,6 +75,12 @@ def volume(
     return session.scalar(query)
 
 
+def of_project(session: Session, project_id: int) -> list[StorageVolume]:
+    """Return a project's volumes of instances and of users, in any state and of any pool."""
+    query = select(StorageVolume).where(StorageVolume.project_id == project_id, StorageVolume.type != "image")
+    return list(session.scalars(query))
+
+
 def set_volume_state(session: Session, volume_id: int, state: str) -> None:
     """Change a volume's state."""
     query = update(StorageVolume).where(StorageVolume.id == volume_id).values(state=state)

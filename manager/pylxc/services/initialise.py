@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import threading
+from functools import partial
 
 from pylxc.drivers.storage import choice
 from pylxc.errors import BadRequest, NotFound, PylxcError
@@ -171,14 +172,15 @@ class Initialise:
     def _network(self, wanted: PreseedNetwork, revert: Reverter) -> None:
         name = _name(wanted, "network")
         config, description = wanted.get("config", {}), wanted.get("description")
+        project = wanted.get("project") or "default"
         try:
-            before = self._networks.get(name)
+            before = self._networks.get(name, project)
         except NotFound:
-            self._networks.create(name, wanted.get("type") or "bridge", config, description or "")
-            revert.add(self._networks.delete, name)
+            self._networks.create(name, wanted.get("type") or "bridge", config, description or "", project)
+            revert.add(self._networks.delete, name, project)
             return
-        self._networks.update(name, config, description, patch=True)
-        revert.add(self._networks.update, name, before["config"], before["description"])
+        self._networks.update(name, config, description, project=project, patch=True)
+        revert.add(partial(self._networks.update, name, before["config"], before["description"], project=project))
 
     def _profile(self, wanted: PreseedProfile, revert: Reverter) -> None:
         name, project = _name(wanted, "profile"), wanted.get("project") or "default"

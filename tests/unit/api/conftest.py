@@ -143,7 +143,7 @@ def services(tmp_path: Path, database: Database) -> Services:
     )
     warnings = Warnings(database, events, now)
     operations = Operations(events)
-    projects = Projects(database, operations, events)
+    projects = Projects(database, operations, events, lambda _name, _new: None)
     projects.create({"name": "other"})
     found = SimpleNamespace(events=events, operations=operations, server=server, warnings=warnings, projects=projects)
     return cast(Services, found)

@@ -49,9 +49,11 @@ from pylxc.services.instances.templates import Templates
 from pylxc.services.instances.update import Updater
 from pylxc.services.instances.wait import Wait
 from pylxc.services.operations import Operation, Operations
+from pylxc.services.projects.rename import ProjectRenamer
 from pylxc.services.rendering.renderer import Renderer
 from pylxc.services.server import Server
 from pylxc.services.storage.service import StoragePools
+from pylxc.services.volumes.store import VolumeStore
 from pylxc.services.warnings import Warnings
 from pylxc.wire.instances import InstancePost, InstancePut, InstancesPost, InstanceState, InstanceStatePut
 
@@ -91,6 +93,7 @@ class Instances:
     ) -> None:
         """`first_use` sets up storage and network on a server that has no pool; called before its first instance."""
         self._db = db
+        self._storage = storage
         self._runtime = runtime
         self._operations = operations
         self._events = events
@@ -187,6 +190,12 @@ class Instances:
         self.readopter = Readopter(db, paths, runtime, devices, self._lifecycle, self._locks)
         self.schedule = SnapshotSchedule(db, self.snapshots, self._lifecycle, clock)
         self._lifecycle.on_start = self.schedule.started
+
+    def project_renamer(self, volumes: VolumeStore) -> ProjectRenamer:
+        """Return what renames projects with the instances in them, and their `volumes`."""
+        return ProjectRenamer(
+            self._db, self._storage, volumes, self._locks, self._lifecycle, self._remover, self._files.mark
+        )
 
     # Reading
 

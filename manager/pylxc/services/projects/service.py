@@ -33,10 +33,13 @@ _PATHS = {
 
 
 class Projects:
-    """The projects of this server; thread-safe."""
+    """The projects of this server; thread-safe. `rename` is `ProjectRenamer.rename`."""
 
-    def __init__(self, db: Database, operations: Operations, events: EventBus) -> None:
+    def __init__(
+        self, db: Database, operations: Operations, events: EventBus, rename: Callable[[str, str], None]
+    ) -> None:
         self._db = db
+        self._rename = rename
         self._operations = operations
         self._events = events
 
@@ -112,11 +115,11 @@ class Projects:
         )
 
     def rename(self, name: str, body: wire.ProjectPost) -> Operation:
-        """Start renaming an empty project.
+        """Start renaming a project in which nothing runs.
 
         Raises:
             NotFound: there is none.
-            BadRequest: the new name is no name, or the project is not empty.
+            BadRequest: the new name is no name.
             Forbidden: it is the default project.
             Conflict: the new name is taken.
         """
@@ -128,15 +131,9 @@ class Projects:
             projects.get(session, name)
             if projects.exists(session, new):
                 raise Conflict(f"Project {new!r} already exists")
-            _require_empty(projects.users(session).get(name, []), "Only empty projects can be renamed")
 
         def run(_operation: Operation) -> None:
-            with self._db.transaction() as session:
-                row = projects.get(session, name)
-                _require_empty(projects.users(session).get(name, []), "Only empty projects can be renamed")
-                if projects.exists(session, new):
-                    raise Conflict(f"Project {new!r} already exists")
-                row.name = new
+            self._rename(name, new)
             self._tell("renamed", new, {"old_name": name})
 
         return self._operations.start("Renaming project", run, project="", resources={"projects": [_url(name)]})
