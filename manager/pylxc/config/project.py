@@ -94,7 +94,7 @@ PROJECT = Table(
         _text("idmap.gid", "Host groups and ranges of them that raw.idmap may name, with commas.", v.id_range),
         _text("idmap.uid", "Host users and ranges of them that raw.idmap may name, with commas.", v.id_range),
         _text("networks.access", "Networks that may be used, with commas; unset: all."),
-        _text("networks.subnets", "Subnets of the host that forwards may listen in, as UPLINK:SUBNET, with commas.",
+        _text("networks.subnets", "Subnets that forwards, NAT and routes may take, as UPLINK:SUBNET, with commas.",
               _subnet_of_uplink),
         _text("networks.uplinks", "Interfaces of the host that the project's bridges may hold, with commas."),
         _text("networks.zones", "DNS zones that may be used, with commas; there are none.", acts=False),

@@ -11,7 +11,7 @@ from pylxc.db.engine import Database
 from pylxc.errors import DatabaseUnusable
 from pylxc.resources import resource_dir
 
-HEAD = "0012"
+HEAD = "0013"
 """The newest revision in migrations/versions; a test holds the two together."""
 
 

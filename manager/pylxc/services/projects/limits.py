@@ -128,7 +128,7 @@ def _total(key: str, limit: _Count | _Sum, held: Holdings) -> int:
     total = 0
     for value, whose, lacks in limit.values(key, held):
         if not value:
-            raise Forbidden(f'{whose} in project "{held.project}" {lacks}', hint=f"the project limits {key}")
+            raise Forbidden(f'{whose} in project "{held.project}" {lacks}', hint=f"the project has {key}")
         try:
             total += limit.parse(value)
         except BadRequest as error:

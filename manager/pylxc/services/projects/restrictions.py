@@ -53,7 +53,11 @@ def _value(config: Config, restriction: str) -> str:
 
 
 def _listed(config: Config, restriction: str) -> list[str]:
-    return [item for part in _value(config, restriction).split(",") if (item := part.strip())]
+    return _items(_value(config, restriction))
+
+
+def _items(text: str) -> list[str]:
+    return [item for part in text.split(",") if (item := part.strip())]
 
 
 # Keys of instances and profiles
@@ -166,10 +170,10 @@ def _nic(restriction: str, project: Config, device: Mapping[str, str]) -> str:
     if restriction == "managed" and not device.get("network"):
         return "Only managed network devices are allowed"
     name = device.get("network") or device.get("parent", "")
-    return "" if not name or network_allowed(project, name, managed="network" in device) else _NO_NETWORK
-
-
-_NO_NETWORK = "Network not allowed in project"
+    if name and not network_allowed(project, name, managed="network" in device):
+        return "Network not allowed in project"
+    routes = [route for key in ("ipv4.routes", "ipv6.routes") for route in _items(device.get(key, ""))]
+    return next((f"Route {route} is not allowed in project" for route in routes if not _may_have(project, route)), "")
 
 
 def _disk(restriction: str, project: Config, device: Mapping[str, str]) -> str:
@@ -247,12 +251,15 @@ def refuse_uplink(project: Config, interfaces: Collection[str]) -> None:
 
 def refuse_address(project: Config, address: str) -> None:
     """Check that a project may have an address of the host, or a subnet, forwarded to it; raises Forbidden."""
-    if not is_restricted(project):
-        return
+    if is_restricted(project) and not _may_have(project, address):
+        raise Forbidden(f"Address {address} is not allowed in project", hint="see restricted.networks.subnets")
+
+
+def _may_have(project: Config, address: str) -> bool:
+    """Return whether an address or a subnet is among those that a restricted project may draw to itself."""
     wanted = ipaddress.ip_network(address, strict=False)
     subnets = [ipaddress.ip_network(item.partition(":")[2]) for item in _listed(project, "networks.subnets")]
-    if not any(wanted.version == subnet.version and wanted.subnet_of(subnet) for subnet in subnets):  # type: ignore[arg-type]
-        raise Forbidden(f"Address {address} is not allowed in project", hint="see restricted.networks.subnets")
+    return any(wanted.version == subnet.version and wanted.subnet_of(subnet) for subnet in subnets)  # type: ignore[arg-type]
 
 
 # The whole

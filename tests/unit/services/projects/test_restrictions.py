@@ -63,6 +63,14 @@ def test_devices(kind: str) -> None:
     restrictions.check(holds(profile, **{f"devices__{kind}": "allow"}))
 
 
+def test_routes_of_nics() -> None:
+    own = {"networks__subnets": "eth0:192.0.2.0/28"}
+    restrictions.check(holds(with_device(type="nic", network="br", ipv4__routes="192.0.2.8/29"), **own))
+    for routes in ("192.0.2.8/29, 198.51.100.0/24", "0.0.0.0/0"):
+        with pytest.raises(Forbidden, match=r"Route .* is not allowed in project"):
+            restrictions.check(holds(with_device(type="nic", network="br", ipv4__routes=routes), **own))
+
+
 def test_interception_in_full() -> None:
     safe = with_config(security__syscalls__intercept__mount="true")
     sharp = with_config(security__syscalls__intercept__mount__allowed="ext4")
