@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
 from pylxc.errors import Internal
@@ -36,6 +37,7 @@ _TAR = (
     "--file=-",
 )
 _CHUNK = 1 << 20
+_PAUSE_MS = 500
 _CHANGED = 1
 """tar's status when a file changed while it was read."""
 
@@ -53,7 +55,8 @@ def write_tar(
             `--transform=SED` for how they are called in the archive.
         compression: see `validate.compression`.
         write: takes the archive's bytes in order; what it raises ends the work.
-        on_progress: called with the number of bytes after each `write`; what it raises ends the work.
+        on_progress: called with the number of bytes after each `write`, and with 0 while nothing comes: compressors
+            think for seconds. What it raises ends the work.
 
     Raises:
         Internal: a file cannot be read, or the programs fail.
@@ -81,14 +84,28 @@ def write_tar(
             stack.callback(_end, packer)
             processes.append(packer)
             source = stack.enter_context(open(packed_out, "rb", buffering=0))
-        while chunk := source.read(_CHUNK):
-            write(chunk)
+        for chunk in _chunks(source.fileno()):
+            if chunk:
+                write(chunk)
             on_progress(len(chunk))
         statuses = [process.wait() for process in processes]
         if statuses[0] not in (0, _CHANGED) or any(statuses[1:]):
             os.lseek(errors, 0, os.SEEK_SET)
             lines = os.read(errors, 1 << 16).decode(errors="replace").splitlines()
             raise Internal(f"Failed making the archive: {lines[0][:200] if lines else statuses}")
+
+
+def _chunks(fd: int) -> Iterator[bytes]:
+    """Yield what comes from a pipe until its end, b"" when nothing has come for a while."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    while True:
+        if not poll.poll(_PAUSE_MS):
+            yield b""
+        elif chunk := os.read(fd, _CHUNK):
+            yield chunk
+        else:
+            return
 
 
 def _compressor(name: str) -> list[str]:
