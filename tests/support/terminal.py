@@ -58,6 +58,13 @@ class Terminal:
         read, self.seen = self.seen[:end], self.seen[end:]
         return read
 
+    def read(self, seconds: float) -> str:
+        """Read for some time; return all that came and has not been expected."""
+        deadline = time.monotonic() + seconds
+        while self._read(deadline):
+            pass
+        return self.seen
+
     def wait(self, timeout: float = 20) -> int:
         """Read to the end; return the command's exit status."""
         deadline = time.monotonic() + timeout

@@ -194,7 +194,7 @@ class App:
         caller = await loop.run_in_executor(self._executor, identify, connection.certificate)
         await connection.begin(trusted=caller.trusted)
         if connection.gate.only not in ("", _raw_path(request)):
-            raise NotFound("Not found")
+            raise NotFound("not found")
         requestor.set({"username": caller.fingerprint, "protocol": "tls", "address": connection.address})
         return caller
 

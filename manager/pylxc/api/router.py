@@ -65,7 +65,7 @@ class Router:
             else:
                 node = None
         if node is None or node.endpoint is None:
-            raise NotFound("Not found")
+            raise NotFound("not found")
         return Match(node.endpoint, params, legacy)
 
     def _add(self, endpoint: Endpoint) -> None:
