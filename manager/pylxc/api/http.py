@@ -82,13 +82,22 @@ def refusal(request: web.BaseRequest, status: int, exc: BaseException | None) ->
     return response
 
 
+def plain_socket(request: web.BaseRequest) -> socket.socket | None:
+    """Return the unix socket of a request, None when it came by another way.
+
+    Only this one may be handed to others, and be read and written beside aiohttp: anything else speaks TLS.
+    """
+    connection: socket.socket | None = request.get_extra_info("socket")
+    return connection if connection is not None and connection.family == socket.AF_UNIX else None
+
+
 def peer(request: web.BaseRequest) -> tuple[int, int] | None:
     """Return (pid, uid) of the process at the other end of a unix socket, None when it is no unix socket.
 
     See: unix(7), SO_PEERCRED
     """
-    connection = None if request.transport is None else request.transport.get_extra_info("socket")
-    if connection is None or connection.family != socket.AF_UNIX:
+    connection = plain_socket(request)
+    if connection is None:
         return None
     pid, uid, _gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return pid, uid

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from pylxc.api.call import Call, Endpoint
+from pylxc.api.http import plain_socket
 from pylxc.api.relay import ExecRelay
 from pylxc.api.responses import Answer, Async
 from pylxc.errors import BadRequest
@@ -36,8 +36,8 @@ async def post(call: Call) -> Answer:
 
 async def _direct(call: Call, body: InstanceExecPost) -> Answer:
     transport = call.request.transport
-    connection = call.request.get_extra_info("socket")
-    if connection is None or connection.family != socket.AF_UNIX or not isinstance(transport, asyncio.Transport):
+    connection = plain_socket(call.request)
+    if connection is None or not isinstance(transport, asyncio.Transport):
         raise BadRequest("An exec of this kind needs the unix socket")
     # From here on nobody reads the socket in this process: what the client says next carries descriptors.
     transport.pause_reading()

@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from pylxc.api import descriptors, responses
 from pylxc.api.call import Call, Endpoint
+from pylxc.api.http import plain_socket
 from pylxc.api.responses import Answer, Sync
 from pylxc.errors import BadRequest, Internal, PylxcError
 from pylxc.services.instances.files import NewFile, Transfer
@@ -93,21 +94,22 @@ def _last(call: Call, response: web.StreamResponse) -> web.StreamResponse:
 
 
 async def _send_file(call: Call, transfer: Transfer) -> web.StreamResponse:
-    """Let the process inside the instance send the content down this connection itself."""
+    """Let the process inside the instance send the content down this connection itself, if that is not encrypted."""
     size: int = transfer.head["size"]
     response = web.StreamResponse(headers=_headers(transfer.head))
     response.content_type = _OCTETS
     response.content_length = size
     try:
-        await response.prepare(call.request)
-        call.request.writer.send_headers()
-        await response.drain()
-        await _flushed(call.request)
-        connection = call.request.get_extra_info("socket")
+        connection = plain_socket(call.request)
         if connection is None:
-            raise ConnectionResetError
-        transfer.send_to(connection.fileno())
-        await _finish(transfer, call.request)
+            await _pass_on(call, transfer, response)
+        else:
+            await response.prepare(call.request)
+            call.request.writer.send_headers()
+            await response.drain()
+            await _flushed(call.request)
+            transfer.send_to(connection.fileno())
+            await _finish(transfer, call.request)
     except BaseException:
         transfer.abandon()
         raise
@@ -120,6 +122,18 @@ async def _send_tree(call: Call, path: str) -> web.StreamResponse:
     transfer = await call.run(call.services.files.read_tree, *where)
     response = web.StreamResponse(headers={f"{prefix}type": "tree" for prefix in _PREFIXES})
     response.content_type = "application/x-tar"
+    try:
+        await _pass_on(call, transfer, response)
+    except BaseException:
+        transfer.abandon()
+        raise
+    transfer.end()
+    call.services.files.retrieved(*where)
+    return response
+
+
+async def _pass_on(call: Call, transfer: Transfer, response: web.StreamResponse) -> None:
+    """Answer with what the process inside the instance sends; raises like `_finish`."""
     source, sink = os.pipe()
     try:
         fcntl.fcntl(source, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -130,14 +144,8 @@ async def _send_tree(call: Call, path: str) -> web.StreamResponse:
         while data := await descriptors.read(source):
             await response.write(data)
         await _finish(transfer, call.request)
-    except BaseException:
-        transfer.abandon()
-        raise
     finally:
         os.close(source)
-    transfer.end()
-    call.services.files.retrieved(*where)
-    return response
 
 
 async def _finish(transfer: Transfer, request: web.BaseRequest) -> None:
@@ -204,8 +212,8 @@ async def _receive(call: Call, kind: str, new: NewFile) -> None:
         os.set_blocking(sink, False)
         try:
             rest = 0 if kind == "tree" else await _begin_big(call.request, sink)
-            if rest:
-                transfer.read_from(call.request.get_extra_info("socket").fileno(), rest)
+            if rest and (connection := plain_socket(call.request)):
+                transfer.read_from(connection.fileno(), rest)
             else:
                 await _pass_body(call.request, sink)
         finally:
@@ -230,6 +238,8 @@ async def _begin_big(request: web.BaseRequest, sink: int) -> int:
     """
     length, transport = request.content_length, request.transport
     if length is None or length < _BIG or request.content.is_eof() or not isinstance(transport, asyncio.Transport):
+        return 0
+    if plain_socket(request) is None:
         return 0
     begun = b""
     # Every look may make the parser give more of what it has read already.
