@@ -33,16 +33,15 @@ def server(need: Callable[..., None], module_daemon: Daemon, busybox_files: list
 @pytest.fixture
 def client(server: Daemon, tmp_path: Path) -> Iterator[Lxc]:
     """Run `lxc ARGS` as on another host: it has no socket, and settings of its own."""
-    assert server.netns
+    namespace = server.netns
+    assert namespace
+    env = {**os.environ, "LXD_CONF": str(tmp_path), "LXD_DIR": str(tmp_path / "nothing")}
 
     def run(*args: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
-        options = {"stdin": None if "input" in options else subprocess.DEVNULL, "timeout": 60, **options}
-        if options["stdin"] is None:
-            del options["stdin"]
-        env = {**os.environ, "LXD_CONF": str(tmp_path), "LXD_DIR": str(tmp_path / "nothing")}
-        result = subprocess.run(
-            server.netns.command("lxc", *args), env=env, capture_output=True, text=True, check=False, **options
-        )
+        if "input" not in options:
+            options["stdin"] = subprocess.DEVNULL
+        options = {"env": env, "timeout": 60, "capture_output": True, "text": True, **options}
+        result = subprocess.run(namespace.command("lxc", *args), check=False, **options)
         assert not check or result.returncode == 0, f"lxc {args}: {result.stdout}{result.stderr}"
         return result
 

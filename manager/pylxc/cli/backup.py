@@ -96,7 +96,7 @@ def _import(session: Session, args: Args) -> None:
         session.name(words.pop(0))
     if len(words) > 2:
         raise UsageError("Too many arguments", COMMANDS[1])
-    name = session.name(words[1]) if len(words) > 1 else ""
+    name = session.new_name(words[1]) if len(words) > 1 else ""
     operation = bring_back(session, "/1.0/instances", words[0], {"name": name, "pool": args.storage or ""})
     if not session.quiet:
         print(f"Instance {operation.metadata['instance']} imported")

@@ -191,6 +191,7 @@ COMMANDS = (
                 complete=_COMPLETE,
             ),
             Command("template", "Manage instance file templates", module="config_files"),
+            Command("trust", "Manage trusted clients", module="trust"),
             Command(
                 "unset",
                 "Unset instance or server configuration keys",

@@ -107,7 +107,7 @@ class Entity:
 
     def rename(self, session: Session, args: Args) -> None:
         """Rename it."""
-        name, new = session.required(args.words[0], self.what), session.required(args.words[1], self.what)
+        name, new = session.required(args.words[0], self.what), session.new_name(args.words[1], self.what)
         session.wait(session.client.start("POST", self.url(name), {"name": new}))
         if not session.quiet:
             print(f"{self.what.capitalize()} {name} renamed to {new}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pylxc.cli.grammar import Args, Command, UsageError
 from pylxc.cli.list_filter import full_match, key_matches
-from pylxc.cli.output import parse_time, show, sort_rows
+from pylxc.cli.output import long_time, show, sort_rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,20 +32,12 @@ def _short_alias(image: dict[str, Any]) -> str:
 def _uploaded(image: dict[str, Any]) -> str:
     text = image.get("uploaded_at", "")
     if text not in _DATES:
-        _DATES[text] = _date(text)
+        _DATES[text] = long_time(text)
     return _DATES[text]
 
 
 _DATES: dict[str, str] = {}
 """What was formatted: public servers have thousands of images, and build many on the same day."""
-
-
-def _date(text: str) -> str:
-    stamp = parse_time(text)
-    if stamp is None:
-        return ""
-    hour = stamp.hour % 12 or 12
-    return f"{stamp:%b} {stamp.day}, {stamp.year} at {hour}:{stamp:%M}{'am' if stamp.hour < 12 else 'pm'} ({stamp:%Z})"
 
 
 COLUMNS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {

@@ -188,6 +188,15 @@ def format_time(text: str, never: str = "") -> str:
     return f"{stamp:%Y/%m/%d %H:%M %Z}" if stamp else never
 
 
+def long_time(text: str) -> str:
+    """Return an RFC 3339 time as `Nov 21, 2026 at 3:10am (UTC)` in the local zone, "" when it is none."""
+    stamp = parse_time(text)
+    if stamp is None:
+        return ""
+    hour = stamp.hour % 12 or 12
+    return f"{stamp:%b} {stamp.day}, {stamp.year} at {hour}:{stamp:%M}{'am' if stamp.hour < 12 else 'pm'} ({stamp:%Z})"
+
+
 def yes(value: object) -> str:
     """Return YES or NO."""
     return "YES" if value else "NO"

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
 from pylxc.cli.grammar import FORMAT, Args, Command, Option
 from pylxc.cli.output import show, sort_rows, yes
 from pylxc.cli.remotes import Remote
-from pylxc.errors import BadRequest, NotSupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pylxc.cli.session import Session
 
-LXD_PORT = 8443
 # How `lxc` calls the fields in JSON.
 _JSON = ("Addr", "AuthType", "Domain", "Project", "Protocol", "Public", "Global", "Static")
 
@@ -47,72 +43,9 @@ def _as_json(remote: Remote) -> dict[str, object]:
 
 
 def _add(session: Session, args: Args) -> None:
-    name, addr = args.words[0], args.words[-1]
-    if not addr:
-        raise BadRequest("Remote address must not be empty")
-    session.remotes.check_new(name)
-    certificate = ""
-    if args.protocol == "simplestreams":
-        _check_simplestreams(addr)
-        # The server that will fetch the images asks: what it has of proxies and certificates counts.
-        session.client.images.elsewhere({"protocol": "simplestreams", "server": addr})
-    elif args.protocol == "lxd":
-        addr = _lxd_url(addr)
-        if not args.public:
-            raise NotSupported(
-                "Servers of instances cannot be added yet", hint="--public adds a server whose images are for everybody"
-            )
-        certificate = _certificate(addr, accept=args.accept_certificate)
-    else:
-        raise BadRequest(f"Invalid protocol: {args.protocol}")
-    remote = Remote(name, {"addr": addr, "protocol": args.protocol, "public": True})
-    session.remotes.add(remote, certificate)
+    from pylxc.cli.remote_add import add
 
-
-def _check_simplestreams(url: str) -> None:
-    if not url.startswith("https://"):
-        raise BadRequest("Only https URLs are supported for simplestreams")
-
-
-def _lxd_url(addr: str) -> str:
-    """Return the URL of the server that `HOST`, `HOST:PORT` or an URL names.
-
-    Raises:
-        BadRequest: it names none.
-        NotSupported: it is a socket of this host.
-    """
-    scheme, has_scheme, rest = addr.partition("://")
-    if not has_scheme:
-        scheme, rest = ("unix", addr) if addr.startswith(("/", "unix:")) else ("https", addr)
-    if scheme == "unix":
-        raise NotSupported("Servers of instances cannot be added yet", hint="$PYLXC_DIR names another local one")
-    if scheme != "https":
-        raise BadRequest(f'Invalid URL scheme "{scheme}" in "{addr}"')
-    host = rest.partition("/")[0]
-    if host.count(":") > 1 and not host.startswith("["):
-        host = f"[{host}]"
-    _, colon, port = host.rpartition(":") if not host.endswith("]") else ("", "", "")
-    if colon and not (port.isdecimal() and 0 < int(port) < 1 << 16):
-        raise BadRequest(f"Invalid port in {addr!r}")
-    return f"https://{host}" if colon else f"https://{host}:{LXD_PORT}"
-
-
-def _certificate(url: str, *, accept: bool) -> str:
-    """Return the certificate to pin for a server, empty for one that the host trusts; the user is asked."""
-    from pylxc.client.probe import probe
-
-    found = probe(url)
-    if found.trusted:
-        return ""
-    if not accept:
-        print(f"Certificate fingerprint: {found.fingerprint}")
-        print("ok (y/n/[fingerprint])? ", end="", flush=True)
-        answer = sys.stdin.readline().strip().lower() if sys.stdin else ""
-        if answer != found.fingerprint and answer[:1] in {"", "n"}:
-            raise BadRequest("Server certificate NACKed by user")
-        if answer != found.fingerprint and answer[0] != "y":
-            raise BadRequest("Please type 'y', 'n' or the fingerprint")
-    return found.certificate
+    add(session, args)
 
 
 def _default(session: Session, _args: Args) -> None:
@@ -129,11 +62,13 @@ def _rename(session: Session, args: Args) -> None:
 
 def _set_url(session: Session, args: Args) -> None:
     name, url = args.words
+    from pylxc.cli.remote_add import check_simplestreams, lxd_url
+
     remote = session.remotes.changeable(name)
     if remote.protocol == "simplestreams":
-        _check_simplestreams(url)
+        check_simplestreams(url)
     else:
-        url = _lxd_url(url)
+        url = lxd_url(url)
     session.remotes.set_url(name, url)
 
 
@@ -151,13 +86,15 @@ COMMANDS = (
             Command(
                 "add",
                 "Add new remote servers",
-                "[<remote>] <IP|FQDN|URL>",
+                "[<remote>] <IP|FQDN|URL|token>",
                 _add,
                 words=(1, 2),
                 options=(
                     Option("--accept-certificate", help="Accept certificate"),
+                    Option("--password", help="Remote admin password", kind="value"),
                     Option("--protocol", help="Server protocol (lxd or simplestreams)", kind="value", default="lxd"),
                     Option("--public", help="Public image server"),
+                    Option("--token", help="Join token of the remote server", kind="value"),
                 ),
                 details="""
 The server must answer. One of protocol "lxd" whose certificate no authority of this host has signed is known by that

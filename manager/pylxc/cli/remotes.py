@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from pylxc.cli import settings
-from pylxc.errors import BadRequest, Conflict, NotFound, NotSupported, PylxcError
+from pylxc.errors import BadRequest, Conflict, NotFound, PylxcError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,20 +122,16 @@ class Remotes:
                 fields = None if above is None else {**(fields or {}), **above, "site": is_site}
         return Remote(name, fields) if fields else None
 
-    def need_local(self, name: str) -> None:
-        """Check that the remote `name` is the local server, the only one whose instances can be worked with.
+    def need_server(self, name: str) -> None:
+        """Check that the remote `name` has instances.
 
         Raises:
             NotFound: there is no such remote.
             BadRequest: it holds images only.
-            NotSupported: it is another server.
         """
-        remote = self.get(name)
-        if not remote.is_server:
+        if not self.get(name).is_server:
             hint = "it is the default remote; pylxc remote switch local" if name == self.default else ""
             raise BadRequest(f'The remote "{name}" holds images only', hint=hint)
-        if not remote.static:
-            raise NotSupported(f'The remote "{name}" is another server, and instances on those are not supported')
 
     # -- certificates ---------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ def rename(session: Session, name: str, new: str) -> None:
 
 
 def _run(session: Session, args: Args) -> None:
-    rename(session, session.required(args.words[0]), session.required(args.words[1]))
+    rename(session, session.required(args.words[0]), session.new_name(args.words[1]))
 
 
 COMMANDS = (

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from pylxc.client.http import Body
+    from pylxc.client.http import Body, Stream
     from pylxc.client.images import Images
     from pylxc.client.instances import Instances
     from pylxc.client.named import Networks, Profiles, Projects, StoragePools
@@ -49,9 +49,11 @@ class Client:
     Args:
         socket_path: the server's unix socket; `default_socket()` when None.
         project: the project that instances, images, profiles and so on are looked up in.
-        dial: opens the stream instead of the unix socket's (TLS).
+        dial: opens the stream instead of `connect_unix`.
+        is_local: what `dial` opens is a unix socket.
 
     Attributes:
+        is_local: descriptors can be passed to the server: it is on this host.
         on_answer: called with method, target and status of every answer; for debugging.
 
     Example:
@@ -62,11 +64,17 @@ class Client:
     """
 
     def __init__(
-        self, socket_path: str | None = None, *, project: str = "default", dial: Callable[[], Any] | None = None
+        self,
+        socket_path: str | None = None,
+        *,
+        project: str = "default",
+        dial: Callable[[], Stream] | None = None,
+        is_local: bool = True,
     ) -> None:
-        self.socket_path = socket_path or default_socket()
+        path = socket_path or default_socket()
         self.project = project
-        self._dial = dial
+        self.is_local = is_local
+        self.dial = dial or (lambda: connect_unix(path))
         self.connection = self.connect()
         self._extensions: frozenset[str] | None = None
         self.on_answer: Callable[[str, str, int], None] | None = None
@@ -83,8 +91,7 @@ class Client:
 
     def connect(self) -> Connection:
         """Return a further connection to the same server, for what must run beside a request."""
-        path = self.socket_path
-        return Connection(self._dial or (lambda: connect_unix(path)))
+        return Connection(self.dial)
 
     def target(self, path: str, query: Mapping[str, str | int] | None = None) -> str:
         """Return `path` with `query` and the project in it, as it is sent."""

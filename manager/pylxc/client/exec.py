@@ -98,8 +98,9 @@ def run(client: Client, name: str, request: dict[str, Any], fds: tuple[int, int,
     body = {"wait-for-websocket": True, "record-output": False, **request}
     if request.get("interactive"):
         body["width"], body["height"] = terminal.size(fds[1])
+    headers = _UPGRADE if client.is_local else None
     response = client.stream(
-        "POST", f"/1.0/instances/{quote(name)}/exec", headers=_UPGRADE, body=codec.dumps(body).encode()
+        "POST", f"/1.0/instances/{quote(name)}/exec", headers=headers, body=codec.dumps(body).encode()
     )
     if response.status == 101:
         return _Upgraded(client).run(fds, interactive=bool(request.get("interactive")))

@@ -29,11 +29,16 @@ def open_websocket(client: Client, path: str) -> ClientConnection:
     Raises:
         Unavailable: the server refuses it.
     """
-    from websockets.exceptions import WebSocketException
-    from websockets.sync.client import unix_connect
+    import socket
 
+    from websockets.exceptions import WebSocketException
+    from websockets.sync.client import connect
+
+    stream: Any = client.dial()
+    # A plain address in either case: TLS, where there is any, is the stream's.
+    sock = socket.socket(fileno=stream.detach()) if client.is_local else stream.socket
     try:
-        return unix_connect(client.socket_path, f"ws://pylxc{path}", max_size=None, compression=None)
+        return connect(f"ws://pylxc{path}", sock=sock, max_size=None, compression=None)
     except (OSError, WebSocketException) as error:
         raise Unavailable(f"Failed to open a websocket: {error}") from error
 

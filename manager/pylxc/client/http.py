@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     Body = bytes | int | Iterable[bytes] | None
 
-    class Stream(Protocol):
-        """What a connection needs of its socket: a plain one, or a TLS one."""
+    class TlsStream(Protocol):
+        """What a connection needs of a stream that is no socket: `pylxc.client.tls`."""
 
         def sendall(self, data: bytes, /) -> None:
             """Send all of `data`."""
@@ -32,11 +32,17 @@ if TYPE_CHECKING:
             ...
 
         def fileno(self) -> int:
-            """Return the descriptor to poll."""
+            """Return its descriptor."""
+            ...
+
+        def readable(self, timeout: float) -> bool:
+            """Return whether data or the end arrives within `timeout` seconds."""
             ...
 
         def close(self) -> None:
             """Close the stream."""
+
+    Stream = Socket | TlsStream
 
 
 _BLOCK = 1 << 18
@@ -213,12 +219,9 @@ class Connection:
         if self._pending is not None and self._stream is not None and self.keep:
             self._pending.drain()
         self._pending = None
-        if self._stream is not None:
-            poll = select.poll()
-            poll.register(self._stream.fileno(), select.POLLIN)
-            # Readable between requests means that the server has closed (or broken the protocol).
-            if not self.keep or self._buffer or poll.poll(0):
-                self.close()
+        # Readable between requests means that the server has closed (or broken the protocol).
+        if self._stream is not None and (not self.keep or self._buffer or _is_readable(self._stream, 0)):
+            self.close()
         if self._stream is None:
             self._stream = self._dial()
             self.keep = True
@@ -274,9 +277,7 @@ class Connection:
     def wait_readable(self, timeout: float) -> bool:
         """Return whether an answer begins to arrive within `timeout` seconds. For `send_only`."""
         assert self._stream is not None
-        poll = select.poll()
-        poll.register(self._stream.fileno(), select.POLLIN)
-        return bool(self._buffer or poll.poll(timeout * 1000))
+        return bool(self._buffer) or _is_readable(self._stream, timeout)
 
     def send_only(self, method: str, target: str) -> None:
         """Send a request without a body and leave its answer for `receive`."""
@@ -298,6 +299,15 @@ class Connection:
         if self._stream is not None:
             self._stream.close()
         self._stream, self._buffer, self._pending = None, b"", None
+
+
+def _is_readable(stream: Stream, timeout: float) -> bool:
+    """Return whether data or the end arrives within `timeout` seconds."""
+    if not isinstance(stream, Socket):
+        return stream.readable(timeout)
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
 
 
 def _rest_of_file(fd: int) -> int | None:

@@ -6,12 +6,10 @@ import hashlib
 import http.client
 import json
 import ssl
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-from pylxc.errors import BadRequest, Unavailable
+from pylxc.client.tls import https_connection
+from pylxc.errors import Unavailable
 
-TIMEOUT_SECONDS = 15
 _ANSWER_BYTES = 1 << 20
 
 
@@ -50,7 +48,7 @@ def probe(url: str) -> Probe:
 
 
 def _ask(url: str, context: ssl.SSLContext, *, trusted: bool) -> Probe:
-    connection = _connection(url, context)
+    connection = https_connection(url, context)
     certificate = None
     try:
         connection.request("GET", "/1.0")
@@ -70,19 +68,3 @@ def _ask(url: str, context: ssl.SSLContext, *, trusted: bool) -> Probe:
     if not speaks or not certificate:
         raise Unavailable(f"{url} is no server of LXD's protocol", hint="is it --protocol=simplestreams?")
     return Probe(certificate, trusted=trusted)
-
-
-def _connection(url: str, context: ssl.SSLContext) -> http.client.HTTPSConnection:
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or 443
-    except ValueError as error:
-        raise BadRequest(f"Invalid URL {url!r}: {error}") from error
-    proxy = urlsplit(getproxies().get("https", ""))
-    if not proxy.hostname or proxy_bypass(host):
-        return http.client.HTTPSConnection(host, port, context=context, timeout=TIMEOUT_SECONDS)
-    connection = http.client.HTTPSConnection(
-        proxy.hostname, proxy.port or 3128, context=context, timeout=TIMEOUT_SECONDS
-    )
-    connection.set_tunnel(host, port)
-    return connection

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pylxc.cli import settings
-from pylxc.cli.remote import _lxd_url
+from pylxc.cli.remote_add import lxd_url
 from pylxc.cli.remotes import LOCAL, Remote, Remotes
 from pylxc.errors import BadRequest, Conflict, NotFound, NotSupported, PylxcError
 
@@ -171,7 +171,7 @@ def test_what_others_wrote_into_the_settings_stays(tmp_path: Path) -> None:
     ],
 )
 def test_urls_of_lxd_servers(addr: str, url: str) -> None:
-    assert _lxd_url(addr) == url
+    assert lxd_url(addr) == url
 
 
 @pytest.mark.parametrize(
@@ -180,4 +180,4 @@ def test_urls_of_lxd_servers(addr: str, url: str) -> None:
 )
 def test_urls_that_are_refused(addr: str, error: type[PylxcError]) -> None:
     with pytest.raises(error):
-        _lxd_url(addr)
+        lxd_url(addr)
