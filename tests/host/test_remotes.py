@@ -67,7 +67,7 @@ def test_damaged_settings_are_one_line(daemon: Daemon, settings: Path) -> None:
     settings.parent.mkdir()
     settings.write_text("{")
     assert refusal(daemon, "list").startswith(f"{settings} is not valid JSON")
-    daemon.command("list", "local:")
+    daemon.command("list", "--force-local")
 
 
 def test_a_server_that_does_not_answer_is_not_added(daemon: Daemon, settings: Path) -> None:

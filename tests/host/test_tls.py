@@ -241,6 +241,16 @@ def test_large_bodies_both_ways(listening: Daemon, identity: Identity) -> None:
     client.request("PATCH", "/1.0", {"config": {"user.large": ""}})
 
 
+def test_what_hands_the_connection_on_is_for_the_socket_only(listening: Daemon, identity: Identity) -> None:
+    """Whoever writes to the connection beside TLS would write in clear."""
+    trust(listening, identity)
+    body = {"command": ["true"], "wait-for-websocket": True}
+    headers = {"Upgrade": "pylxc-exec", "Connection": "Upgrade"}
+    status, answer = TlsClient(listening, identity).send("POST", "/1.0/instances/none/exec", body, headers)
+    assert (status, json.loads(answer)["error"]) == (400, "An exec of this kind needs the unix socket")
+    assert TlsClient(listening, identity).status("GET", "/internal/database") == 403
+
+
 # Strangers.
 
 
