@@ -107,6 +107,7 @@ Basic authentication goes with the protocol "simplestreams": https://LOGIN:PASSW
                         "remote add mirror https://mirror.example.com/releases --protocol=simplestreams",
                         "Add an image server; pylxc launch mirror:22.04 then uses it.",
                     ),
+                    ("remote add srv TOKEN", "Add a server that has issued this join token: config trust add."),
                     ("remote add site images.example.com --public", "Add an LXD server with public images."),
                 ),
             ),
