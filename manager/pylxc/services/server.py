@@ -18,7 +18,6 @@ from pylxc.config.server import SERVER
 from pylxc.db import projects, server_config
 from pylxc.db.engine import Database
 from pylxc.db.models import StoragePool
-from pylxc.errors import NotSupported
 from pylxc.kernel.architecture import host_architectures
 from pylxc.revert import Reverter
 from pylxc.services import extensions
@@ -33,19 +32,6 @@ from pylxc.wire.server import DIALECT
 
 LISTENERS = ("core.https_address", "core.metrics_address")
 """Keys that say where this server listens."""
-_REFUSED = (
-    "cluster.https_address",
-    "core.bgp_address",
-    "core.debug_address",
-    "core.dns_address",
-    "core.https_allowed_credentials",
-    "core.https_allowed_headers",
-    "core.https_allowed_methods",
-    "core.https_allowed_origin",
-    "core.https_trusted_proxy",
-    "core.trust_ca_certificates",
-)
-"""Keys that ask for what this server does not do: refused, not ignored."""
 _PASSWORD = "core.trust_password"  # noqa: S105 - a key
 
 ConfigValues = Mapping[str, str | bool | int | None]
@@ -169,8 +155,6 @@ class Server:
             new = {key: value for key, value in new.items() if value and (key in old or value != SERVER.default(key))}
             SERVER.validate(new)
             changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-            if refused := [key for key in changed if key in _REFUSED and key in new]:
-                raise NotSupported(f"{refused[0]} is not supported by this server")
             self._apply(new)
         if changed:
             shown = _shown(new)

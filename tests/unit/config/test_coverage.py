@@ -15,6 +15,7 @@ import pytest
 from pylxc.config.device import DEVICES, NICS
 from pylxc.config.instance import INSTANCE, VOLATILE_PREFIX
 from pylxc.config.key import Key, Table, check_value
+from pylxc.config.server import SERVER
 from pylxc.errors import BadRequest, NotSupported
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -155,7 +156,7 @@ def test_tests_exist_and_say_the_key() -> None:
                 assert word in text, f"{kind}: {test} does not speak of {key}"
 
 
-REFUSED = [(kind, key) for kind, table in TABLES.items() for key in table.keys if key.refused]
+REFUSED = [(kind, key) for kind, table in {**TABLES, "server": SERVER}.items() for key in table.keys if key.refused]
 
 
 @pytest.mark.parametrize(("kind", "key"), REFUSED, ids=[f"{kind} {key.name}" for kind, key in REFUSED])
@@ -168,11 +169,11 @@ def test_refused_keys_are_refused_with_their_name_and_documented(kind: str, key:
 
 
 def test_no_key_is_without_effect_but_notes() -> None:
-    tables = [("instance", INSTANCE), *DEVICE_TABLES.items()]
+    tables = [("instance", INSTANCE), ("server", SERVER), *DEVICE_TABLES.items()]
     assert [k.name for kind, table in tables for k in table.keys if not k.acts and not _is_a_note(kind, k)] == []
 
 
-_VALUES = ("true", "false", "1", "web", "stop", "10.0.0.0/8")
+_VALUES = ("true", "false", "1", "5", "60", "web", "stop", "10.0.0.0/8", "10.0.0.1", "1d", "pool/volume")
 
 
 def _passes(key: Key, value: str) -> bool:
