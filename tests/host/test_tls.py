@@ -176,7 +176,7 @@ def test_who_has_no_certificate_sees_what_is_for_everybody(listening: Daemon) ->
         "/1.0/events",
         "/1.0/metrics",
         "/internal/ready",
-        "/1.0/images",
+        "/1.0/images/aliases",
     ):
         assert client.status("GET", path) == 403, path
     for method in ("PUT", "PATCH"):

@@ -186,6 +186,32 @@ def test_bad_requests(daemon: Daemon, make_identity: Callable[[], Identity]) -> 
     assert daemon.request("GET", CERTIFICATES) == []
 
 
+# What is for everybody.
+
+
+def test_public_images(daemon: Daemon, make_identity: Callable[[], Identity]) -> None:
+    stranger = TlsClient(daemon, make_identity())
+    fingerprint = daemon.request("GET", "/1.0/images/aliases/busybox")["target"]
+    paths = [f"/1.0/images/{fingerprint}", f"/1.0/images/{fingerprint[:12]}", f"/1.0/images/{fingerprint}/export"]
+    paths.append("/1.0/images/aliases/busybox")
+    assert stranger.request("GET", "/1.0/images") == []
+    assert [stranger.status("GET", path) for path in paths] == [404] * 4
+    daemon.request("PATCH", f"/1.0/images/{fingerprint}", {"public": True})
+    try:
+        assert stranger.request("GET", "/1.0/images") == [f"/1.0/images/{fingerprint}"]
+        assert [stranger.status("GET", path) for path in paths] == [200] * 4
+        assert stranger.status("GET", "/1.0/images?all-projects=true") == 200
+        for method, path in (
+            ("DELETE", paths[0]),
+            ("PUT", paths[0]),
+            ("POST", "/1.0/images"),
+            ("GET", "/1.0/images/aliases"),
+        ):
+            assert stranger.status(method, path) == 403, (method, path)
+    finally:
+        daemon.request("PATCH", f"/1.0/images/{fingerprint}", {"public": False})
+
+
 # The certificates.
 
 

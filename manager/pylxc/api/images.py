@@ -14,7 +14,7 @@ from aiohttp import BodyPartReader, MultipartReader, web
 from pylxc.api.access import permit_body
 from pylxc.api.call import MAX_BODY, Call, Endpoint
 from pylxc.api.responses import Answer, Async, Created, Encoded, Sync
-from pylxc.errors import BadRequest
+from pylxc.errors import BadRequest, NotFound
 from pylxc.services import etag, filters
 from pylxc.services.images.importing import ImportOptions
 from pylxc.services.images.render import alias_etag_fields, etag_fields
@@ -27,12 +27,16 @@ from pylxc.wire.check import check
 _CHUNK = 1 << 20
 _JSON_AT_MOST = min(MAX_BODY, 1 << 20)
 _PLACE = ("protocol", "server", "certificate", "alias", "fingerprint")
+_READING = frozenset({"GET", "HEAD"})
 _TRUE = ("1", "true", "yes", "on")
 
 
 async def list_images(call: Call) -> Answer:
     """GET /1.0/images."""
-    images = await call.run(call.services.images.list, call.project, all_projects=call.all_projects)
+    all_projects = call.all_projects and call.caller.trusted
+    images = await call.run(call.services.images.list, call.project, all_projects=all_projects)
+    if not call.caller.trusted:
+        images = [image for image in images if image["public"]]
     if expression := call.query.get("filter"):
         images = list(filters.select(images, expression))
     if call.recursion:
@@ -42,8 +46,25 @@ async def list_images(call: Call) -> Answer:
 
 async def get_image(call: Call) -> Answer:
     """GET /1.0/images/FINGERPRINT."""
-    image = await call.run(call.services.images.get, call.project, call.params["fingerprint"])
+    image = await _image(call)
     return Sync(image, etag.etag(*etag_fields(image)))
+
+
+async def _image(call: Call) -> wire.Image:
+    """Return the image in the path; to strangers there are public ones only, and no others that a prefix could fit."""
+    project, fingerprint = call.project, call.params["fingerprint"]
+    if call.caller.trusted:
+        return await call.run(call.services.images.get, project, fingerprint)
+    found = [
+        image
+        for image in await call.run(call.services.images.list, project)
+        if image["public"] and image["fingerprint"].startswith(fingerprint)
+    ]
+    if not found:
+        raise NotFound("Image not found")
+    if len(found) > 1:
+        raise BadRequest("More than one image matches")
+    return found[0]
 
 
 async def put_image(call: Call) -> Answer:
@@ -168,7 +189,8 @@ def _options(call: Call) -> ImportOptions:
 
 async def export_image(call: Call) -> Answer:
     """GET /1.0/images/FINGERPRINT/export: the unified file, or metadata and rootfs as multipart."""
-    return await send_files(call, await call.run(call.services.images.export, call.project, call.params["fingerprint"]))
+    fingerprint = call.params["fingerprint"] if call.caller.trusted else (await _image(call))["fingerprint"]
+    return await send_files(call, await call.run(call.services.images.export, call.project, fingerprint))
 
 
 async def send_files(call: Call, files: Sequence[ExportFile]) -> web.StreamResponse:
@@ -232,6 +254,10 @@ async def post_aliases(call: Call) -> Answer:
 async def get_alias(call: Call) -> Answer:
     """GET /1.0/images/aliases/NAME."""
     alias = await call.run(call.services.images.aliases.get, call.project, call.params["name"])
+    if not call.caller.trusted:
+        image = await call.run(call.services.images.get, call.project, alias["target"])
+        if not image["public"]:
+            raise NotFound("Image alias not found")
     return Sync(alias, etag.etag(*alias_etag_fields(alias)))
 
 
@@ -279,7 +305,7 @@ def _alias_url(name: str) -> str:
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
-    Endpoint(path="/1.0/images", get=list_images, post=post_images),
+    Endpoint(path="/1.0/images", get=list_images, post=post_images, untrusted=_READING),
     Endpoint(path="/1.0/images/aliases", get=list_aliases, post=post_aliases),
     Endpoint(
         path="/1.0/images/aliases/{name:*}",
@@ -288,9 +314,17 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         patch=patch_alias,
         post=post_alias,
         delete=delete_alias,
+        untrusted=_READING,
     ),
-    Endpoint(path="/1.0/images/{fingerprint}", get=get_image, put=put_image, patch=patch_image, delete=delete_image),
-    Endpoint(path="/1.0/images/{fingerprint}/export", get=export_image),
+    Endpoint(
+        path="/1.0/images/{fingerprint}",
+        get=get_image,
+        put=put_image,
+        patch=patch_image,
+        delete=delete_image,
+        untrusted=_READING,
+    ),
+    Endpoint(path="/1.0/images/{fingerprint}/export", get=export_image, untrusted=_READING),
     Endpoint(path="/1.0/images/{fingerprint}/refresh", post=refresh_image),
     Endpoint(path="/1.0/pylxc/images", get=list_elsewhere),
 )
