@@ -118,7 +118,23 @@ def test_it_is_there_after_a_restart_and_a_reload(make_daemon: type[Daemon], ide
     assert not is_open(daemon, "127.0.0.1", PORT)
     daemon.start()
     assert TlsClient(daemon, identity).request("GET", "/1.0")["auth"] == "trusted"
+    refused: list[OSError] = []
+    done = threading.Event()
+
+    def knock() -> None:
+        while not done.is_set():
+            try:
+                dial(daemon).close()
+            except OSError as error:
+                refused.append(error)
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=knock)
+    thread.start()
     daemon.command("admin", "reload")
+    done.set()
+    thread.join()
+    assert refused == []
     found = TlsClient(daemon, identity).request("GET", "/1.0")
     assert found["auth"] == "trusted"
     assert found["environment"]["certificate_fingerprint"] == certificate

@@ -50,10 +50,13 @@ class Gate(ABC):
     Args:
         listener: non-blocking; closed with the gate.
         name: what the log calls it.
+
+    Attributes:
+        listener: the socket.
     """
 
     def __init__(self, listener: socket.socket, name: str) -> None:
-        self._listener = listener
+        self.listener = listener
         self._name = name
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
@@ -64,25 +67,25 @@ class Gate(ABC):
     @property
     def is_open(self) -> bool:
         """Whether it has not been closed."""
-        return self._listener.fileno() >= 0
+        return self.listener.fileno() >= 0
 
     def close(self) -> None:
         """Listen no more; connections stay."""
         self.pause()
         if self._later is not None:
             self._later.cancel()
-        self._listener.close()
+        self.listener.close()
 
     def listen(self) -> None:
         """Let connections in (again), unless a pause is still to end."""
         if self._later is None and not self._listens and self.is_open:
-            self._loop.add_reader(self._listener, self._accept)
+            self._loop.add_reader(self.listener, self._accept)
             self._listens = True
 
     def pause(self, seconds: float = 0.0) -> None:
         """Let nobody in: for some time, or until `listen`."""
         if self._listens:
-            self._loop.remove_reader(self._listener)
+            self._loop.remove_reader(self.listener)
             self._listens = False
         if seconds:
             self._later = self._loop.call_later(seconds, self._resume)
@@ -110,7 +113,7 @@ class Gate(ABC):
             self.pause()
             return
         try:
-            connection, address = self._listener.accept()
+            connection, address = self.listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:  # no descriptors, or no memory: others need us

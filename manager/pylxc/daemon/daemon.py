@@ -68,12 +68,13 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPWR, signal.SIGHUP):
             self._loop.add_signal_handler(number, self._signalled, number)
         passed, is_kept = systemd.listening_socket()
+        self._others = systemd.passed_on()
         # Bound before everything is up: who connects meanwhile is served as soon as it is, instead of being refused.
         listener = passed or access.listen(self._paths.socket, self._gid)
         try:
             await self._serve(listener, begin, is_kept=is_kept)
             if self._again:
-                return partial(systemd.begin_anew, listener.dup(), is_own=not is_kept)
+                return partial(systemd.begin_anew, listener.dup(), self._others, is_own=not is_kept)
         except DatabaseUnusable as error:
             refusal.answer(listener, str(error))
             raise
@@ -92,7 +93,7 @@ class Daemon:
             limit = _raise_descriptor_limit()
             app = App(assembly.services)
             http = app.server()
-            listeners = assembly.services.server.listeners = Listeners(http, assembly.services.server)
+            listeners = assembly.services.server.listeners = Listeners(http, assembly.services.server, self._others)
             await asyncio.to_thread(listeners.start)
             # Not create_unix_server: that of Python 3.13 removes the socket's file at the end, be it systemd's.
             server = await self._loop.create_server(http, sock=listener.dup(), backlog=access.BACKLOG)
@@ -109,11 +110,12 @@ class Daemon:
                 systemd.notify_reloading()
             else:
                 systemd.notify("STOPPING=1")
+            assembly.services.server.listeners = None
+            self._others = listeners.keep() if self._again else {}
+            await asyncio.to_thread(listeners.close)
             if self._again or (is_kept and not self._with_containers):
                 server.close()  # Who connects from now on waits for the next daemon, instead of being refused.
                 await asyncio.sleep(GRACE_SECONDS)
-            assembly.services.server.listeners = None
-            await asyncio.to_thread(listeners.close)
             app.draining = True
             await asyncio.to_thread(self._stop_services, assembly)
             guests.close()

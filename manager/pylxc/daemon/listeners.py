@@ -7,7 +7,7 @@ import errno
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -33,9 +33,10 @@ class Listeners:
     Args:
         http: answers requests.
         server: knows where to listen, and has the certificate.
+        kept: what `keep` has returned in the daemon before.
     """
 
-    def __init__(self, http: web.Server, server: Server) -> None:
+    def __init__(self, http: web.Server, server: Server, kept: Mapping[str, socket.socket]) -> None:
         self._http = http
         self._server = server
         self._loop = asyncio.get_running_loop()
@@ -43,13 +44,21 @@ class Listeners:
         self._lock = threading.RLock()
         self._open: dict[str, tuple[str, TlsGate]] = {}
         self._moved: set[str] = set()
+        self._kept = dict(kept)
         self._closed = threading.Event()
 
     def start(self) -> None:
         """Listen as configured. An address that the host does not have yet is tried again and again."""
         waiting = [key for key in LISTENERS if not self._begin(key)]
+        for listener in self._kept.values():
+            listener.close()
         if waiting:
             threading.Thread(target=self._wait_for, args=(waiting,), name="listeners", daemon=True).start()
+
+    def keep(self) -> dict[str, socket.socket]:
+        """Return sockets that go on listening when these here are closed, by key: for the next daemon."""
+        with self._lock:
+            return {key: gate.listener.dup() for key, (_, gate) in self._open.items()}
 
     def close(self) -> None:
         """Listen no more; connections stay."""
@@ -98,7 +107,7 @@ class Listeners:
             if self._closed.is_set() or not address or key in self._open or key in self._moved:
                 return True
             try:
-                self._serve(key, address, _bind(address))
+                self._serve(key, address, self._kept.pop(key) if key in self._kept else _bind(address))
             except (PylxcError, OSError) as error:
                 log.warning("%s: %s", key, error)
                 return False

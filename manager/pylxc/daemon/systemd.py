@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import sys
 import time
+from collections.abc import Mapping
 
 from pylxc.errors import Unavailable
 
 _FIRST_FD = 3
+_OTHERS = "PYLXC_LISTENERS"
 _OWN = "pylxcd"
 """The name of a socket that a daemon passes to itself, and has to remove at its end."""
 
@@ -32,16 +35,30 @@ def notify_reloading() -> None:
     notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
-def begin_anew(listener: socket.socket, *, is_own: bool) -> None:
+def begin_anew(listener: socket.socket, others: Mapping[str, socket.socket], *, is_own: bool) -> None:
     """Replace this process by one of the same command line, and pass `listener` to it as systemd does.
 
-    The program is read from disk again. Whoever connects meanwhile waits in the socket's backlog.
+    The program is read from disk again. Whoever connects meanwhile waits in the socket's backlog, or in that of one of
+    the `others`, which `passed_on` returns there.
     """
     names = {"LISTEN_FDNAMES": _OWN} if is_own else {}
     os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), **names)
+    # Copies out of the way of the first one, and not closed by what follows.
+    copies = {name: fcntl.fcntl(other, fcntl.F_DUPFD, _FIRST_FD + 1) for name, other in others.items()}
+    os.environ[_OTHERS] = ",".join(f"{name}={fd}" for name, fd in copies.items())
     os.dup2(listener.fileno(), _FIRST_FD)
     os.set_inheritable(_FIRST_FD, True)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line
+
+
+def passed_on() -> dict[str, socket.socket]:
+    """Return the `others` that `begin_anew` has passed to this process, by name."""
+    found = {}
+    for entry in filter(None, os.environ.pop(_OTHERS, "").split(",")):
+        name, _, fd = entry.partition("=")
+        found[name] = socket.socket(fileno=int(fd))
+        found[name].set_inheritable(False)
+    return found
 
 
 def listening_socket() -> tuple[socket.socket | None, bool]:
