@@ -463,3 +463,30 @@ def assert_all_there(made: Project, names: list[str]) -> None:
     for kind in ("containers", "containers-snapshots"):
         keys = os.listdir(f"{made.daemon.dir}/storage-pools/default/{kind}")
         assert sorted(keys) == [f"{made.name}_{name}" for name in names]
+
+
+def test_the_sum_of_disks(daemon: Daemon) -> None:
+    volumes = "storage-pools/{}/volumes/custom"
+    for name in ("btrfs", "other"):
+        body = {"name": name, "driver": "btrfs", "config": {"size": "256MiB"}}
+        daemon.request("POST", "/1.0/storage-pools", body)
+    root = {"type": "disk", "path": "/", "pool": "btrfs"}
+    sized = {"root": {**root, "size": "32MiB"}}
+    with project(daemon, pool="btrfs", limits__disk="64MiB") as made:
+        with refused("has no 'size' config set on the root device"):
+            made.make()
+        made.make(devices=sized)
+        with refused('Custom volume "v" in project'):
+            made.request("POST", volumes.format("btrfs"), {"name": "v"})
+        made.request("POST", volumes.format("btrfs"), {"name": "v", "config": {"size": "32MiB"}})
+        assert made.usage()["disk"] == (64 * MIB, 64 * MIB)
+        with refused("Reached maximum aggregate value"):
+            made.make(devices=sized)
+        with refused("Reached maximum aggregate value"):
+            made.request("PATCH", f"{volumes.format('btrfs')}/v", {"config": {"size": "33MiB"}})
+        with refused("Reached maximum aggregate value"):
+            made.request("POST", volumes.format("other"), {"name": "w", "source": {"name": "v", "pool": "btrfs"}})
+        made.request("POST", f"{volumes.format('btrfs')}/v", {"name": "v", "pool": "other"})
+        assert made.names(volumes.format("other")) == ["v"]
+    for name in ("btrfs", "other"):
+        daemon.request("DELETE", f"/1.0/storage-pools/{name}")

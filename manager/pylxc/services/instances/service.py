@@ -307,12 +307,11 @@ class Instances:
             Forbidden: the other project does not allow it.
             NotSupported: a move to another server.
         """
-        new, pool = body.get("name", ""), body.get("pool", "")
-        to_project = body.get("project", "")
-        if body.get("migration") and not pool and not to_project:
+        new, pool, to_project = body.get("name", ""), body.get("pool", ""), body.get("project", "")
+        if body.get("migration") and not (pool or to_project):
             raise NotSupported("Moving instances to another server is not supported")
         found = self.record(project, name)
-        if pool or to_project:
+        if pool or to_project not in ("", project):
             alone = body.get("instance_only") or body.get("container_only") or False
             to = Move(pool=pool or found.pool, project=to_project or project, name=new or name, alone=alone)
             return self._move(found, to)

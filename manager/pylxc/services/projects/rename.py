@@ -96,10 +96,12 @@ class ProjectRenamer:
         What is in pools that cannot be used is left until they are back.
         """
         with self._db.reading() as session:
-            left = [(row, _contents(session, row)) for row in projects.everything(session) if row.new_name]
-        for row, contents in left:
+            left = [row for row in projects.everything(session) if row.new_name]
+        for row in left:
             log.warning("Finishing the renaming of project %s, begun by a daemon that died", row.name)
             try:
+                with self._db.reading() as session:
+                    contents = _contents(session, row)
                 with self._held(contents, row.new_name):
                     self._finish(row.id, contents, row.new_name)
             except (PylxcError, OSError) as error:

@@ -170,7 +170,7 @@ def _nic(restriction: str, project: Config, device: Mapping[str, str]) -> str:
     if restriction == "managed" and not device.get("network"):
         return "Only managed network devices are allowed"
     name = device.get("network") or device.get("parent", "")
-    if name and not network_allowed(project, name, managed="network" in device):
+    if name and not network_allowed(project, name, managed=bool(device.get("network"))):
         return "Network not allowed in project"
     routes = [route for key in ("ipv4.routes", "ipv6.routes") for route in _items(device.get(key, ""))]
     return next((f"Route {route} is not allowed in project" for route in routes if not _may_have(project, route)), "")
