@@ -19,6 +19,7 @@ def lxd(need: Callable[..., None], busybox_files: list[str]) -> Iterator[Lxd]:
     lxd = Lxd()
     try:
         lxd.run("storage", "create", "default", "dir")
+        lxd.run("storage", "create", "fast", "btrfs", "size=1GiB")
         lxd.run("profile", "device", "add", "default", "root", "disk", "path=/", "pool=default")
         lxd.run("image", "import", *busybox_files, "--alias", "busybox")
         yield lxd
@@ -29,13 +30,14 @@ def lxd(need: Callable[..., None], busybox_files: list[str]) -> Iterator[Lxd]:
 @pytest.fixture(scope="module")
 def host(module_daemon: Daemon, busybox_files: list[str]) -> Daemon:
     module_daemon.command("admin", "init", "--preseed", input=json.dumps(POOL_ONLY))
+    module_daemon.command("storage", "create", "fast", "btrfs", "size=1GiB")
     module_daemon.import_image("busybox", busybox_files)
     return module_daemon
 
 
-def prepare(run: Callable[..., object], name: str, note: Path) -> None:
+def prepare(run: Callable[..., object], name: str, note: Path, pool: str = "default") -> None:
     """Make an instance with a snapshot."""
-    run("init", "busybox", name, "-c", "user.mark=yes", "-c", "limits.memory=64MiB")
+    run("init", "busybox", name, "-c", "user.mark=yes", "-c", "limits.memory=64MiB", "-s", pool)
     for text in ("first\n", "second\n"):
         note.write_text(text)
         run("file", "push", str(note), f"{name}/root/note", "--mode", "0640")
@@ -144,3 +146,42 @@ def test_lxc_brings_a_volume_back(host: Daemon, tmp_path: Path) -> None:
     made = host.request("GET", f"/1.0/storage-pools/default/volumes/custom/{volume}-2")
     assert made["config"]["user.mark"] == "yes"
     assert host.request("GET", f"/1.0/storage-pools/default/volumes/custom/{volume}/backups") == []
+
+
+def test_lxds_optimized_backups_here(lxd: Lxd, host: Daemon, tmp_path: Path) -> None:
+    name = unique("l")
+    prepare(lxd.run, name, tmp_path / "note", "fast")
+    lxd.run("start", name)
+    lxd.run("exec", name, "--", "chown", "5:6", "/bin/busybox")
+    lxd.run("stop", "--force", name)
+    lxd.run("snapshot", name, "s1")
+    lxd.run("export", name, f"{tmp_path}/backup", "--optimized-storage")
+    host.command("import", f"{tmp_path}/backup")
+    assert host.request("GET", f"/1.0/instances/{name}")["expanded_devices"]["root"]["pool"] == "fast"
+    host.command("start", name)
+    look = ("exec", name, "--", "sh", "-c", "stat -c '%u:%g %a' /root/note /bin/busybox; cat /root/note")
+    assert host.command(*look).stdout == "0:0 640\n5:6 755\nsecond\n"
+    host.command("restore", name, "s0")
+    assert host.command(*look).stdout == "0:0 640\n0:0 755\nfirst\n"
+    lxd.run("storage", "volume", "create", "fast", name)
+    lxd.run("storage", "volume", "snapshot", "fast", name, "s0")
+    lxd.run("storage", "volume", "export", "fast", name, f"{tmp_path}/volume", "--optimized-storage")
+    host.command("storage", "volume", "import", "fast", f"{tmp_path}/volume")
+    host.command("storage", "volume", "show", "fast", f"{name}/s0")
+
+
+def test_our_optimized_backups_there(lxd: Lxd, host: Daemon, tmp_path: Path) -> None:
+    name = unique("p")
+    prepare(host.command, name, tmp_path / "note", "fast")
+    host.lxc("export", name, f"{tmp_path}/backup", "--optimized-storage")
+    lxd.run("import", f"{tmp_path}/backup")
+    lxd.run("start", name)
+    assert lxd.run("exec", name, "--", "cat", "/root/note") == "second\n"
+    lxd.run("restore", name, "s0")
+    assert lxd.run("exec", name, "--", "cat", "/root/note") == "first\n"
+    lxd.run("delete", "--force", name)
+    host.command("storage", "volume", "create", "fast", name)
+    host.command("storage", "volume", "snapshot", "fast", name, "s0")
+    host.lxc("storage", "volume", "export", "fast", name, f"{tmp_path}/volume", "--optimized-storage")
+    lxd.run("storage", "volume", "import", "fast", f"{tmp_path}/volume")
+    lxd.run("storage", "volume", "restore", "fast", name, "s0")

@@ -98,9 +98,11 @@ class _Handlers:
         options = await call.run(
             backups.options,
             names[0],
+            subject,
             {
                 "instance_only": call.flag("instance-only"),
                 "volume_only": call.flag("volume-only"),
+                "optimized_storage": call.flag("optimized-storage"),
                 "compression_algorithm": call.query.get("compression", ""),
             },
         )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SUFFIXES = {"none": "tar", "bzip2": "tar.bz2", "lzma": "tar.lzma", "xz": "tar.xz", "zstd": "tar.zst"}
 
 COMPRESSION = Option("--compression", help="bzip2, gzip, lzma, xz, zstd, or none", kind="value")
-OPTIMIZED = Option("--optimized-storage", help="Use the storage driver's own format where it has one (none here has)")
+OPTIMIZED = Option("--optimized-storage", help="Use the storage driver's own format where it has one")
 
 
 def export(session: Session, args: Args, command: Command, url: str, name: str, target: str, alone: str) -> None:
@@ -35,8 +35,9 @@ def export(session: Session, args: Args, command: Command, url: str, name: str, 
     if target == "-" and sys.stdout.isatty():
         raise UsageError("A backup is not written to a terminal", command)
     query: dict[str, str | int] = {"compression": args.compression or ""}
-    if getattr(args, alone.replace("-", "_")):
-        query[alone] = "true"
+    for option in (alone, "optimized-storage"):
+        if getattr(args, option.replace("-", "_")):
+            query[option] = "true"
     # What is there stays until the new one is whole.
     partial = f"{target}.part"
     fd = 1 if target == "-" else os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

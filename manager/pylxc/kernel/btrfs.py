@@ -80,8 +80,8 @@ def create(path: str) -> None:
         _ioctl(parent_fd, _SUBVOL_CREATE_V2, _args(name=name), path)
 
 
-def snapshot(source: str, path: str) -> None:
-    """Make a writable snapshot of a subvolume together with the subvolumes that are nested in it.
+def snapshot(source: str, path: str, *, nested: bool = True) -> None:
+    """Make a writable snapshot of a subvolume, `nested` with the subvolumes that are nested in it.
 
     Each subvolume is copied at one moment of its own. What appears or goes in `source` meanwhile may be missing.
 
@@ -90,8 +90,9 @@ def snapshot(source: str, path: str) -> None:
     """
     with opened(source) as source_fd, _parent(path) as (parent_fd, name):
         _ioctl(parent_fd, _SNAP_CREATE_V2, _args(fd=source_fd, name=name), path)
-        with opened(path) as copy_fd:
-            _snapshot_nested(source_fd, copy_fd)
+        if nested:
+            with opened(path) as copy_fd:
+                _snapshot_nested(source_fd, copy_fd)
 
 
 def _snapshot_nested(source_fd: int, copy_fd: int) -> None:
@@ -154,6 +155,26 @@ def list_nested(fd: int) -> list[Nested]:
             return found
 
 
+def nested_paths(path: str) -> list[str]:
+    """Return the paths, relative to a subvolume, of all that are nested in it, each before what is nested in that.
+
+    Raises:
+        OSError: ENOTTY when it is no btrfs.
+    """
+    with opened(path) as fd:
+        return sorted(os.fsdecode(found) for found in _nested_paths(fd))
+
+
+def _nested_paths(fd: int) -> Iterator[bytes]:
+    for nested in list_nested(fd):
+        yield nested.path
+        child_fd = _open_inside(fd, nested.path)
+        try:
+            yield from (nested.path + b"/" + inner for inner in _nested_paths(child_fd))
+        finally:
+            os.close(child_fd)
+
+
 def destroy(path: str) -> list[int]:
     """Remove a subvolume with all that are nested in it and return their ids; blocks are freed in the background.
 
@@ -169,7 +190,10 @@ def destroy(path: str) -> list[int]:
 
 
 def _destroy_nested(fd: int, gone: list[int]) -> None:
-    for nested in list_nested(fd):
+    found = list_nested(fd)
+    if found:
+        _set_readonly(fd, False)
+    for nested in found:
         child_fd = _open_inside(fd, nested.path)
         try:
             _destroy_nested(child_fd, gone)
@@ -186,11 +210,15 @@ def set_readonly(path: str, readonly: bool) -> None:
         OSError: EINVAL when it is no subvolume.
     """
     with opened(path) as fd:
-        flags = array.array("Q", [0])
-        fcntl.ioctl(fd, _SUBVOL_GETFLAGS, flags)
-        wanted = flags[0] | _SUBVOL_RDONLY if readonly else flags[0] & ~_SUBVOL_RDONLY
-        if wanted != flags[0]:
-            fcntl.ioctl(fd, _SUBVOL_SETFLAGS, array.array("Q", [wanted]))
+        _set_readonly(fd, readonly)
+
+
+def _set_readonly(fd: int, readonly: bool) -> None:
+    flags = array.array("Q", [0])
+    fcntl.ioctl(fd, _SUBVOL_GETFLAGS, flags)
+    wanted = flags[0] | _SUBVOL_RDONLY if readonly else flags[0] & ~_SUBVOL_RDONLY
+    if wanted != flags[0]:
+        fcntl.ioctl(fd, _SUBVOL_SETFLAGS, array.array("Q", [wanted]))
 
 
 def grow(path: str) -> None:

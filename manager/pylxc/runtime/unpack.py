@@ -12,6 +12,7 @@ import re
 import resource
 import select
 import signal
+import struct
 import tarfile
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from pylxc.errors import BadRequest, Internal
 from pylxc.kernel import caps
 from pylxc.runtime import protocol
 from pylxc.runtime.sandbox import TARGET, Cell, image_path
+from pylxc.runtime.sendstream import Receiver
 from pylxc.runtime.tarwords import renamed
 
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C"}
@@ -74,6 +76,9 @@ def main(payload: dict[str, Any], descriptors: list[int]) -> None:
             all of it, "squashfs": bool, "decompress": argv, maybe empty}.
         what: how errors call it: "image", "backup".
         member: name of the one file to be returned as text; "" to unpack everything.
+        streams: what subvolumes to make of an archive's members in place of unpacking it, in their order: {"member":
+            name, "directory": below the target, "parent": the directory of one made before, or "", "uids" and "gids":
+            as `Receiver.receive` takes them}.
         max_bytes, max_members, timeout: bounds; the last in seconds.
         space: bytes that there is room for.
 
@@ -170,7 +175,7 @@ class _Job:
     def _failure(self, status: int) -> BadRequest | Internal:
         if any(text in line for line in self._complaints for text in _FULL):
             return Internal(f"Failed unpacking the {self._what}: no space left on the disk")
-        if status == _TOO_LARGE:
+        if status in (_TOO_LARGE, -signal.SIGXFSZ):
             return self._too_large()
         text = self._complaints[0].decode(errors="replace")[:200] if self._complaints else f"status {status}"
         readable = "".join(character if character.isprintable() else "?" for character in text)
@@ -204,6 +209,8 @@ class _Job:
             source, pipe_write = os.pipe()
             decompressor = _start(part["decompress"], self._files[index], pipe_write, stderr)
             os.close(pipe_write)
+        if self._payload["streams"]:
+            return lambda: self._receive(source, stderr)
         if self._member and not part["squashfs"]:
             return lambda: self._send_member(source, stdout)
         unpacker = _start(self._program(index, part), source, stdout, stderr)
@@ -237,6 +244,26 @@ class _Job:
                             os.write(stdout, chunk)
                         return 0
         except (tarfile.TarError, EOFError, ValueError, OverflowError):
+            return _FAILED
+        return 0
+
+    def _receive(self, source: int, stderr: int) -> int:
+        """Make subvolumes of the streams in a tar stream."""
+        waiting = list(self._payload["streams"])
+        receiver = Receiver(self._payload["max_members"])
+        try:
+            with open(source, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+                for member in archive:
+                    content = archive.extractfile(member)
+                    if content is None or not waiting or member.name != waiting[0]["member"]:
+                        continue
+                    one = waiting.pop(0)
+                    parent = f"{TARGET}/{one['parent']}" if one["parent"] else ""
+                    receiver.receive(content.read, f"{TARGET}/{one['directory']}", parent, one["uids"], one["gids"])
+            if waiting:
+                raise ValueError(f"it has no {waiting[0]['member']}, or not in its place")
+        except (OSError, ValueError, OverflowError, struct.error, tarfile.TarError, EOFError) as error:
+            os.write(stderr, f"{error}\n".encode(errors="replace"))
             return _FAILED
         return 0
 

@@ -107,6 +107,23 @@ class Shift:
     gids: tuple[Range, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """A member of an archive that makes a btrfs subvolume.
+
+    Attributes:
+        member: its name.
+        directory: where the subvolume goes, below the target.
+        parent: the directory of the one, made before, that it differs from; "" for none.
+        shift: how its ids are shifted.
+    """
+
+    member: str
+    directory: str
+    parent: str
+    shift: Shift | None
+
+
 class Extractor:
     """Reads and unpacks archives through the runtime; thread-safe.
 
@@ -136,6 +153,28 @@ class Extractor:
         """
         free = shutil.disk_usage(target).free
         self._run(parts, target, {"member": "", "space": max(0, free - _RESERVE)}, shift)
+
+    def receive(self, path: str, streams: Sequence[Stream], target: str) -> None:
+        """Make subvolumes below the directory `target` of streams in an archive, which has them in this order.
+
+        What is made is as hostile as the archive, and may be something else.
+
+        Raises:
+            BadRequest: the archive is damaged, hostile or too large; `target` may hold some of it.
+            Internal: no space left.
+        """
+        plan = [
+            {
+                "member": one.member,
+                "directory": one.directory,
+                "parent": one.parent,
+                "uids": one.shift.uids if one.shift else (),
+                "gids": one.shift.gids if one.shift else (),
+            }
+            for one in streams
+        ]
+        free = shutil.disk_usage(target).free
+        self._run([Part(path=path)], target, {"member": "", "space": max(0, free - _RESERVE), "streams": plan})
 
     def _run(
         self, parts: Sequence[Part], target: str | None, bounds: dict[str, Any], shift: Shift | None = None
@@ -169,6 +208,7 @@ class Extractor:
                 "target_uids": uids,
                 "target_gids": gids,
             }
+            bounds = {"streams": [], **bounds}
             bounds |= {"max_bytes": MAX_UNPACKED, "max_members": MAX_MEMBERS, "timeout": TIMEOUT_SECONDS}
             child = self._runtime.spawn("unpack", {"parts": plan, "what": self._what, **maps, **bounds}, fds)
         finally:

@@ -11,13 +11,13 @@ import errno
 import os
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from pylxc import units
 from pylxc.drivers.storage import tree
-from pylxc.drivers.storage.driver import Info, Resources
-from pylxc.errors import BadRequest, Unavailable
+from pylxc.drivers.storage.driver import Info, Resources, Sink
+from pylxc.errors import BadRequest, NotSupported, Unavailable
 from pylxc.kernel import rename
 from pylxc.revert import Reverter
 
@@ -142,9 +142,13 @@ class DirectoryPool(ABC):
             self._make(directory)
             if fill:
                 fill(directory)
-            if volume.partition("/")[0] not in _CLOSED:
-                os.chmod(directory, 0o700)
+            self._close(directory, volume)
             self._place(directory, volume, readonly)
+
+    def _close(self, directory: str, volume: str) -> None:
+        """Keep the host's users out of what becomes a volume, unless they cannot get there."""
+        if volume.partition("/")[0] not in _CLOSED:
+            os.chmod(directory, 0o700)
 
     def clone_volume(self, source: str, volume: str, *, readonly: bool = False) -> None:
         """See `StorageDriver`."""
@@ -216,6 +220,21 @@ class DirectoryPool(ABC):
             if isinstance(error, OSError):
                 raise tree.failure(error, doing) from error
             raise
+
+    def send_volumes(self, volumes: Sequence[str], prepare: Callable[[str], None], sink: Sink) -> None:
+        """See `StorageDriver`."""
+        del volumes, prepare, sink
+        raise self._without_streams()
+
+    def receive_volumes(
+        self, volumes: Sequence[str], receive: Callable[[str], None], check: Callable[[str], None]
+    ) -> None:
+        """See `StorageDriver`."""
+        del volumes, receive, check
+        raise self._without_streams()
+
+    def _without_streams(self) -> NotSupported:
+        return NotSupported(f"Storage driver {self.info.name!r} has no form of its own for backups")
 
     def delete_volume(self, volume: str) -> None:
         """See `StorageDriver`."""

@@ -13,14 +13,14 @@ import shutil
 import stat
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pylxc import units
 from pylxc.drivers.storage import tree
 from pylxc.drivers.storage.base import KINDS, STAGING, TRASH, DirectoryPool
-from pylxc.drivers.storage.driver import Info
+from pylxc.drivers.storage.driver import Info, Sink
 from pylxc.errors import BadRequest, Unavailable
-from pylxc.kernel import btrfs, command, loop, mount, qgroup
+from pylxc.kernel import btrfs, btrfs_send, command, loop, mount, qgroup
 from pylxc.revert import Reverter
 
 _GIB = 1 << 30
@@ -41,7 +41,7 @@ class BtrfsDriver(DirectoryPool):
     that place itself, where it is on btrfs: it becomes a subvolume.
     """
 
-    info = Info(name="btrfs", version="6", has_instant_copies=True)
+    info = Info(name="btrfs", version="6", has_instant_copies=True, has_streams=True)
 
     # The pool
 
@@ -308,6 +308,47 @@ class BtrfsDriver(DirectoryPool):
 
     def _seal(self, directory: str, readonly: bool) -> None:
         btrfs.set_readonly(directory, readonly)
+
+    # Their streams
+
+    def send_volumes(self, volumes: Sequence[str], prepare: Callable[[str], None], sink: Sink) -> None:
+        """See `StorageDriver`."""
+        with self._staged("writing the volume") as directory:
+            os.mkdir(directory, 0o700)
+            # Copies, as only what is read-only can be sent, and what is nested in a snapshot is not.
+            copies = [f"{directory}/{number}" for number in range(len(volumes))]
+            for volume, copy in zip(volumes, copies, strict=True):
+                self._copy(self.path(volume), copy)
+            prepare(copies[-1])
+            before: list[str] = []
+            for number, copy in enumerate(copies):
+                parts = btrfs.nested_paths(copy)
+                for path in [f"{copy}/{part}" for part in parts] + [copy]:
+                    btrfs.set_readonly(path, readonly=True)
+                for part in ["", *parts]:
+                    path = f"/{part}"
+                    parent = f"{copies[number - 1]}{path}" if path in before else ""
+                    with sink(number, path) as fd:
+                        btrfs_send.send(f"{copy}{path}", fd, parent)
+                before = ["/", *(f"/{part}" for part in parts)]
+            self._remove(directory)
+
+    def receive_volumes(
+        self, volumes: Sequence[str], receive: Callable[[str], None], check: Callable[[str], None]
+    ) -> None:
+        """See `StorageDriver`."""
+        with self._staged("reading the volume") as directory:
+            os.mkdir(directory, 0o700)
+            receive(directory)
+            made = [f"{directory}/{number}" for number in range(len(volumes))]
+            for path, volume in zip(made, volumes, strict=True):
+                if not os.path.lexists(path) or not btrfs.is_subvolume(path):
+                    raise BadRequest("Invalid backup: its streams make something else than they should")
+                self._close(path, volume)
+                check(path)
+            for path, volume in zip(made, volumes, strict=True):
+                self._place(path, volume, readonly=volume != volumes[-1])
+            self._remove(directory)
 
     # Their sizes
 

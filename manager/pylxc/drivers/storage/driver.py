@@ -6,7 +6,7 @@ Volume names are relative paths, `containers/c1`, `images/FINGERPRINT`, `contain
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,12 +24,14 @@ class Info:
         version: of what the driver stands on.
         remote: whether several hosts share its pools.
         has_instant_copies: a copy takes no time, is of one moment, and shares its data with the source.
+        has_streams: volumes can be written in a form of its own; see `StorageDriver.send_volumes`.
     """
 
     name: str
     version: str
     remote: bool = False
     has_instant_copies: bool = False
+    has_streams: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,10 @@ class Resources:
     space_total: int
     inodes_used: int
     inodes_total: int
+
+
+Sink = Callable[[int, str], AbstractContextManager[int]]
+"""Gives the descriptor of a file for a stream."""
 
 
 class PoolFull(Internal):
@@ -109,6 +115,27 @@ class StorageDriver(Protocol):
 
     def aside(self, volume: str) -> AbstractContextManager[str]:
         """Give a copy of a volume that is nobody's, as a path relative to the pool; it goes with the block."""
+
+    def send_volumes(self, volumes: Sequence[str], prepare: Callable[[str], None], sink: Sink) -> None:
+        """Write volumes in the pool's own form, each as what differs from the one before.
+
+        Args:
+            volumes: of one kind, related to each other: snapshots, and at the end what they are of.
+            prepare: gets the directory of a copy of the last one, and may change it.
+            sink: gives a file for each stream; it is called with the number of the volume in `volumes`, and the path of
+                a part of it, "/" for all but what the others hold.
+        """
+
+    def receive_volumes(
+        self, volumes: Sequence[str], receive: Callable[[str], None], check: Callable[[str], None]
+    ) -> None:
+        """Make volumes of streams; all but the last one are read-only.
+
+        Args:
+            volumes: as for `send_volumes`.
+            receive: makes them in the directory that it is given, called by their numbers.
+            check: gets the directory of each; what it raises ends the work.
+        """
 
     def delete_volume(self, volume: str) -> None:
         """Remove a volume from sight, at once; one that does not exist is no error."""

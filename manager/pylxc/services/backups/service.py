@@ -15,33 +15,20 @@ from pylxc.errors import Conflict
 from pylxc.meter import Meter
 from pylxc.revert import Reverter
 from pylxc.services.backups.store import BackupStore
+from pylxc.services.backups.writer import BackupOptions, BackupWriter, OnProgress, Write
 from pylxc.services.events import EventBus
 from pylxc.services.images.importing import expiry
 from pylxc.services.images.store import explain
 from pylxc.services.operations import Operation, Operations
 from pylxc.services.projects import admission
 from pylxc.services.server import Server
+from pylxc.services.storage.service import StoragePools
 from pylxc.wire import backups as wire
 from pylxc.wire.times import timestamp
 
-Write = Callable[[bytes], object]
-OnProgress = Callable[[int], object]
 Rendered = list[wire.Backup]
 Urls = list[str]
 Resources = dict[str, list[str]]  # inside the class `list` is its method
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackupOptions:
-    """How a backup is made.
-
-    Attributes:
-        alone: without snapshots.
-        compression: see `validate.compression`.
-    """
-
-    alone: bool
-    compression: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +38,7 @@ class Subject:
     Attributes:
         owner: its row.
         project: its project.
+        pool: its storage pool.
         name: its own.
         url: its path, without a query.
         resources: what an operation on it names.
@@ -59,6 +47,7 @@ class Subject:
 
     owner: rows.Owner
     project: str
+    pool: str
     name: str
     url: str
     resources: Resources
@@ -75,8 +64,12 @@ class Backups(ABC):
     NOUN: ClassVar[str]
     """What it is that has backups."""
 
-    def __init__(self, store: BackupStore, operations: Operations, events: EventBus, server: Server) -> None:
+    def __init__(
+        self, store: BackupStore, storage: StoragePools, operations: Operations, events: EventBus, server: Server
+    ) -> None:
         self.store = store
+        self._storage = storage
+        self._writer = BackupWriter(store, storage)
         self._db = store.db
         self._operations = operations
         self._events = events
@@ -121,7 +114,7 @@ class Backups(ABC):
 
     # Making
 
-    def options(self, project: str, body: wire.BackupsPost) -> BackupOptions:
+    def options(self, project: str, subject: Subject, body: wire.BackupsPost) -> BackupOptions:
         """Return how a request wants a backup to be made in a project.
 
         Raises:
@@ -134,7 +127,9 @@ class Backups(ABC):
         compression = compression or self._server.value_for(project, "backups.compression_algorithm")
         alone = body.get("instance_only") or body.get("container_only") or body.get("volume_only") or False
         validate.compression(compression)
-        return BackupOptions(alone=alone, compression=compression)
+        # Where the driver has no form of its own the backup is as always, as with LXD.
+        optimized = body.get("optimized_storage", False) and self._storage.trees.has_streams(subject.pool)
+        return BackupOptions(alone=alone, compression=compression, optimized=optimized)
 
     def create(self, names: tuple[str, ...], body: wire.BackupsPost) -> Operation:
         """Start writing a backup; what it is of may be in use meanwhile.
@@ -145,7 +140,8 @@ class Backups(ABC):
             Conflict: the name is taken.
             Forbidden: see `options`.
         """
-        subject, options = self.subject(*names), self.options(names[0], body)
+        subject = self.subject(*names)
+        options = self.options(names[0], subject, body)
         expires_at = expiry(body.get("expires_at"))
         with self._db.reading() as session:
             taken = rows.claimed(session, subject.owner)
@@ -156,7 +152,7 @@ class Backups(ABC):
 
         def run(operation: Operation) -> None:
             row = subject.owner.new(backup)
-            row.alone, row.expires_at = options.alone, expires_at
+            row.alone, row.optimized, row.expires_at = options.alone, options.optimized, expires_at
             with self._db.transaction() as session:
                 if backup in rows.claimed(session, subject.owner):
                     raise _taken(subject, backup)

@@ -12,9 +12,10 @@ from pylxc.db.models import Backup
 from pylxc.errors import BadRequest, NotFound
 from pylxc.runtime.handle import Runtime
 from pylxc.services.backups import document
-from pylxc.services.backups.portable import INDEX, PortableWriter, member
-from pylxc.services.backups.service import BackupOptions, Backups, OnProgress, Subject, Write, fields
+from pylxc.services.backups.service import Backups, Subject, fields
 from pylxc.services.backups.store import BackupStore
+from pylxc.services.backups.streams import member, plan
+from pylxc.services.backups.writer import INDEX, BackupOptions, OnProgress, Write
 from pylxc.services.events import EventBus
 from pylxc.services.images.unpack import check_layout
 from pylxc.services.instances import backup_index, root_size
@@ -53,15 +54,13 @@ class InstanceBackups(Backups):
         creator: Creator,
         files: BackupFiles,
     ) -> None:
-        super().__init__(store, operations, events, server)
-        self._storage = storage
+        super().__init__(store, storage, operations, events, server)
         self._locks = locks
         self._lifecycle = lifecycle
         self._snapshots = snapshots
         self._creator = creator
         self._files = files
         self._extractor = Extractor(runtime, "backup")
-        self._portable = PortableWriter(store, storage)
 
     def subject(self, *names: str) -> Subject:
         """See `Backups`."""
@@ -75,6 +74,7 @@ class InstanceBackups(Backups):
         return Subject(
             owner=rows.Owner("instance", found.id),
             project=project,
+            pool=found.pool,
             name=name,
             url=f"/1.0/instances/{name}",
             resources={"instances": [url(project, name)]},
@@ -85,20 +85,16 @@ class InstanceBackups(Backups):
         return {**fields(row), "instance_only": row.alone, "container_only": row.alone}
 
     def _write(self, found: Record, options: BackupOptions, write: Write, on_progress: OnProgress) -> None:
-        """Write a backup; raises Conflict when the instance is busy, and like `PortableWriter.write`."""
+        """Write a backup; raises Conflict when the instance is busy, and like `BackupWriter.write`."""
         with self._locks.hold(found.key, "backup", shared=True):
             snapshots = [] if options.alone else self._snapshots.list(found.project, found.name)
             described = self._files.describe(found, snapshots)
-            place = Place(found.pool, found.project, found.name)
-            self._portable.write(
-                place,
-                [snapshot["name"] for snapshot in snapshots],
-                {
-                    INDEX: document.dump(backup_index.index(described)),
-                    f"{member(place)}/{BACKUP_YAML}": document.dump(described),
-                },
+            self._writer.write(
+                Place(found.pool, found.project, found.name),
+                backup_index.index(described),
+                {BACKUP_YAML: document.dump(described)},
                 still=self._keeping_still(found) if self._lifecycle.status(found.key) != "Stopped" else None,
-                compression=options.compression,
+                options=options,
                 write=write,
                 on_progress=on_progress,
             )
@@ -182,10 +178,21 @@ class InstanceBackups(Backups):
             return unpack
 
         size = root_size.wanted(found.expanded_devices)
-        volumes.create_instance(found.pool, found.project, found.name, None, fill(place, index.shift), size=size)
-        for snapshot in index.snapshots:
-            name, shift = snapshot["name"], backup_index.shift(snapshot)
-            volumes.fill_snapshot(found.pool, found.project, found.name, name, fill(place.at(name), shift))
+        shifts = {snapshot["name"]: backup_index.shift(snapshot) for snapshot in index.snapshots}
+        if index.head.optimized:
+            streams = plan(self._extractor, path, place, {**shifts, "": index.shift})
+            volumes.receive_instance(
+                place,
+                index.head.snapshots,
+                index.head.backend,
+                lambda target: self._extractor.receive(path, streams, target),
+                lambda target: check_layout(target, "backup"),
+                size=size,
+            )
+        else:
+            volumes.create_instance(found.pool, found.project, found.name, None, fill(place, index.shift), size=size)
+            for name, shift in shifts.items():
+                volumes.fill_snapshot(found.pool, found.project, found.name, name, fill(place.at(name), shift))
         with self._db.transaction() as session:
             owner = instances.get(session, found.project, found.name, state=None)
             session.add_all(backup_index.snapshot_row(owner.id, snapshot) for snapshot in index.snapshots)

@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from pylxc.drivers.storage import tree
-from pylxc.drivers.storage.driver import PoolFull, StorageDriver
+from pylxc.drivers.storage.driver import PoolFull, Sink, StorageDriver
+from pylxc.errors import BadRequest
 from pylxc.paths import storage_name
 from pylxc.revert import Reverter
 from pylxc.services.storage.locks import NamedLocks
@@ -162,6 +163,46 @@ class Trees:
             with self.reading(place):
                 aside = stack.enter_context(self._driver(place.pool).aside(place.path))
             yield aside
+
+    def has_streams(self, pool: str) -> bool:
+        """Return whether a pool has a form of its own for copies of volumes; raises NotFound."""
+        return self._driver(pool).info.has_streams
+
+    def send(self, place: Place, snapshots: Sequence[str], prepare: Callable[[str], None], sink: Sink) -> None:
+        """Write snapshots of a volume and then itself in the form of its pool; see `StorageDriver.send_volumes`."""
+        names = [*(place.at(name).path for name in snapshots), place.path]
+        driver = self._driver(place.pool)
+        with self.reading(place):
+            self._with_room(lambda: driver.send_volumes(names, prepare, sink))
+
+    def receive(
+        self,
+        place: Place,
+        snapshots: Sequence[str],
+        backend: str,
+        receive: Callable[[str], None],
+        check: Callable[[str], None],
+    ) -> None:
+        """Make a volume with its snapshots of what another pool's driver `backend` wrote.
+
+        See `StorageDriver.receive_volumes`.
+
+        Raises:
+            BadRequest: the pool's driver is another one.
+        """
+        driver = self._driver(place.pool)
+        if driver.info.name != backend:
+            raise BadRequest(
+                f"Optimized backup storage driver {backend[:40]!r} differs from the target storage pool driver "
+                f"{driver.info.name!r}",
+                hint="import it into another pool, or export it without --optimized-storage",
+            )
+        names = [*(place.at(name).path for name in snapshots), place.path]
+        try:
+            self._with_room(lambda: driver.receive_volumes(names, receive, check))
+        except BaseException:
+            self.delete(place)
+            raise
 
     def require_sizes(self, pool: str) -> None:
         """Check that a pool can limit volumes; raises NotFound and NotSupported."""

@@ -167,6 +167,19 @@ class Volumes:
         place = Place(pool, project, name)
         self._make(place, lambda: self._trees.copy(source, place, snapshots), size, counts=counts)
 
+    def receive_instance(
+        self,
+        place: Place,
+        snapshots: Sequence[str],
+        backend: str,
+        receive: Callable[[str], None],
+        check: Callable[[str], None],
+        *,
+        size: str = "",
+    ) -> None:
+        """Make an instance's volume and those of snapshots of streams; see `Trees.receive`, and `create_instance`."""
+        self._make(place, lambda: self._trees.receive(place, snapshots, backend, receive, check), size)
+
     def resize_instance(self, pool: str, project: str, name: str, size: str) -> None:
         """Let an instance's volume take at most `size`, "" for what the pool's `volume.size` was when it was made.
 

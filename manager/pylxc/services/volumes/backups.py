@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from pylxc import validate
 from pylxc.db import backups as rows
 from pylxc.db import models, storage, volumes
 from pylxc.errors import Conflict
 from pylxc.runtime.handle import Runtime
-from pylxc.services.backups import document
-from pylxc.services.backups.portable import INDEX, PortableWriter, member
-from pylxc.services.backups.service import BackupOptions, Backups, OnProgress, Subject, Write, fields
+from pylxc.services.backups.service import Backups, Subject, fields
 from pylxc.services.backups.store import BackupStore
+from pylxc.services.backups.streams import member, plan
+from pylxc.services.backups.writer import INDEX, BackupOptions, OnProgress, Write
 from pylxc.services.events import EventBus
 from pylxc.services.operations import Operation, Operations
 from pylxc.services.server import Server
@@ -41,11 +42,9 @@ class VolumeBackups(Backups):
         events: EventBus,
         server: Server,
     ) -> None:
-        super().__init__(store, operations, events, server)
+        super().__init__(store, storage, operations, events, server)
         self._volumes = volumes
-        self._storage = storage
         self._extractor = Extractor(runtime, "backup")
-        self._portable = PortableWriter(store, storage)
 
     def subject(self, *names: str) -> Subject:
         """See `Backups`."""
@@ -57,6 +56,7 @@ class VolumeBackups(Backups):
         return Subject(
             owner=rows.Owner("volume", self._volumes.row(place).id),
             project=place.project,
+            pool=place.pool,
             name=place.name,
             url=url(place).partition("?")[0],
             resources=resources(place),
@@ -67,17 +67,17 @@ class VolumeBackups(Backups):
         return {**fields(row), "volume_only": row.alone}
 
     def _write(self, place: Place, options: BackupOptions, write: Write, on_progress: OnProgress) -> None:
-        """Write a backup; raises like `PortableWriter.write`."""
+        """Write a backup; raises like `BackupWriter.write`."""
         with self._volumes.holding(shared=[place]):
             snapshots = [] if options.alone else [render(row) for row in self._volumes.snapshots(place)]
             volume = self._storage.listing.get(place.pool, place.project, "custom", place.name)
             index = backup_index.index(volume, dict(self._storage.definition(place.pool)), snapshots)
-            self._portable.write(
+            self._writer.write(
                 place,
-                [snapshot["name"] for snapshot in snapshots],
-                {INDEX: document.dump(index)},
+                index,
+                {},
                 still=(lambda: self._volumes.still(place)) if self._in_use(place) else None,
-                compression=options.compression,
+                options=options,
                 write=write,
                 on_progress=on_progress,
             )
@@ -125,11 +125,16 @@ class VolumeBackups(Backups):
 
         trees = self._volumes.trees
         with self._volumes.made(place, index.description, index.config) as row:
-            trees.create(place, fill(place, index.shift))
+            shifts = {snapshot.row.name: snapshot.shift for snapshot in index.snapshots}
+            if index.head.optimized:
+                streams = plan(self._extractor, path, place, {**shifts, "": index.shift})
+                receive = partial(self._extractor.receive, path, streams)
+                trees.receive(place, index.head.snapshots, index.head.backend, receive, lambda _target: None)
+            else:
+                trees.create(place, fill(place, index.shift))
+                for name, shift in shifts.items():
+                    trees.create(place.at(name), fill(place.at(name), shift))
             self._volumes.fit(place, index.config)
-            for snapshot in index.snapshots:
-                at = place.at(snapshot.row.name)
-                trees.create(at, fill(at, snapshot.shift))
             with self._db.transaction() as session:
                 for snapshot in index.snapshots:
                     snapshot.row.storage_volume_id, snapshot.row.state = row.id, "created"
