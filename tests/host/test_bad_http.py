@@ -168,7 +168,7 @@ def spoilt(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@settled(300)
+@settled(200)
 @given(data=spoilt())
 def test_spoilt_requests(host: Daemon, data: bytes) -> None:
     found = statuses(talk(host, data))

@@ -165,7 +165,7 @@ def told(daemon: Daemon, path: str) -> Any:
     return json.loads(body)["metadata"] if status == 200 else None
 
 
-@settled(700)
+@settled(500)
 @given(request=requests(REAL, AVOID))
 def test_any_request(host: Daemon, request: Request) -> None:
     if check(host, request) < 400 and request.method in ("DELETE", "PUT", "POST"):

@@ -91,6 +91,9 @@ CHANGES: list[tuple[str, str, Any, list[str]]] = [
     ("DELETE", f"{VOLUME}/v2", None, ["storage-volume-deleted"]),
     ("DELETE", "/1.0/storage-pools/p1", None, ["storage-pool-deleted"]),
     ("PATCH", "/1.0", {"config": {"user.a": "b"}}, ["config-updated"]),
+    ("POST", "/1.0/certificates", {"type": "client", "name": "n", "certificate": "PEM"}, ["certificate-created"]),
+    ("PATCH", "/1.0/certificates/OWN", {"name": "o"}, ["certificate-updated"]),
+    ("DELETE", "/1.0/certificates/OWN", None, ["certificate-deleted"]),
     ("PATCH", "/1.0/warnings/WARNING", {"status": "acknowledged"}, ["warning-acknowledged"]),
     ("PUT", "/1.0/warnings/WARNING", {"status": "new"}, ["warning-reset"]),
     ("DELETE", "/1.0/warnings/WARNING", None, ["warning-deleted"]),
@@ -124,7 +127,8 @@ def found_out(host: Daemon, facts: dict[str, str], text: str) -> str:
 def test_every_change_has_its_event(host: Daemon, listener: Listener) -> None:
     warn(host)
     listener.lifecycle()
-    facts: dict[str, str] = {}
+    server = host.request("GET", "/1.0")["environment"]
+    facts = {"PEM": "".join(server["certificate"].splitlines()[1:-1]), "OWN": server["certificate_fingerprint"]}
     for method, pattern, body, actions in CHANGES:
         path = found_out(host, facts, pattern)
         data = body if isinstance(body, bytes) or body is None else found_out(host, facts, json.dumps(body)).encode()
@@ -174,6 +178,7 @@ def test_who_cancels_is_told_of(host: Daemon, listener: Listener) -> None:
 
 
 def test_types_and_projects_are_kept_apart(host: Daemon) -> None:
+    host.request("POST", "/1.0/projects", {"name": "elsewhere"})
     with listening(host, "type=operation") as here, listening(host, "project=elsewhere&type=operation") as elsewhere:
         answer = ask(host, "PUT", "/1.0/instances/w/state", {"action": "start"})
         states: list[int] = []
