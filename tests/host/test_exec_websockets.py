@@ -110,6 +110,27 @@ def test_control(host: Daemon, guest: str) -> None:
     run.close()
 
 
+@pytest.mark.parametrize("interactive", [False, True])
+def test_control_that_makes_no_sense(host: Daemon, guest: str, interactive: bool) -> None:
+    """Nothing of it does anything, and what comes after it still does."""
+    script = "trap 'exit 9' USR1; echo ready; while :; do sleep 0.1; done"
+    run = Websockets(host, guest, command=["sh", "-c", script], interactive=interactive)
+    run.connect_all()
+    run.read_until("0" if interactive else "1", b"ready")
+    for order in (
+        "", "[]", "null", "7", '"signal"', "{", "[" * 4000, "[" * 100_000, '{"command": "signal"}', "\ud7ff",
+        '{"command": "signal", "signal": 1e999}', '{"command": "signal", "signal": -9}', '{"command": []}',
+        '{"command": "signal", "signal": {}}', '{"command": "signal", "signal": ' + "9" * 5000 + "}",
+        '{"command": "window-resize"}', '{"command": "window-resize", "args": []}',
+        '{"command": "window-resize", "args": {"width": 1e999, "height": "x"}}',
+        '{"command": "window-resize", "args": {"width": "-1", "height": "70000"}}', b"\0\xff", b"",
+    ):  # fmt: skip
+        run.open["control"].send(order)
+    run.order("signal", signal=int(signal.SIGUSR1))
+    assert run.wait()["metadata"]["return"] == 9
+    run.close()
+
+
 def test_a_terminal_over_websockets(host: Daemon, guest: str) -> None:
     command = ["sh", "-c", "stty size; read x; stty size; echo got $x; exit 6"]
     run = Websockets(host, guest, command=command, interactive=True, width=100, height=30)

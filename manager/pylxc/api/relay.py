@@ -269,8 +269,10 @@ class ConsoleRelay:
 
 def _order(text: str | bytes) -> dict[str, Any]:
     """Return what a control message says, {} when it is none."""
+    if len(text) > _MAX_LINE:
+        return {}
     try:
         order = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return order if isinstance(order, dict) else {}

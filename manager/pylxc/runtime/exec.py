@@ -182,7 +182,7 @@ class Supervisor:
         for line in lines:
             try:
                 number = int(json.loads(line)["signal"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, OverflowError, RecursionError, KeyError, TypeError):
                 continue
             if 0 < number < signal.NSIG:
                 self.kill(number)
