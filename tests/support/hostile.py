@@ -25,16 +25,13 @@ from pylxc.config.registry import TABLES
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 HOSTILE_NAMES = (
     "..", ".", "../..", "/", "a/b", "/etc/passwd", "%2F", "%", "a%00b", "\n", "a\nb", " ", "-rf", "--", "", "\u202e",
-    "ü",
-    "\U0001f4a9", "n" * 64, "n" * 300, "x" * 5000, "a'b\"c", "$(id)", "`id`", "*", "a?b#c", "null", "0", "-1",
-    "é\u0301", "\x7f",
-    "default", "\ud800",
+    "ü", "\U0001f4a9", "n" * 64, "n" * 300, "x" * 5000, "a'b\"c", "$(id)", "`id`", "*", "a?b#c", "null", "0", "-1",
+    "é\u0301", "\x7f", "default", "\ud800",
 )  # fmt: skip
 """Names with tricks; the last is no text at all: half of a surrogate pair, which JSON can hold."""
 HOSTILE_VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1.5, 1e308, -1e308, 2**31, 2**32, 2**63, -(2**63) - 1, 10**400, "", "true", "1", "\0",
-        [], {},
-    [[]], [None], [1, "a", {}], {"": ""}, {"a": None}, {"a": {"b": {"c": []}}}, *HOSTILE_NAMES,
+    [], {}, [[]], [None], [1, "a", {}], {"": ""}, {"a": None}, {"a": {"b": {"c": []}}}, *HOSTILE_NAMES,
 )  # fmt: skip
 BODIES = {
     "empty": b"",
@@ -49,7 +46,7 @@ BODIES = {
     "twice": b'{"name": "a", "name": {"b": 1}, "config": {}, "config": []}',
     "long string": b'{"name": "' + b"a" * 10_000_000 + b'", "description": "b"}',
     "long key": b'{"config": {"user.' + b"k" * 10_000_000 + b'": "v"}}',
-    "many keys": json.dumps({"config": {f"user.{i}": "v" for i in range(50_000)}}).encode(),
+    "many keys": json.dumps({"config": {f"user.{i}": "v" for i in range(20_000)}}).encode(),
     "too large": b'"' + b"a" * (17 << 20) + b'"',
     "huge number": b'{"timeout": ' + b"9" * 100_000 + b', "width": 1e999999}',
     "zero byte": b'{"name": "a\\u0000b"}\0',
@@ -65,6 +62,9 @@ class Request:
     path: str
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        printer.text(repr(self))  # Hypothesis shows all of the fields otherwise
 
     def __repr__(self) -> str:
         return f"{self.method} {self.path[:300]} {(self.body or b'')[:1000]!r} {dict(self.headers)}"
@@ -215,8 +215,7 @@ def _wire_type(handler: Handler) -> Any:
 
 _QUERY = (
     "project", "all-projects", "recursion", "filter", "target", "path", "timeout", "type", "secret", "instance-type",
-    "tree",
-    "compression", "alias", "protocol", "server", "fingerprint", "force", "volume-only", "log",
+    "tree", "compression", "alias", "protocol", "server", "fingerprint", "force", "volume-only", "log",
 )  # fmt: skip
 _HEADERS = (
     "If-Match", "X-LXD-uid", "X-LXD-mode", "X-LXD-type", "X-LXD-write", "X-LXD-name", "X-LXD-pool", "X-LXD-properties",
@@ -225,70 +224,34 @@ _HEADERS = (
 )  # fmt: skip
 _HEADER_VALUES = (
     "", "x", "-1", "0", "1", "99999999999999999999", "0644", "0o7777777", "directory", "symlink", "tree", "append",
-    "wait=1",
-    "application/octet-stream", "multipart/form-data", "multipart/form-data; boundary=x", "bytes=0-", "bytes=9-1,-5",
-    "../../x", "a=%00&b=%2F..", '"*"', "*", "websocket", "pylxc-exec", "gzip", "Thu, 99 Foo 9999",
+    "wait=1", "application/octet-stream", "multipart/form-data", "multipart/form-data; boundary=x", "bytes=0-",
+    "bytes=9-1,-5", "../../x", "a=%00&b=%2F..", '"*"', "*", "websocket", "pylxc-exec", "gzip", "Thu, 99 Foo 9999",
 )  # fmt: skip
-_FILTERS = (
-    "name eq .*", "name eq (a+)+$", "not", "and or", "config.user.x eq 1 or", "name eq [", "name eq '",
-    "a.b.c.d eq x", "name ne x",
+_QUERY_VALUES = (
+    "1", "2", "0", "true", "-1", "nan", "1e9", "inf", "/", "/etc/../etc/passwd", "//", "p" * 5000,
+    "name eq .*", "name eq (a+)+$", "not", "and or", "config.user.x eq 1 or", "name eq [", 'name eq "', "a.b.c eq x",
 )  # fmt: skip
-
-
 _PREFIXES = ("/containers", "/virtual-machines", "//instances", "/%69nstances")
 _PATHS = (
-    "/etc/hostname",
-    "/tmp/x",
-    "/tmp/x/y",
-    "/tmp",
-    "/",
-    "/proc/self/mem",
-    "/dev/null",
-    "../..",
-    "/tmp/" + "a" * 300,
-    "x.tpl",
-    "hosts.tpl",
-)
-_QUERY_VALUES = (
-    "1",
-    "2",
-    "0",
-    "true",
-    "-1",
-    "nan",
-    "1e9",
-    "inf",
-    "/",
-    "/etc/../etc/passwd",
-    "//",
-    "p" * 5000,
-    *_FILTERS,
-)
+    "/etc/hostname", "/tmp/x", "/tmp/x/y", "/tmp", "/", "/proc/self/mem", "/dev/null", "../..", "/tmp/" + "a" * 300,
+    "x.tpl", "hosts.tpl",
+)  # fmt: skip
 _NEEDED = ("name", "type", "source", "action", "command", "state", "driver", "listen_address", "target", "condition")
 _NUMBERS = (0, 1, 3, -1, 80, 65536, 2**31, 2**32 - 1, 2**63 - 1)
 _COMMON = (
-    "",
-    "1",
-    "true",
-    "auto",
-    "none",
-    "10GiB",
-    "/dev/null",
-    "/",
-    "/tmp",
-    "tmpfs:",
-    "99999999999999999999GiB",
-    "0-3",
+    "", "1", "true", "auto", "none", "10GiB", "/dev/null", "/", "/tmp", "tmpfs:", "99999999999999999999GiB", "0-3",
     "tcp:0.0.0.0:80",
-)
+)  # fmt: skip
 _SETTINGS: dict[str, Sequence[str]] = {
     "bool": ("true", "false", "maybe"),
     "integer": ("0", "1", "80", "-1", "99999999999999999999", "1.5"),
     "size": ("1MiB", "10GiB", "0", "-1", "99999999999999999999GiB"),
 }
 _WORDS: dict[str, Sequence[str]] = {
-    "type": ("none", "image", "copy", "migration", "instance", "snapshot", "disk", "nic", "proxy", "unix-char",
-        "container", "custom", "url", "bridge", "client"),
+    "type": (
+        "none", "image", "copy", "migration", "instance", "snapshot", "disk", "nic", "container", "custom", "url",
+        "bridge",
+    ),
     "action": ("start", "stop", "restart", "freeze", "unfreeze"),
     "driver": ("dir", "btrfs", "zfs"),
     "protocol": ("simplestreams", "lxd", "recipe", "tcp"),
