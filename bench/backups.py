@@ -26,6 +26,8 @@ def there_and_back(server: Server, run: int) -> Samples:
     samples["import, dir pool"] = server.time("import", file, back)
     samples["copy, dir pool"] = server.time("copy", NAME, copy)
     samples["snapshot, dir pool"] = server.time("snapshot", NAME, "s0")
+    samples["publish, dir pool"] = server.time("publish", NAME, "--alias", f"image{run}", f"run={run}")
+    server.run("image", "delete", f"image{run}")
     for left in (back, copy, f"{NAME}/s0"):
         server.run("delete", left)
     os.unlink(file)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import backups, growth, limits, many, nics, sources, volumes
+from bench import backups, files, growth, limits, many, nics, sources, volumes, wire
 from bench.server import Samples, Server, pss_bytes
 from tests.support.sockets import inside, listening, serving
 
@@ -43,6 +43,13 @@ BUDGETS = {
     "import, dir pool": 0.7,
     "copy, dir pool": 0.6,
     "snapshot, dir pool": 0.6,
+    "publish, dir pool": 0.7,
+    "list, 25 of 100 run": 1.0,
+    "512 MiB file pushed": 0.5,
+    "512 MiB file pulled": 0.5,
+    "tree of 1,000 files pushed": 0.1,
+    "tree of 1,000 files pulled": 0.1,
+    **wire.BUDGETS,
 }
 # The most that pylxc may take whatever LXD takes: seconds, MiB of memory, or a multiple of what bare veth pairs take,
 # or of what the same costs with fewer instances.
@@ -142,6 +149,11 @@ def list_many(server: Server, _run: int) -> Samples:
     return {"list, 100 instances": server.time("list")}
 
 
+def list_some_running(server: Server, _run: int) -> Samples:
+    """The same of which a quarter runs."""
+    return {"list, 25 of 100 run": server.time("list")}
+
+
 def list_running(server: Server, _run: int) -> Samples:
     """The same of instances that run, with their addresses."""
     return {"list, 100 that run": server.time("list")}
@@ -219,6 +231,11 @@ def _hundred(server: Server) -> None:
         server.run("init", "busybox", name)
 
 
+def _quarter_running(server: Server) -> None:
+    _hundred(server)
+    server.run("start", *HUNDRED[:25])
+
+
 def _hundred_running(server: Server) -> None:
     for name in HUNDRED:
         server.run("launch", "busybox", name)
@@ -236,12 +253,16 @@ SCENARIOS = (
     Scenario("lifecycle", 5, lifecycle),
     Scenario("btrfs", 5, volumes.life_on_btrfs),
     Scenario("backups", 5, backups.there_and_back, backups.prepare, backups.finish),
+    Scenario("files", 3, files.large, files.prepare, files.finish),
+    Scenario("tree", 3, files.tree, files.prepare, files.finish),
+    Scenario("wire", 7, wire.commands, wire.sources),
     Scenario("growth", 1, growth.crowd),
     Scenario("exec", 20, _guest_samples, _guest, _no_guest),
     Scenario("gib", 5, exec_gib, _guest, _no_guest),
     Scenario("proxy", 5, proxy, _proxied, _no_proxied),
     Scenario("memory", 3, memory, _ten, _no_ten),
     Scenario("list", 10, list_many, _hundred, _no_hundred),
+    Scenario("list-some", 10, list_some_running, _quarter_running, _no_hundred),
     Scenario("list-running", 10, list_running, _hundred_running, _no_hundred),
     Scenario("limits", 20, limits.change, limits.guest, limits.no_guest),
     Scenario("autostart", 3, many.autostart, many.twenty, many.no_twenty),

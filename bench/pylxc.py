@@ -19,7 +19,11 @@ class Pylxc(Server):
     def __init__(self) -> None:
         # As pip does when it installs; what was edited since has none, least of all with PYTHONDONTWRITEBYTECODE.
         compileall.compile_dir(CODE, quiet=2)
-        super().__init__("pylxc", str(BIN / "pylxc"), {"PYLXC_DIR": "DIR", "PYLXC_CONF": "DIR/client"})
+        super().__init__(
+            "pylxc",
+            str(BIN / "pylxc"),
+            {"PYLXC_DIR": "DIR", "PYLXC_CONF": "DIR/client", "LXD_DIR": "DIR", "LXD_CONF": "DIR/lxc"},
+        )
 
     def start(self) -> None:
         """See `Server`."""

@@ -93,9 +93,15 @@ class Server(ABC):
             raise RuntimeError(f"{self.name} {' '.join(args)}: {result.stderr.strip() or result.returncode}")
         return result.stdout
 
-    def time(self, *args: str, inside: bool = False) -> float:
-        """Return the seconds that the command takes as a whole process, in the daemon's network when it is `inside`."""
-        command = [self.cli, *args]
+    def time(self, *args: str, inside: bool = False, cli: str = "") -> float:
+        """Return the seconds that the command takes as a whole process.
+
+        Args:
+            args: its words.
+            inside: it runs in the daemon's network.
+            cli: another command's path.
+        """
+        command = [cli or self.cli, *args]
         if inside:
             command = self.netns.command(*command)
         # No timeout here: with one, Python polls for the end in growing steps of up to 50 ms.
