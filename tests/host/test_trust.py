@@ -161,11 +161,13 @@ def test_trust_password(daemon: Daemon, make_identity: Callable[[], Identity]) -
     )
 
 
-def test_no_token_without_a_listener(make_daemon: Callable[[], Daemon]) -> None:
-    daemon = make_daemon()
-    daemon.start()
-    with pytest.raises(ApiError, match="isn't listening on network"):
-        issue(daemon, "nowhere")
+def test_no_token_without_a_listener(daemon: Daemon) -> None:
+    daemon.request("PATCH", "/1.0", {"config": {"core.https_address": ""}})
+    try:
+        with pytest.raises(ApiError, match="isn't listening on network"):
+            issue(daemon, "nowhere")
+    finally:
+        daemon.request("PATCH", "/1.0", {"config": {"core.https_address": ADDRESS}})
 
 
 def test_bad_requests(daemon: Daemon, make_identity: Callable[[], Identity]) -> None:
@@ -276,7 +278,7 @@ def test_events(daemon: Daemon, make_identity: Callable[[], Identity]) -> None:
         seen = [json.loads(events.recv(10))["metadata"] for _ in range(3)]
     assert [each["action"] for each in seen] == ["certificate-created", "certificate-updated", "certificate-deleted"]
     assert all(each["source"] == f"{CERTIFICATES}/{identity.fingerprint}" for each in seen)
-    asked = {"username": admin.fingerprint, "protocol": "tls", "address": "127.0.0.1"}
+    asked = {"username": admin.fingerprint, "protocol": "tls", "address": client.source}
     assert all(each["requestor"] == asked for each in seen)
 
 
@@ -373,9 +375,10 @@ DENIED: tuple[tuple[str, str, Any], ...] = (
 )
 
 
-@pytest.mark.parametrize(("method", "path", "body"), DENIED)
-def test_it_reaches_nothing_else(confined: tuple[TlsClient, Identity], method: str, path: str, body: Any) -> None:
-    assert confined[0].status(method, path, body) == 403
+def test_it_reaches_nothing_else(confined: tuple[TlsClient, Identity]) -> None:
+    client, _ = confined
+    answers = [(method, path, client.status(method, path, body)) for method, path, body in DENIED]
+    assert [answer for answer in answers if answer[2] != 403] == []
 
 
 def test_used_by_tells_of_its_own_only(daemon: Daemon, confined: tuple[TlsClient, Identity]) -> None:

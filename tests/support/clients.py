@@ -7,6 +7,7 @@ import datetime as dt
 import hashlib
 import http.client
 import json
+import secrets
 import socket
 import ssl
 from pathlib import Path
@@ -74,16 +75,25 @@ def context(identity: Identity | None = None) -> ssl.SSLContext:
 
 
 class TlsClient:
-    """A client on the daemon's own network; a connection for each request."""
+    """A client on the daemon's own network; a connection for each request.
 
-    def __init__(self, daemon: Daemon, identity: Identity | None = None, port: int = PORT) -> None:
+    Args:
+        daemon: the server.
+        identity: what the client shows, None for nothing.
+        port: where the server listens, on 127.0.0.1.
+        source: the client's address; when empty one of its own, as few things may come from one at once.
+    """
+
+    def __init__(self, daemon: Daemon, identity: Identity | None = None, port: int = PORT, source: str = "") -> None:
         self._daemon = daemon
+        self.source = source or ".".join(["127", *(str(secrets.randbelow(254) + 1) for _ in range(3))])
         self._context = context(identity)
         self._port = port
 
-    def connect(self, host: str = "127.0.0.1") -> ssl.SSLSocket:
+    def connect(self) -> ssl.SSLSocket:
         """Return a connection after its handshake."""
-        return self._context.wrap_socket(dial(self._daemon, host, self._port), server_hostname=host)
+        plain = dial(self._daemon, "127.0.0.1", self._port, self.source)
+        return self._context.wrap_socket(plain, server_hostname="127.0.0.1")
 
     def send(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
@@ -116,11 +126,11 @@ class TlsClient:
         return self.send(method, path, body)[0]
 
 
-def dial(daemon: Daemon, host: str = "127.0.0.1", port: int = PORT) -> socket.socket:
-    """Return a TCP connection to something on the daemon's network."""
+def dial(daemon: Daemon, host: str = "127.0.0.1", port: int = PORT, source: str = "") -> socket.socket:
+    """Return a TCP connection to something on the daemon's network, from the address `source`."""
     assert daemon.netns
     with daemon.netns.entered():
-        return socket.create_connection((host, port), timeout=30)
+        return socket.create_connection((host, port), timeout=30, source_address=(source, 0) if source else None)
 
 
 def trust(daemon: Daemon, identity: Identity, **more: Any) -> None:

@@ -1,7 +1,8 @@
 """The listeners on the network: TLS, and bounds on what strangers may take of this server.
 
-Who has no certificate that is trusted is a stranger. Of their connections there is a number for each address and one
-for all; beyond that the oldest of all goes, so that a crowd of them does not keep out who is trusted.
+Who has no certificate that is trusted is a stranger, and everybody is until their first request. Of their connections
+there is a number for each address and one for all; beyond that the oldest one goes, so that a crowd of them does not
+keep out who is trusted.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ IDLE_SECONDS = 15.0
 TRUSTED_IDLE_SECONDS = 3600.0
 LINGERING_SECONDS = 5.0
 STRANGERS = 512
-STRANGERS_OF_ADDRESS = 48
+STRANGERS_OF_ADDRESS = 128
 """Connections at the same time."""
 BURST = 100
 PER_SECOND = 10.0
@@ -60,21 +61,23 @@ class Crowd:
         self._visitors: dict[str, Visitors] = {}
         self._inside: dict[TlsProtocol, Visitors] = {}
 
-    def admit(self, stranger: TlsProtocol, address: str) -> Visitors | None:
-        """Count a connection in, at another's cost when there are too many; None when its address has too many."""
+    def admit(self, stranger: TlsProtocol, address: str) -> Visitors:
+        """Count a connection in, at another's cost when there are too many."""
         key = _network(address)
         if key not in self._visitors and len(self._visitors) >= _ADDRESSES:
             self._visitors = {known: of for known, of in self._visitors.items() if not of.are_gone}
         visitors = self._visitors.setdefault(key, Visitors())
         if visitors.connections >= STRANGERS_OF_ADDRESS:
-            return None
-        if len(self._inside) >= STRANGERS:
-            oldest = next(iter(self._inside))
-            self.leave(oldest)
-            oldest.abort()
+            self._drop(next(other for other, of in self._inside.items() if of is visitors))
+        elif len(self._inside) >= STRANGERS:
+            self._drop(next(iter(self._inside)))
         visitors.connections += 1
         self._inside[stranger] = visitors
         return visitors
+
+    def _drop(self, stranger: TlsProtocol) -> None:
+        self.leave(stranger)
+        stranger.abort()
 
     def leave(self, stranger: TlsProtocol) -> None:
         """Count a connection out: it has ended, or is no stranger's."""
@@ -103,13 +106,9 @@ class TlsGate(Gate):
         super().__init__(listener, "a client")
 
     def enter(self, connection: socket.socket, address: Any) -> None:
-        """Let a connection in if its address has not too many, and have it speak TLS soon."""
-        protocol = TlsProtocol(self, self._http, str(address[0]))
-        if not protocol.is_admitted:
-            connection.close()
-            return
+        """Let a connection in, and have it speak TLS soon."""
         self.open(
-            protocol,
+            TlsProtocol(self, self._http, str(address[0])),
             connection,
             ssl=self._context,
             ssl_handshake_timeout=HANDSHAKE_SECONDS,
@@ -141,11 +140,6 @@ class TlsProtocol(PatientProtocol):
         self.certificate: bytes | None = None
         self._visitors = gate.crowd.admit(self, address)
 
-    @property
-    def is_admitted(self) -> bool:
-        """Whether it was let in."""
-        return self._visitors is not None
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note who is there, and begin to wait for a request."""
         self.certificate = transport.get_extra_info("ssl_object").getpeercert(True)
@@ -162,13 +156,12 @@ class TlsProtocol(PatientProtocol):
         if trusted:
             self.gate.crowd.leave(self)
             self._seconds = TRUSTED_IDLE_SECONDS
-        elif self._visitors is not None:
+        else:
             await asyncio.sleep(self._visitors.requests.take())
 
     async def try_secret(self) -> None:
         """Somebody tries a password or a token: wait until the address may."""
-        if self._visitors is not None:
-            await asyncio.sleep(self._visitors.secrets.take())
+        await asyncio.sleep(self._visitors.secrets.take())
 
     def handle_error(
         self,

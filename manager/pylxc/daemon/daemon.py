@@ -111,7 +111,7 @@ class Daemon:
             else:
                 systemd.notify("STOPPING=1")
             assembly.services.server.listeners = None
-            self._others = listeners.keep() if self._again else {}
+            self._others = await asyncio.to_thread(listeners.keep) if self._again else {}
             await asyncio.to_thread(listeners.close)
             if self._again or (is_kept and not self._with_containers):
                 server.close()  # Who connects from now on waits for the next daemon, instead of being refused.

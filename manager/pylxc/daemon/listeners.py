@@ -8,7 +8,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
 
@@ -17,6 +17,9 @@ from pylxc.api.tls_gate import Crowd, TlsGate
 from pylxc.errors import BadRequest, PylxcError
 from pylxc.services.addresses import PORT, joined
 from pylxc.services.server import LISTENERS, Server
+
+if TYPE_CHECKING:
+    from pylxc.api.tls import TlsContext
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +78,7 @@ class Listeners:
             address: HOST, HOST:PORT or :PORT; "" for nowhere.
 
         Raises:
-            BadRequest: it cannot listen there; it listens where it did.
+            BadRequest: it cannot listen there, or not with the server's certificate; it listens where it did.
         """
         with self._lock:
             self._moved.add(key)
@@ -85,6 +88,7 @@ class Listeners:
             if not address:
                 self._end(key)
                 return
+            context = self._context()
             try:
                 listener = _bind(address)
             except BadRequest:
@@ -95,10 +99,10 @@ class Listeners:
                 try:
                     listener = _bind(address)
                 except BadRequest:
-                    self._serve(key, former, _bind(former))
+                    self._serve(key, former, _bind(former), context)
                     raise
             self._end(key)
-            self._serve(key, address, listener)
+            self._serve(key, address, listener, context)
 
     def _begin(self, key: str) -> bool:
         """Listen where the configuration says, if anywhere; return whether that is so."""
@@ -107,8 +111,9 @@ class Listeners:
             if self._closed.is_set() or not address or key in self._open or key in self._moved:
                 return True
             try:
-                self._serve(key, address, self._kept.pop(key) if key in self._kept else _bind(address))
-            except (PylxcError, OSError) as error:
+                context = self._context()
+                self._serve(key, address, self._kept.pop(key) if key in self._kept else _bind(address), context)
+            except PylxcError as error:
                 log.warning("%s: %s", key, error)
                 return False
             return True
@@ -117,17 +122,19 @@ class Listeners:
         while keys and not self._closed.wait(_RETRY_SECONDS):
             keys = [key for key in keys if not self._begin(key)]
 
-    def _serve(self, key: str, address: str, listener: socket.socket) -> None:
-        # What TLS takes is loaded by who wants it: it is half of what the daemon takes to start.
+    def _context(self) -> TlsContext:
+        # What TLS takes is loaded by who wants it: a daemon that listens nowhere starts faster.
         from pylxc.api.tls import TlsContext
 
         certificate = self._server.certificate
         certificate.get()
         try:
-            context = TlsContext(certificate.certificate_file, certificate.key_file)
-        except OSError:
-            listener.close()
-            raise
+            return TlsContext(certificate.certificate_file, certificate.key_file)
+        except OSError as error:
+            where = f"{certificate.certificate_file} and {certificate.key_file}"
+            raise BadRequest(f"{where} cannot be used: {error.strerror or error.args[0]}") from error
+
+    def _serve(self, key: str, address: str, listener: socket.socket, context: TlsContext) -> None:
         gate = self._on_loop(lambda: TlsGate(self._http, listener, context, self._crowd, _ONLY.get(key, "")))
         self._open[key] = (address, gate)
         log.info("Listening on %s", joined(*listener.getsockname()[:2]))
