@@ -36,7 +36,7 @@ ELSEWHERE = {
     "network acl": "",
     "network peer": "",
     "network zone": "",
-    "project": "",
+    "project": "test_lxc_projects.py",
     "remote": "test_lxc_remotes.py",
     "warning": "test_lxc_objects.py::test_warnings",
 }

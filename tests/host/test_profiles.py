@@ -105,7 +105,7 @@ def test_life_of_a_project(daemon: Daemon) -> None:
     daemon.request("POST", f"/1.0/profiles?project={name}", {"name": profile})
     assert f"/1.0/profiles/{profile}" not in daemon.request("GET", "/1.0/profiles")
     refused(daemon, "DELETE", f"/1.0/projects/{name}", None, 400, "Only empty projects")
-    refused(daemon, "PATCH", f"/1.0/projects/{name}", {"config": {"features.profiles": "false"}}, 400, "Features")
+    refused(daemon, "PATCH", f"/1.0/projects/{name}", {"config": {"features.profiles": "false"}}, 400, "non-empty")
     daemon.request("DELETE", f"/1.0/profiles/{profile}?project={name}")
     daemon.request("PATCH", f"/1.0/projects/{name}", {"config": {"features.profiles": "false"}})
     assert daemon.request("GET", f"/1.0/projects/{name}")["used_by"] == []

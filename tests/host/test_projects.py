@@ -154,7 +154,7 @@ def test_networks_of_its_own(daemon: Daemon) -> None:
             assert made.request("GET", f"networks/{own}")["used_by"] == [f"/1.0/instances/{guest}?project={made.name}"]
             with refused("Only empty projects can be removed", 400):
                 daemon.request("DELETE", made.url)
-            with refused("Features can only be changed on empty projects", 400):
+            with refused('"features.networks" cannot be disabled on non-empty projects', 400):
                 made.set(features__networks="false")
             made.set(limits__networks="")
         with project(daemon) as without:

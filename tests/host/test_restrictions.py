@@ -162,10 +162,10 @@ def test_backups(restricted: Project) -> None:
 
 def test_volatile_keys(restricted: Project) -> None:
     key = "volatile.eth0.host_name"
-    with refused(f'Changing "{key}"'):
+    with refused(f'Setting "{key}"'):
         restricted.make(config={key: "lo"})
     made = restricted.make(config={"volatile.d.hwaddr": "00:16:3e:00:00:01"})
-    with refused(f'Changing "{key}"'):
+    with refused(f'Setting "{key}"'):
         restricted.request("PATCH", f"instances/{made}", {"config": {key: "lo"}})
     whole = restricted.request("GET", f"instances/{made}")
     restricted.request("PUT", f"instances/{made}", {**whole, "description": "sent back"})

@@ -151,7 +151,8 @@ def refuse_volatile(project: Config, name: str, given: Config, current: Config) 
         short = key.removeprefix(VOLATILE_PREFIX)
         if short == key or value == current.get(key) or any(fnmatchcase(short, safe) for safe in _SAFE_VOLATILE):
             continue
-        raise Forbidden(f'Changing "{key}" on container "{name}" is forbidden in a restricted project')
+        verb = "Changing" if key in current else "Setting"
+        raise Forbidden(f'{verb} "{key}" on container "{name}" is forbidden', hint="its project is restricted")
 
 
 # Devices

@@ -169,7 +169,9 @@ class Projects:
                     continue
                 if name == "default":
                     raise BadRequest("You can't change the features of the default project")
-                _require_empty(projects.users(session).get(name, []), "Features can only be changed on empty projects")
+                verb = "enabled" if validate.is_true(config.get(key)) else "disabled"
+                complaint = f'Project feature "{key}" cannot be {verb} on non-empty projects'
+                _require_empty(projects.users(session).get(name, []), complaint)
                 if feature == "profiles":
                     _set_default_profile(session, row, wanted=validate.is_true(config.get(key)))
             before, row.config, row.description = row.config, config, description
