@@ -113,7 +113,9 @@ def test_life_of_a_project(daemon: Daemon) -> None:
         f"/1.0/profiles/{p.rsplit('/', 1)[1]}?project={name}" for p in daemon.request("GET", "/1.0/profiles")
     ]
     assert daemon.request("GET", f"/1.0/projects/{name}/state")["resources"]["instances"] == {"Limit": -1, "Usage": 0}
-    assert raw(daemon, "POST", f"/1.0/projects/{name}", {"name": new})[0] == 202
+    status, _, answer = raw(daemon, "POST", f"/1.0/projects/{name}", {"name": new})
+    assert status == 202
+    daemon.wait(answer["operation"])
     daemon.request("DELETE", f"/1.0/projects/{new}")
     refused(daemon, "GET", f"/1.0/projects/{new}", None, 404, "Project not found")
 
