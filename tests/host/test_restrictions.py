@@ -259,6 +259,8 @@ def test_what_networks_of_its_own_may_be(daemon: Daemon) -> None:
         made.configure({"restricted.networks.subnets": "eth0:192.0.2.0/28", "restricted.networks.uplinks": "ext0"})
         made.request("POST", f"networks/{name}/forwards", {"listen_address": "192.0.2.1"})
         made.request("PATCH", f"networks/{name}", {"config": {"ipv4.routes": "192.0.2.8/29"}})
+        with refused(f'Network "{name}": Address 192.0.2.8/29 is not allowed'):
+            made.configure({"restricted.networks.subnets": ""})
         with refused("192.0.2.0/24 is not allowed"):
             made.request("PATCH", f"networks/{name}", {"config": {"ipv4.routes": "192.0.2.0/24"}})
 

@@ -79,7 +79,7 @@ async def delete(call: Call) -> Answer:
 
 async def confirm(call: Call) -> Answer:
     """Keep a bridge over the host's own interface that waits for it; an extension of pylxc's."""
-    await call.run(call.services.networks.confirm, call.params["network"])
+    await call.run(call.services.networks.confirm, call.params["network"], call.project)
     return Sync()
 
 

@@ -5,7 +5,7 @@ Their names are unique on the host, whatever project they belong to: a bridge is
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pylxc.db.models import Devices, Instance, Network, Profile
@@ -34,10 +34,9 @@ def get(session: Session, name: str) -> Network:
     return network
 
 
-def count(session: Session, project_id: int) -> int:
-    """Return the number of a project's own networks, in any state."""
-    query = select(func.count()).select_from(Network).where(Network.project_id == project_id)
-    return session.scalar(query) or 0
+def of_project(session: Session, project_id: int) -> list[Network]:
+    """Return a project's own networks in any state, by name."""
+    return list(session.scalars(select(Network).where(Network.project_id == project_id).order_by(Network.name)))
 
 
 def unsettled(session: Session) -> list[Network]:

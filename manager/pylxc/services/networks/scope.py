@@ -5,16 +5,11 @@ Bridges are interfaces of the host, so their names are unique on it, whatever th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from sqlalchemy.orm import Session
 
 from pylxc.db import models, networks, projects
-from pylxc.errors import Forbidden, NotFound
+from pylxc.errors import NotFound
 from pylxc.services.projects import restrictions
-
-_ROUTED = ("ipv4.nat.address", "ipv6.nat.address", "ipv4.routes", "ipv6.routes")
-_HOLDS = ("bridge.external_interfaces", "lan.interface")
 
 
 class Scope:
@@ -47,22 +42,3 @@ class Scope:
         if not self.sees(row):
             raise NotFound("Network not found")
         return row
-
-    def check(self, config: Mapping[str, str]) -> None:
-        """Check what a network of the project shall be.
-
-        Raises:
-            Forbidden: the project's restrictions forbid it.
-        """
-        if not restrictions.is_restricted(self.restrictions):
-            return
-        if config.get("raw.dnsmasq"):
-            raise Forbidden("raw.dnsmasq is forbidden in a restricted project: it runs what it likes as root")
-        restrictions.refuse_uplink(self.restrictions, [name for key in _HOLDS for name in _items(config, key)])
-        for key in _ROUTED:
-            for address in _items(config, key):
-                restrictions.refuse_address(self.restrictions, address)
-
-
-def _items(config: Mapping[str, str], key: str) -> list[str]:
-    return [item.strip() for item in config.get(key, "").split(",") if item.strip()]

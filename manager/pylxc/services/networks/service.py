@@ -30,7 +30,7 @@ from pylxc.services.networks.interfaces import Interfaces
 from pylxc.services.networks.redirects import Redirects
 from pylxc.services.networks.render import Users, tagged, unmanaged, urls
 from pylxc.services.networks.scope import Scope
-from pylxc.services.projects import admission
+from pylxc.services.projects import admission, restrictions
 from pylxc.wire.networks import Network, NetworkLease, NetworkState
 
 log = logging.getLogger(__name__)
@@ -247,7 +247,7 @@ class Networks:
         with self._changing, Reverter() as revert:
             with self._db.reading() as session:
                 scope = Scope(session, project)
-                scope.check(config or {})
+                restrictions.check_network(scope.restrictions, config or {})
                 if networks.find(session, name):
                     raise Conflict("The network already exists")
             link = self.netlink.find(name)
@@ -309,7 +309,7 @@ class Networks:
                 row = scope.get(session, name)
             etag.check(if_match, *tagged(self._render(row, [])))
             wanted = {**(row.config if patch else {}), **(config or {})}
-            scope.check(wanted)
+            restrictions.check_network(scope.restrictions, wanted)
             hwaddr = row.config.get("volatile.bridge.hwaddr", "")
             if hwaddr:
                 wanted["volatile.bridge.hwaddr"] = hwaddr
@@ -331,14 +331,17 @@ class Networks:
                 revert.success()
         self._events.lifecycle("network-updated", f"/1.0/networks/{quote(name)}", project=scope.project)
 
-    def confirm(self, name: str) -> None:
+    def confirm(self, name: str, project: str = "default") -> None:
         """Keep a bridge over the host's own interface that is being made and waits for an answer of the gateway.
 
         Raises:
             NotFound: none of that name waits.
         """
+        with self._db.reading() as session:
+            scope = Scope(session, project)
+            rows = (*networks.everything(session), *networks.unsettled(session))
         driver = self._drivers.get(name)
-        if not isinstance(driver, lan.LanDriver):
+        if not any(row.name == name and scope.sees(row) for row in rows) or not isinstance(driver, lan.LanDriver):
             raise NotFound(f"Network {name!r} does not wait to be confirmed")
         driver.confirm()
 

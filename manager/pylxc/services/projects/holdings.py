@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from pylxc.db import instances, networks, profiles, projects, volumes
-from pylxc.db.models import Config, Devices, Profile, Project, StorageVolume
+from pylxc.db.models import Config, Devices, Network, Profile, Project, StorageVolume
 from pylxc.services.instances.expand import Record, record
 
 
@@ -22,7 +22,7 @@ class Holdings:
         instances: with their profiles laid under their own configuration.
         profiles: the project's own.
         volumes: the custom volumes of its own.
-        networks: the number of its own networks.
+        networks: its own networks.
     """
 
     project: str
@@ -30,7 +30,7 @@ class Holdings:
     instances: tuple[Record, ...]
     profiles: tuple[Profile, ...]
     volumes: tuple[StorageVolume, ...]
-    networks: int
+    networks: tuple[Network, ...]
 
 
 def of(session: Session, project: Project, instead: Iterable[Record] = ()) -> Holdings:
@@ -50,7 +50,7 @@ def of(session: Session, project: Project, instead: Iterable[Record] = ()) -> Ho
         instances=tuple((present | changed).values()),
         profiles=tuple(profiles.of_project(session, project.name)) if owns_profiles else (),
         volumes=tuple(volumes.in_project(session, project.id)),
-        networks=networks.count(session, project.id),
+        networks=tuple(networks.of_project(session, project.id)),
     )
 
 

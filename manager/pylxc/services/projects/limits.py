@@ -64,7 +64,7 @@ _LIMITS: Mapping[str, _Count | _Sum] = {
     "limits.disk": _Sum(_bytes, units.binary_size, is_disk=True),
     "limits.instances": _Count("instances", lambda held: len(held.instances)),
     "limits.memory": _Sum(_bytes, units.binary_size),
-    "limits.networks": _Count("networks", lambda held: held.networks),
+    "limits.networks": _Count("networks", lambda held: len(held.networks)),
     "limits.processes": _Sum(int),
     "limits.virtual-machines": _Count('instances of type "virtual-machine"', lambda _held: 0),
 }

@@ -242,12 +242,25 @@ def network_allowed(project: Config, name: str, *, managed: bool) -> bool:
     return not allowed or name in allowed
 
 
-def refuse_uplink(project: Config, interfaces: Collection[str]) -> None:
-    """Check that a project's network may go out by interfaces of the host; raises Forbidden."""
-    allowed = _listed(project, "networks.uplinks") if is_restricted(project) else interfaces
-    for name in interfaces:
-        if name not in allowed:
+def check_network(project: Config, config: Config) -> None:
+    """Check what a network of a project's own is configured to; raises Forbidden."""
+    if not is_restricted(project):
+        return
+    if config.get("raw.dnsmasq"):
+        raise Forbidden("raw.dnsmasq is forbidden in a restricted project: it runs what it likes as root")
+    uplinks = _listed(project, "networks.uplinks")
+    for name in (name for key in _HOLDING for name in _items(config.get(key, ""))):
+        if name not in uplinks:
             raise Forbidden(f'Uplink "{name}" is not allowed in project', hint="see restricted.networks.uplinks")
+    for address in (address for key in _DRAWING for address in _items(config.get(key, ""))):
+        refuse_address(project, address)
+
+
+_HOLDING = ("bridge.external_interfaces", "lan.interface")
+"""Keys of networks that name interfaces of the host."""
+
+_DRAWING = ("ipv4.nat.address", "ipv6.nat.address", "ipv4.routes", "ipv6.routes")
+"""Keys of networks that name addresses of the host, or such as it is to send here."""
 
 
 def refuse_address(project: Config, address: str) -> None:
@@ -279,6 +292,11 @@ def check(held: Holdings) -> None:
         for find in (_check_keys, _check_devices):
             for complaint in find(held.config, entity, whose):
                 raise Forbidden(complaint)
+    for network in held.networks:
+        try:
+            check_network(held.config, network.config)
+        except Forbidden as error:
+            raise Forbidden(f'Network "{network.name}": {error.message}', hint=error.hint) from error
 
 
 def refuse(project: Config, restriction: str, complaint: str) -> None:

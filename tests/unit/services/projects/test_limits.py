@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pylxc.db.models import StorageVolume, now
+from pylxc.db.models import Network, StorageVolume, now
 from pylxc.errors import Forbidden
 from pylxc.services.instances.expand import Record
 from pylxc.services.projects import limits
@@ -42,7 +42,7 @@ def held(*instances: Record, sizes: tuple[str, ...] = (), networks: int = 0, **c
         instances=instances,
         profiles=(),
         volumes=tuple(StorageVolume(name=f"v{n}", config={"size": s} if s else {}) for n, s in enumerate(sizes)),
-        networks=networks,
+        networks=tuple(Network(name=f"n{n}", config={}) for n in range(networks)),
     )
 
 

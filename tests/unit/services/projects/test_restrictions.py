@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pylxc.config.project import PROJECT
-from pylxc.db.models import Profile
+from pylxc.db.models import Network, Profile
 from pylxc.errors import Forbidden
 from pylxc.services.projects import restrictions
 from pylxc.services.projects.holdings import Holdings
@@ -22,7 +22,7 @@ def holds(profile: Profile, **config: str) -> Holdings:
         instances=(),
         profiles=(profile,),
         volumes=(),
-        networks=0,
+        networks=(),
     )
 
 
@@ -138,13 +138,17 @@ def test_uplinks_and_addresses() -> None:
     config = holds(
         with_config(), networks__uplinks="eth1", networks__subnets="eth0:192.0.2.0/25,eth0:2001:db8::/64"
     ).config
-    restrictions.refuse_uplink(config, ["eth1"])
+    restrictions.check_network(config, {"bridge.external_interfaces": "eth1", "ipv4.routes": "192.0.2.0/26"})
     restrictions.refuse_address(config, "192.0.2.127")
     restrictions.refuse_address(config, "2001:db8::1")
+    bad = {"bridge.external_interfaces": "eth1, eth0"}
     with pytest.raises(Forbidden, match='"eth0"'):
-        restrictions.refuse_uplink(config, ["eth1", "eth0"])
+        restrictions.check_network(config, bad)
+    held = replace(holds(with_config()), config=config, networks=(Network(name="br", config=bad),))
+    with pytest.raises(Forbidden, match='Network "br": Uplink "eth0"'):
+        restrictions.check(held)
     for address in ("192.0.2.128", "2001:db9::1"):
         with pytest.raises(Forbidden, match=address):
             restrictions.refuse_address(config, address)
     restrictions.refuse_address({}, "192.0.2.128")
-    restrictions.refuse_uplink({}, ["eth0"])
+    restrictions.check_network({}, bad)
