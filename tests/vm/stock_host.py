@@ -20,11 +20,18 @@ from typing import Any
 from tests.support.images import CACHE
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+CONTRACT = "test_storage_drivers.py"
+"""Tests of storage drivers that the machine runs on its own file systems."""
 PACKAGES = (
     "systemd-sysv,udev,dbus,kmod,linux-image-cloud-amd64,python3,python3-venv,iproute2,dnsmasq-base,nftables,"
     "squashfs-tools,btrfs-progs,rsync,libseccomp2,apparmor,procps,ca-certificates,xz-utils,zstd,busybox-static,"
     "e2fsprogs,lxd-client"
 )
+# What takes a third of an emulated boot and has nothing to do here.
+NEEDLESS_UNITS = (
+    "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service",
+    "fstrim.timer", "getty@tty1.service", "serial-getty@ttyS0.service",
+)  # fmt: skip
 # Without the default dependencies it answers until the last of the shutdown.
 AGENT_UNIT = """\
 [Unit]
@@ -100,6 +107,8 @@ def build_disk(disk: Path, *, files: dict[Path, str]) -> tuple[Path, Path]:
         _run("systemctl", f"--root={tree}", "enable", "agent.service") if shutil.which("systemctl") else (
             tree / "etc/systemd/system/multi-user.target.wants/agent.service"
         ).symlink_to("/etc/systemd/system/agent.service")
+        for unit in NEEDLESS_UNITS:
+            (tree / "etc/systemd/system" / unit).symlink_to("/dev/null")
         (tree / "etc/hostname").write_text("stock\n")
         for source, target in files.items():
             (tree / target.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
@@ -127,6 +136,7 @@ class StockHost:
         self.console = disk.with_suffix(".console")
         self._qemu: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
+        self._monitor: socket.socket | None = None
         self._buffer = b""
 
     def __enter__(self) -> StockHost:
@@ -139,7 +149,8 @@ class StockHost:
     def boot(self, timeout: float = 180) -> None:
         """Start the machine and wait until its agent answers."""
         ours, theirs = socket.socketpair()
-        fd = theirs.fileno()
+        self._monitor, monitor = socket.socketpair()
+        fds = (theirs.fileno(), monitor.fileno())
         self._qemu = subprocess.Popen(
             [
                 "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3072",
@@ -149,13 +160,15 @@ class StockHost:
                 "-drive", f"file={self.disk},format=raw,if=none,id=root,cache=unsafe",
                 "-device", "nvme,drive=root,serial=root",
                 "-serial", f"file:{self.console}",
-                "-chardev", f"socket,id=agent,fd={fd}", "-serial", "chardev:agent",
+                "-chardev", f"socket,id=agent,fd={fds[0]}", "-serial", "chardev:agent",
+                "-chardev", f"socket,id=monitor,fd={fds[1]}", "-mon", "chardev=monitor",
                 "-device", "virtio-rng-pci",
                 "-netdev", "user,id=lan,restrict=on", "-device", "virtio-net-pci,netdev=lan,romfile=",
             ],
-            pass_fds=[fd], stdin=subprocess.DEVNULL,
+            pass_fds=fds, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         theirs.close()
+        monitor.close()
         self._line, self._buffer = ours, b""
         try:
             while not self._receive(timeout).get("ready"):
@@ -177,6 +190,16 @@ class StockHost:
         assert status == 0, f"{' '.join(argv)}: exit {status}\n{out[-4000:]}"
         return out
 
+    def stand_still(self) -> None:
+        """Stop the machine and its clock."""
+        assert self._monitor is not None
+        self._monitor.sendall(b"stop\n")
+
+    def go_on(self) -> None:
+        """Undo `stand_still`."""
+        assert self._monitor is not None
+        self._monitor.sendall(b"cont\n")
+
     def reboot(self) -> None:
         """Shut the machine down in an orderly way and start it again."""
         self.power_off()
@@ -194,9 +217,10 @@ class StockHost:
 
     def kill(self) -> None:
         """Cut the machine's power."""
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        for connection in (self._line, self._monitor):
+            if connection is not None:
+                connection.close()
+        self._line = self._monitor = None
         if self._qemu is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._qemu.kill()
