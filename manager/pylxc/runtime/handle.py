@@ -169,8 +169,7 @@ class Runtime:
             descriptors.close(fds)
             raise
         self._add(key, container)
-        pid: int = container.state["init_pid"]
-        return pid
+        return int(container.state["init_pid"])
 
     def get(self, key: str) -> Running | None:
         """Return a running container's facts, None when it does not run."""
