@@ -22,7 +22,7 @@ lint: ## Linter, format check, types, layers
 	$(BIN)/lint-imports
 
 test: lint ## All checks and all tests; PYTEST_ARGS picks some, e.g. PYTEST_ARGS="tests/unit -x"
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@scripts/test $(PYTEST_ARGS)
 
 docs: setup ## Write docs/options.md from the registry of configuration keys
 	$(BIN)/python -m pylxc.config.docs > docs/options.md

@@ -1,15 +1,11 @@
-"""The machine of these tests is made while those of other rooms run, and stands still until it is asked for."""
+"""The machine of these tests, and what is put into it."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,68 +17,24 @@ from tests.vm.stock_host import CHECKOUT, CONTRACT, StockHost, build_disk
 IMAGES = {"busybox": "busybox", "debian12": "debian/12", "debian13": "debian/13"}
 
 
-class Machine:
-    """A machine that is being made by a thread of its own."""
-
-    def __init__(self) -> None:
-        self._things = ExitStack()
-        self._thread = ThreadPoolExecutor(1)
-        self._made: Future[StockHost] = self._thread.submit(self._make)
-        self._running: StockHost | None = None
-
-    def get(self) -> StockHost:
-        """Return the machine, running; raises what went wrong."""
-        machine = self._made.result()
-        machine.go_on()
-        return machine
-
-    def close(self) -> None:
-        """Remove everything, as soon as that can be."""
-        if self._running is not None:
-            self._running.kill()
-        self._thread.shutdown()
-        self._things.close()
-
-    def _make(self) -> StockHost:
-        """Boot a machine that has pylxc installed, its units enabled, and three images imported."""
-        images = {alias: image_files(recipe) for alias, recipe in IMAGES.items()}
-        files = {Path(file): f"/images/{alias}/{Path(file).name}" for alias, each in images.items() for file in each}
-        disk = CACHE / f"{unique('vm-root')}.img"
-        for leftover in (disk, disk.with_suffix(".kernel"), disk.with_suffix(".console")):
-            self._things.callback(leftover.unlink, missing_ok=True)
-        with tempfile.TemporaryDirectory() as made:
-            files |= {_xfs_image(Path(made)): "/images/xfs.zst", _contract(Path(made)): "/images/contract.tar"}
-            _, kernel = build_disk(disk, files=files)
-        machine = self._running = self._things.enter_context(StockHost(disk, kernel))
-        machine.check("pylxc", "admin", "units", "--install", timeout=300)
-        for alias, each in images.items():
-            paths = [f"/images/{alias}/{Path(file).name}" for file in each]
-            machine.check("pylxc", "image", "import", *paths, "--alias", alias, timeout=300)
-        machine.stand_still()
-        return machine
-
-
-_MACHINE = pytest.StashKey[Machine]()
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin to make the machine when tests are going to ask for it."""
-    wanted = any(item.path.parent == Path(__file__).parent for item in session.items)
-    if wanted and os.geteuid() == 0 and not session.config.option.collectonly:
-        session.config.stash[_MACHINE] = Machine()
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove the machine, also when nobody has asked for it."""
-    if machine := config.stash.get(_MACHINE, None):
-        machine.close()
-
-
 @pytest.fixture(scope="session")
-def host(pytestconfig: pytest.Config) -> Iterator[StockHost]:
-    """Return the machine."""
-    yield pytestconfig.stash[_MACHINE].get()
-    pytestconfig.stash[_MACHINE].close()
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StockHost]:
+    """Boot a machine that has pylxc installed, its units enabled, and three images imported."""
+    images = {alias: image_files(recipe) for alias, recipe in IMAGES.items()}
+    files = {Path(file): f"/images/{alias}/{Path(file).name}" for alias, each in images.items() for file in each}
+    made = tmp_path_factory.mktemp("made")
+    files |= {_xfs_image(made): "/images/xfs.zst", _contract(made): "/images/contract.tar"}
+    disk, kernel = build_disk(CACHE / f"{unique('vm-root')}.img", files=files)
+    try:
+        with StockHost(disk, kernel) as machine:
+            machine.check("pylxc", "admin", "units", "--install", timeout=300)
+            for alias, each in images.items():
+                paths = [f"/images/{alias}/{Path(file).name}" for file in each]
+                machine.check("pylxc", "image", "import", *paths, "--alias", alias, timeout=300)
+            yield machine
+    finally:
+        for leftover in (disk, kernel, disk.with_suffix(".console")):
+            leftover.unlink(missing_ok=True)
 
 
 def _xfs_image(directory: Path) -> Path:

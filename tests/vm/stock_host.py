@@ -136,7 +136,6 @@ class StockHost:
         self.console = disk.with_suffix(".console")
         self._qemu: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
-        self._monitor: socket.socket | None = None
         self._buffer = b""
 
     def __enter__(self) -> StockHost:
@@ -149,8 +148,7 @@ class StockHost:
     def boot(self, timeout: float = 180) -> None:
         """Start the machine and wait until its agent answers."""
         ours, theirs = socket.socketpair()
-        self._monitor, monitor = socket.socketpair()
-        fds = (theirs.fileno(), monitor.fileno())
+        fd = theirs.fileno()
         self._qemu = subprocess.Popen(
             [
                 "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3072",
@@ -160,15 +158,13 @@ class StockHost:
                 "-drive", f"file={self.disk},format=raw,if=none,id=root,cache=unsafe",
                 "-device", "nvme,drive=root,serial=root",
                 "-serial", f"file:{self.console}",
-                "-chardev", f"socket,id=agent,fd={fds[0]}", "-serial", "chardev:agent",
-                "-chardev", f"socket,id=monitor,fd={fds[1]}", "-mon", "chardev=monitor",
+                "-chardev", f"socket,id=agent,fd={fd}", "-serial", "chardev:agent",
                 "-device", "virtio-rng-pci",
                 "-netdev", "user,id=lan,restrict=on", "-device", "virtio-net-pci,netdev=lan,romfile=",
             ],
-            pass_fds=fds, stdin=subprocess.DEVNULL,
+            pass_fds=[fd], stdin=subprocess.DEVNULL,
         )  # fmt: skip
         theirs.close()
-        monitor.close()
         self._line, self._buffer = ours, b""
         try:
             while not self._receive(timeout).get("ready"):
@@ -190,16 +186,6 @@ class StockHost:
         assert status == 0, f"{' '.join(argv)}: exit {status}\n{out[-4000:]}"
         return out
 
-    def stand_still(self) -> None:
-        """Stop the machine and its clock."""
-        assert self._monitor is not None
-        self._monitor.sendall(b"stop\n")
-
-    def go_on(self) -> None:
-        """Undo `stand_still`."""
-        assert self._monitor is not None
-        self._monitor.sendall(b"cont\n")
-
     def reboot(self) -> None:
         """Shut the machine down in an orderly way and start it again."""
         self.power_off()
@@ -217,10 +203,9 @@ class StockHost:
 
     def kill(self) -> None:
         """Cut the machine's power."""
-        for connection in (self._line, self._monitor):
-            if connection is not None:
-                connection.close()
-        self._line = self._monitor = None
+        if self._line is not None:
+            self._line.close()
+            self._line = None
         if self._qemu is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._qemu.kill()
