@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Callable, Collection
 
@@ -299,6 +300,21 @@ def raw_idmap(value: str) -> None:
         host, host_last, inside, inside_last = (int(f) if f else None for f in fields.groups()[1:])
         if (host_last or host or 0) - (host or 0) != (inside_last or inside or 0) - (inside or 0):
             raise BadRequest(f"Invalid raw.idmap line {line.strip()!r}: the ranges differ in size")
+
+
+def id_map(value: str) -> None:
+    """Check a map of ids in LXD's JSON: a list of objects with two truths and three numbers each."""
+    try:
+        entries = json.loads(value)
+        good = isinstance(entries, list) and all(
+            isinstance(entry[name], kind)
+            for entry in entries
+            for name, kind in (("Isuid", bool), ("Isgid", bool), ("Hostid", int), ("Nsid", int), ("Maprange", int))
+        )
+    except (ValueError, TypeError, KeyError, RecursionError):
+        good = False
+    if not good:
+        raise BadRequest(f"Invalid map of ids {value[:100]!r}: JSON as in volatile.idmap.current is needed")
 
 
 def id_range(value: str) -> None:

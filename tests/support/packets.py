@@ -21,7 +21,7 @@ try:
         count += len(sock.recv(65536)) + 42
         last = time.monotonic()
 except TimeoutError:
-    print(count * 8 / (last - first) / 1e6)
+    print(count * 8 / ((last - first) or 1) / 1e6)
 """
 _SENDER = """
 import socket, sys, time
@@ -65,14 +65,24 @@ def _ping(where: str, address: str, source: str) -> bool:
     return not subprocess.run(in_namespace(where, *command), capture_output=True, check=False).returncode
 
 
-def megabits(sender: str, receiver: str, address: str) -> float:
+def megabits(sender: str, receiver: str, address: str, *, at_least: float = 0) -> float:
     """Return how many million bits a second arrive of what is sent as fast as it goes.
 
     Args:
         sender: network namespace.
         receiver: network namespace.
         address: of the receiver.
+        at_least: less is measured again, some times: others may have had the processor.
     """
+    found = 0.0
+    for _ in range(6):
+        found = max(found, _megabits(sender, receiver, address))
+        if found > at_least:
+            break
+    return found
+
+
+def _megabits(sender: str, receiver: str, address: str) -> float:
     command = in_namespace(receiver, sys.executable, "-c", _RECEIVER, address)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -30,6 +30,8 @@ from pylxc.errors import BadRequest, NotSupported
         ("environment.LANG", "C"),
         ("user.my.own.key", "anything at all"),
         ("volatile.eth0.hwaddr", "00:16:3e:00:00:01"),
+        ("volatile.idmap.current", '[{"Isuid":true,"Isgid":false,"Hostid":1000000,"Nsid":0,"Maprange":65536}]'),
+        ("volatile.idmap.next", "[]"),
         ("volatile.my.nic.last_state.created", "false"),
         ("boot.autostart", ""),
     ],
@@ -58,6 +60,12 @@ def test_accepts_what_lxd_accepts(key: str, value: str) -> None:
         ("snapshots.schedule", "61 * * * *"),
         ("snapshots.schedule", "@fortnightly"),
         ("snapshots.expiry", "1d 2d"),
+        ("volatile.idmap.base", "-1"),
+        ("volatile.idmap.base", "4294967296"),
+        ("volatile.idmap.current", "[{]"),
+        ("volatile.idmap.current", "[3]"),
+        ("volatile.idmap.current", '[{"Isuid":true,"Isgid":false,"Hostid":"x","Nsid":0,"Maprange":1}]'),
+        ("volatile.last_state.idmap", '{"Isuid":true}'),
     ],
 )
 def test_refuses_malformed_values_by_key(key: str, value: str) -> None:
