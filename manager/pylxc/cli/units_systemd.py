@@ -37,7 +37,7 @@ _SERVICE = """\
 Description=pylxc: system container manager
 Requires=pylxc.socket
 After=pylxc.socket network-online.target local-fs.target remote-fs.target lxcfs.service apparmor.service
-Wants=network-online.target
+Wants=network-online.target pylxc-instances.service
 RequiresMountsFor={root}
 
 [Service]
@@ -62,8 +62,8 @@ Also=pylxc.socket
 WantedBy=multi-user.target
 """
 
-# Stopped only when the host goes down: this is what shuts the containers down in time. A client, it needs nothing but
-# the socket.
+# Active from the daemon's first start on, and stopped only when the host goes down: this is what shuts the containers
+# down in time. A client, it needs nothing but the socket.
 _INSTANCES = """\
 [Unit]
 Description=pylxc: clean stop of the containers when the host goes down
