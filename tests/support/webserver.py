@@ -183,6 +183,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer()
+
     def _answer(self) -> None:
         web = self.server.web
         path = urllib.parse.unquote(self.path.partition("?")[0])

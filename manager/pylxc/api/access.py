@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from pylxc.api.responses import Answer, Sync
 from pylxc.errors import Forbidden, NotFound
 from pylxc.services.certificates.caller import Caller
+from pylxc.services.images import places
 
 if TYPE_CHECKING:
     from pylxc.api.call import Call, Endpoint
@@ -80,6 +81,8 @@ _EXACT: dict[str, Rule] = {
     "/1.0/certificates/{fingerprint}": _anything,
     "/1.0/cluster": _reading,
     "/1.0/events": _own_project,
+    "/1.0/images/{fingerprint}/export": _own_project,
+    "/1.0/images/{fingerprint}/secret": _own_project,
     "/1.0/metadata/configuration": _reading,
     _METRICS: _named_project,
     "/1.0/networks/{network}/leases": _owned("networks"),
@@ -115,7 +118,7 @@ async def permit(call: Call, endpoint: Endpoint) -> None:
     caller = call.caller
     if caller.trusted and not caller.restricted:
         return
-    if call.request.method in endpoint.untrusted and not caller.trusted:
+    if call.request.method in endpoint.untrusted and not caller.trusted and not call.flag("all-projects"):
         return
     if endpoint.path == _METRICS and caller.reads_metrics and call.request.method in _READING:
         return
@@ -142,6 +145,28 @@ def permit_body(caller: Caller, body: Any) -> None:
             left += item.values()
         elif isinstance(item, list):
             left += item
+
+
+def permit_source(caller: Caller, body: Any) -> None:
+    """Permit a body that has an image's source like `permit_body`; one elsewhere names a project there, if any.
+
+    Raises:
+        Forbidden: a project is not for the caller, or the source is none that it may have the server ask.
+    """
+    source = body.get("source") if isinstance(body, dict) else None
+    place = ""
+    if isinstance(source, dict):
+        key = {"image": "server", "url": "url"}.get(str(source.get("type")), "")
+        given = source.get(key)
+        place = given if isinstance(given, str) else ""
+        permit_place(caller, place)
+    permit_body(caller, {**body, "source": None} if place else body)
+
+
+def permit_place(caller: Caller, url: str) -> None:
+    """Raise Forbidden when a restricted caller would have this server speak with what only this host reaches."""
+    if caller.restricted and url and places.is_near(url):
+        raise Forbidden("not authorized: this certificate is not for the host's own addresses")
 
 
 def filtered(caller: Caller, answer: Answer) -> Answer:

@@ -169,7 +169,8 @@ class App:
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
-        if _is_scoped(match.endpoint.path) and not call.all_projects and call.project != "default":
+        is_about_one = _is_scoped(match.endpoint.path) and not call.all_projects and call.project != "default"
+        if is_about_one and caller.trusted:  # strangers need not know which there are
             await call.run(self._services.projects.require, call.project)
         answer = access.filtered(caller, await handler(call))
         if isinstance(answer, Async) and call.patience and answer.operation.class_ == "task":

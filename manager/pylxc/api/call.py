@@ -16,6 +16,7 @@ from aiohttp import web
 
 from pylxc.api.access import permit_body
 from pylxc.api.responses import Answer
+from pylxc.api.tls_gate import TlsProtocol
 from pylxc.errors import BadRequest
 from pylxc.services.certificates.caller import LOCAL, Caller
 from pylxc.services.operations import Operation
@@ -30,6 +31,9 @@ STRANGERS_SECONDS = 15.0
 
 _WAIT = re.compile(r"(?:^|[,;])\s*wait=(\d{1,4})\s*(?=[,;]|$)")
 """RFC 7240, section 4.3."""
+
+Permit = Callable[[Caller, Any], None]
+"""Raises Forbidden when a body is not for a caller."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -141,8 +145,18 @@ class Call:
             raise BadRequest("The request's body takes too long") from None
         return b"".join(chunks)
 
-    async def json(self) -> Any:
-        """Return the decoded JSON body; the Content-Type does not matter.
+    @property
+    def secret(self) -> str:
+        """What a caller who is not trusted shows in place of that."""
+        return self.request.query.get("secret", "")
+
+    def vouch(self) -> None:
+        """Count this connection among the strangers' no more: its secret is good."""
+        if isinstance(self.request.protocol, TlsProtocol):
+            self.request.protocol.vouch()
+
+    async def json(self, permit: Permit = permit_body) -> Any:
+        """Return the decoded JSON body, which `permit` has let pass; the Content-Type does not matter.
 
         Raises:
             BadRequest: it is no JSON.
@@ -152,16 +166,16 @@ class Call:
             found = json.loads(body, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise BadRequest(f"Invalid JSON in the request's body: {error}") from error
-        permit_body(self.caller, found)
+        permit(self.caller, found)
         return found
 
-    async def body(self, wanted: type[T]) -> T:
-        """Return the JSON body, checked against a TypedDict of `pylxc.wire`; see `wire.check`.
+    async def body(self, wanted: type[T], permit: Permit = permit_body) -> T:
+        """Return the JSON body, checked against a TypedDict of `pylxc.wire`; see `wire.check`, and `json`.
 
         Raises:
             BadRequest: no JSON, or a value of the wrong type.
         """
-        return check(await self.json(), wanted)
+        return check(await self.json(permit), wanted)
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a blocking service function in the thread pool, as this request's requestor.

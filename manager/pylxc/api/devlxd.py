@@ -99,10 +99,7 @@ async def devices(call: GuestCall) -> web.StreamResponse:
 async def export_image(call: GuestCall) -> web.StreamResponse:
     """Send an image's files."""
     files = await call.ask(call.services.guests.image, call.params["fingerprint"])
-    response = await images.send_files(call, files)
-    if not response.prepared:
-        await response.prepare(call.request)  # here: a connection has no time for it after its request
-    return response
+    return await images.send_files(call, files)
 
 
 async def events(call: GuestCall) -> web.StreamResponse:

@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
 from aiohttp import BodyPartReader, MultipartReader, web
 
-from pylxc.api.access import permit_body
+from pylxc.api.access import permit_place, permit_source
 from pylxc.api.call import MAX_BODY, Call, Endpoint
 from pylxc.api.responses import Answer, Async, Created, Encoded, Sync
-from pylxc.errors import BadRequest, NotFound
+from pylxc.errors import BadRequest, Forbidden
 from pylxc.services import etag, filters
+from pylxc.services.certificates.caller import Caller
 from pylxc.services.images.importing import ImportOptions
 from pylxc.services.images.render import alias_etag_fields, etag_fields
-from pylxc.services.images.service import ExportFile
 from pylxc.services.images.store import Staging
+from pylxc.services.images.tokens import Grant
 from pylxc.services.instances.publish import SOURCES as PUBLISHED
 from pylxc.wire import images as wire
+from pylxc.wire import multipart
 from pylxc.wire.check import check
 
 _CHUNK = 1 << 20
+_SILENT_SECONDS = 30.0
+"""How long another server that sends an image may send nothing."""
+_SLOW_BYTES, _SLOW_SECONDS = 4096, 60.0
+"""How many bytes a second have to come from it in the long run, and from when on."""
 _JSON_AT_MOST = min(MAX_BODY, 1 << 20)
 _PLACE = ("protocol", "server", "certificate", "alias", "fingerprint")
-_READING = frozenset({"GET", "HEAD"})
 _TRUE = ("1", "true", "yes", "on")
 
 
 async def list_images(call: Call) -> Answer:
     """GET /1.0/images."""
-    all_projects = call.all_projects and call.caller.trusted
-    images = await call.run(call.services.images.list, call.project, all_projects=all_projects)
-    if not call.caller.trusted:
-        images = [image for image in images if image["public"]]
+    found = call.services.images
+    if call.caller.trusted:
+        images = await call.run(found.list, call.project, all_projects=call.all_projects)
+    else:
+        images = await call.run(found.public.list, call.project)
     if expression := call.query.get("filter"):
         images = list(filters.select(images, expression))
     if call.recursion:
@@ -46,25 +54,19 @@ async def list_images(call: Call) -> Answer:
 
 async def get_image(call: Call) -> Answer:
     """GET /1.0/images/FINGERPRINT."""
-    image = await _image(call)
+    tokens = call.services.images.exchange.tokens
+    image = await call.run(_shown, call, tokens.look(call.secret, call.params["fingerprint"]))
     return Sync(image, etag.etag(*etag_fields(image)))
 
 
-async def _image(call: Call) -> wire.Image:
-    """Return the image in the path; to strangers there are public ones only, and no others that a prefix could fit."""
-    project, fingerprint = call.project, call.params["fingerprint"]
+def _shown(call: Call, grant: Grant | None) -> wire.Image:
+    """Return an image that the caller may see: a stranger a public one, or that of a token."""
+    images, prefix = call.services.images, call.params["fingerprint"]
     if call.caller.trusted:
-        return await call.run(call.services.images.get, project, fingerprint)
-    found = [
-        image
-        for image in await call.run(call.services.images.list, project)
-        if image["public"] and image["fingerprint"].startswith(fingerprint)
-    ]
-    if not found:
-        raise NotFound("Image not found")
-    if len(found) > 1:
-        raise BadRequest("More than one image matches")
-    return found[0]
+        return images.get(call.project, prefix)
+    if grant is not None:
+        return images.get(grant.project, grant.fingerprint)
+    return images.public.get(call.project, prefix)
 
 
 async def put_image(call: Call) -> Answer:
@@ -94,6 +96,12 @@ async def refresh_image(call: Call) -> Answer:
 async def post_images(call: Call) -> Answer:
     """POST /1.0/images: a JSON body says where to get an image, anything else is one."""
     images = call.services.images
+    if sent := _header(call, "secret"):
+        grant = images.exchange.tokens.redeem(sent, _header(call, "fingerprint"))
+        if grant is not None:
+            return await _upload(call, _timely(_sent(call)), grant)
+    if not call.caller.trusted:
+        raise Forbidden("not authorized")
     if call.request.content_type.startswith("multipart/"):
         return await _upload(call, _parts(call))
     body = aiter(call.request.content.iter_any())
@@ -107,11 +115,35 @@ async def post_images(call: Call) -> Answer:
         request = json.loads(head)
     except (ValueError, RecursionError):
         return await _upload(call, _whole(head, body))
-    permit_body(call.caller, request)
+    permit_source(call.caller, request)
     wanted = check(request, wire.ImagesPost)
     if (wanted.get("source") or {}).get("type") in PUBLISHED:
         return Async(await call.run(call.services.publisher.create, call.project, wanted))
     return Async(await call.run(images.create, call.project, wanted))
+
+
+def _sent(call: Call) -> AsyncIterator[tuple[str, bytes]]:
+    """Return the pieces of an image that is certainly one."""
+    if call.request.content_type.startswith("multipart/"):
+        return _parts(call)
+    return _whole(b"", aiter(call.request.content.iter_any()))
+
+
+async def _timely(pieces: AsyncIterator[tuple[str, bytes]]) -> AsyncIterator[tuple[str, bytes]]:
+    """Yield the pieces of another server's image; one that holds back is not waited for."""
+    loop = asyncio.get_running_loop()
+    begun, size = loop.time(), 0
+    while True:
+        least = begun + _SLOW_SECONDS + size / _SLOW_BYTES
+        try:
+            async with asyncio.timeout_at(min(loop.time() + _SILENT_SECONDS, least)):
+                piece = await anext(pieces, None)
+        except TimeoutError:
+            raise BadRequest("The image comes too slowly") from None
+        if piece is None:
+            return
+        size += len(piece[1])
+        yield piece
 
 
 async def _whole(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[tuple[str, bytes]]:
@@ -134,17 +166,23 @@ async def _parts(call: Call) -> AsyncIterator[tuple[str, bytes]]:
         raise BadRequest(f"Invalid image upload: malformed multipart body ({error})") from error
 
 
-async def _upload(call: Call, chunks: AsyncIterator[tuple[str, bytes]]) -> Answer:
-    """Write an upload into the store's staging area as it comes; it is checked by the operation."""
+async def _upload(call: Call, chunks: AsyncIterator[tuple[str, bytes]], grant: Grant | None = None) -> Answer:
+    """Write an upload into the store's staging area as it comes; it is checked by the operation.
+
+    With a grant it is the image that another server sends, and becomes what the grant says.
+    """
     images = call.services.images
-    options = _options(call)
+    options, project = _options(call), call.project
+    if grant is not None:
+        options, project = replace(grant.options, filename=options.filename), grant.project
+        call.vouch()
     staging = await call.run(images.stage)
     handed_over = False
     try:
         await _receive(call, staging, chunks)
         if not staging.size:
             raise BadRequest("The image is empty")
-        operation = await call.run(images.import_upload, call.project, staging, options)
+        operation = await call.run(images.import_upload, project, staging, options, for_strangers=grant is not None)
         handed_over = True
     finally:
         if not handed_over:
@@ -189,52 +227,59 @@ def _options(call: Call) -> ImportOptions:
 
 async def export_image(call: Call) -> Answer:
     """GET /1.0/images/FINGERPRINT/export: the unified file, or metadata and rootfs as multipart."""
-    fingerprint = call.params["fingerprint"] if call.caller.trusted else (await _image(call))["fingerprint"]
-    return await send_files(call, await call.run(call.services.images.export, call.project, fingerprint))
+    images, prefix = call.services.images, call.params["fingerprint"]
+    if call.caller.trusted:
+        return await send_files(call, await call.run(images.export, call.project, prefix))
+    with images.exchange.tokens.fetching(call.secret, prefix) as grant:
+        if grant is not None:
+            call.vouch()
+        image = await call.run(_shown, call, grant)
+        project = grant.project if grant else call.project
+        return await send_files(call, await call.run(images.export, project, image["fingerprint"]))
 
 
-async def send_files(call: Call, files: Sequence[ExportFile]) -> web.StreamResponse:
-    """Answer with an image's files, as clients of LXD take them."""
-    if len(files) == 1:
-        return web.FileResponse(
-            files[0].path,
-            chunk_size=_CHUNK,
-            headers={
-                "Content-Type": "application/octet-stream",
-                "Content-Disposition": f"inline;filename={_quoted(files[0].filename)}",
-            },
-        )
-    return await _send_parts(call, files)
+async def push_image(call: Call) -> Answer:
+    """POST /1.0/images/FINGERPRINT/export: send it to another server."""
+    body = await call.body(wire.ImageExportPost, _permit_target)
+    return Async(await call.run(call.services.images.exchange.send, call.project, call.params["fingerprint"], body))
 
 
-async def _send_parts(call: Call, files: Sequence[ExportFile]) -> web.StreamResponse:
-    """Send files as multipart/form-data with a known length, from the disk as they are read."""
-    boundary = secrets.token_hex(16)
-    heads = [
-        f"--{boundary}\r\nContent-Disposition: form-data; name={_quoted(file.part)}; "
-        f"filename={_quoted(file.filename)}\r\nContent-Type: application/octet-stream\r\n\r\n".encode()
-        for file in files
-    ]
-    tail = f"--{boundary}--\r\n".encode()
+def _permit_target(caller: Caller, body: Any) -> None:
+    """Permit a body whose project is another server's."""
+    target = body.get("target") if isinstance(body, dict) else None
+    permit_place(caller, target if isinstance(target, str) else "")
+
+
+async def post_secret(call: Call) -> Answer:
+    """POST /1.0/images/FINGERPRINT/secret: a token by which another server fetches it."""
+    return Async(await call.run(call.services.images.exchange.offer, call.project, call.params["fingerprint"]))
+
+
+async def send_files(call: Call, files: Sequence[multipart.FilePart]) -> web.StreamResponse:
+    """Send an image's files, as clients of LXD take them, and return the answer that was sent.
+
+    It is all sent when the handler returns: some connections have no time for it after their request.
+    """
+    boundary = multipart.boundary()
+    if len(files) > 1:
+        frames, headers = multipart.frames(boundary, files), {"Content-Type": multipart.content_type(boundary)}
+    else:
+        disposition = f"inline;filename={multipart.quoted(files[0].filename)}"
+        frames = [b"", b""]
+        headers = {"Content-Type": "application/octet-stream", "Content-Disposition": disposition}
     with ExitStack() as stack:
         streams = [stack.enter_context(await call.run(open, file.path, "rb", 0)) for file in files]
         sizes = [os.fstat(stream.fileno()).st_size for stream in streams]
-        response = web.StreamResponse(headers={"Content-Type": f"multipart/form-data; boundary={boundary}"})
-        response.content_length = sum(len(head) + size + 2 for head, size in zip(heads, sizes, strict=True)) + len(tail)
+        response = web.StreamResponse(headers=headers)
+        response.content_length = sum(sizes) + sum(len(frame) for frame in frames)
         await response.prepare(call.request)
-        for head, stream in zip(heads, streams, strict=True):
-            await response.write(head)
+        for stream, frame in zip(streams, frames, strict=False):
+            await response.write(frame)
             while chunk := await call.run(stream.read, _CHUNK):
                 await response.write(chunk)
-            await response.write(b"\r\n")
-        await response.write(tail)
+        await response.write(frames[-1])
         await response.write_eof()
     return response
-
-
-def _quoted(text: str) -> str:
-    escaped = "".join(c if c.isprintable() and c.isascii() else "_" for c in text).replace("\\", "_").replace('"', "_")
-    return f'"{escaped}"'
 
 
 async def list_aliases(call: Call) -> Answer:
@@ -253,11 +298,9 @@ async def post_aliases(call: Call) -> Answer:
 
 async def get_alias(call: Call) -> Answer:
     """GET /1.0/images/aliases/NAME."""
-    alias = await call.run(call.services.images.aliases.get, call.project, call.params["name"])
-    if not call.caller.trusted:
-        image = await call.run(call.services.images.get, call.project, alias["target"])
-        if not image["public"]:
-            raise NotFound("Image alias not found")
+    images = call.services.images
+    aliases = images.aliases.get if call.caller.trusted else images.public.alias
+    alias = await call.run(aliases, call.project, call.params["name"])
     return Sync(alias, etag.etag(*alias_etag_fields(alias)))
 
 
@@ -304,8 +347,9 @@ def _alias_url(name: str) -> str:
     return f"/1.0/images/aliases/{quote(name, safe='')}"
 
 
+_READING = frozenset({"GET", "HEAD"})
 ENDPOINTS: tuple[Endpoint, ...] = (
-    Endpoint(path="/1.0/images", get=list_images, post=post_images, untrusted=_READING),
+    Endpoint(path="/1.0/images", get=list_images, post=post_images, untrusted=_READING | {"POST"}),
     Endpoint(path="/1.0/images/aliases", get=list_aliases, post=post_aliases),
     Endpoint(
         path="/1.0/images/aliases/{name:*}",
@@ -324,7 +368,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         delete=delete_image,
         untrusted=_READING,
     ),
-    Endpoint(path="/1.0/images/{fingerprint}/export", get=export_image, untrusted=_READING),
+    Endpoint(path="/1.0/images/{fingerprint}/export", get=export_image, post=push_image, untrusted=_READING),
+    Endpoint(path="/1.0/images/{fingerprint}/secret", post=post_secret),
     Endpoint(path="/1.0/images/{fingerprint}/refresh", post=refresh_image),
     Endpoint(path="/1.0/pylxc/images", get=list_elsewhere),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pylxc.api.access import permit_source
 from pylxc.api.backups import endpoints, header, is_backup, restore
 from pylxc.api.call import Call, Endpoint
 from pylxc.api.responses import Answer, Async, Sync
@@ -27,7 +28,7 @@ async def create(call: Call) -> Answer:
     """Make an instance, or bring one back from a backup."""
     if is_backup(call):
         return await restore(call, call.services.backups, header(call, "pool"))
-    body = await call.body(InstancesPost)
+    body = await call.body(InstancesPost, permit_source)
     return Async(await call.run(call.services.instances.create, call.project, body))
 
 

@@ -44,8 +44,10 @@ async def cancel(call: Call) -> Answer:
 async def wait(call: Call) -> Answer:
     """Answer an operation once it has ended, or as it is when `timeout` seconds have passed."""
     operation = _find(call)
-    if not call.caller.trusted and not operation.allows(call.request.query.get("secret", "")):
-        raise Forbidden("not authorized")
+    if not call.caller.trusted:
+        if not operation.allows(call.secret):
+            raise Forbidden("not authorized")
+        call.vouch()
     await call.ended(operation, _timeout(call))
     return Sync(operation.tell())
 
@@ -55,7 +57,7 @@ async def websocket(call: Call) -> Answer:
     operation = _find(call)
     if call.request.headers.get("Upgrade", "").lower() != "websocket":
         raise BadRequest("This is for websockets only")
-    name = operation.claim(call.request.query.get("secret", ""))
+    name = operation.claim(call.secret)
     response = web.WebSocketResponse(compress=False, max_msg_size=MAX_MESSAGE)
     await response.prepare(call.request)
     pinger = asyncio.create_task(_ping(response))

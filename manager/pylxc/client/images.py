@@ -86,12 +86,13 @@ class Images:
             headers["X-LXD-properties"] = "&".join(f"{quote(key)}={quote(val)}" for key, val in properties.items())
         if len(files) == 1:
             return self._client.upload(self.path, files[0][1], headers=headers, on_bytes=on_bytes)
-        from pylxc.client import multipart
+        from pylxc.client.multipart import encode
+        from pylxc.wire import multipart
 
-        boundary = os.urandom(24).hex()
+        boundary = multipart.boundary()
         headers["Content-Type"] = multipart.content_type(boundary)
         parts = zip(("metadata", "rootfs"), files, strict=True)
-        body = multipart.encode(boundary, ((name, os.path.basename(file), fd) for name, (file, fd) in parts))
+        body = encode(boundary, ((name, os.path.basename(file), fd) for name, (file, fd) in parts))
         return self._client.upload(self.path, body, headers=headers, on_bytes=on_bytes)
 
     def aliases(self) -> list[dict[str, Any]]:

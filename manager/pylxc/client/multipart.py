@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from pylxc.errors import Internal
+from pylxc.wire import multipart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,20 +15,14 @@ _BLOCK = 1 << 18
 _MAX_HEADER = 1 << 16
 
 
-def content_type(boundary: str) -> str:
-    """Return the Content-Type of a body with `boundary`."""
-    return f"multipart/form-data; boundary={boundary}"
-
-
 def encode(boundary: str, parts: Iterable[tuple[str, str, int]]) -> Iterator[bytes]:
     """Yield the body whose parts are (name, file name, descriptor to read)."""
     for name, filename, fd in parts:
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{filename}"\r\n'
-        yield os.fsencode(head) + b"Content-Type: application/octet-stream\r\n\r\n"
+        yield multipart.head(boundary, name, filename)
         while data := os.read(fd, _BLOCK):
             yield data
-        yield b"\r\n"
-    yield os.fsencode(f"--{boundary}--\r\n")
+        yield multipart.PART_END
+    yield multipart.tail(boundary)
 
 
 def parameter(header: str, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Mapping
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -44,12 +45,12 @@ def get(session: Session, project: str, prefix: str) -> Image:
     return found[0]
 
 
-def by_source(session: Session, project: str, **source: str) -> list[Image]:
-    """Return the images whose `source` holds all these values, newest upload first."""
+def by_source(session: Session, project: str, source: Mapping[str, str]) -> list[Image]:
+    """Return the images whose `source` holds all these values ("" is what it does not hold), newest upload first."""
     found = [
         image
         for image in of_project(session, project)
-        if all(image.source.get(key) == value for key, value in source.items())
+        if all(image.source.get(key, "") == value for key, value in source.items())
     ]
     return found[::-1]
 

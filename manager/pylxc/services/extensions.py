@@ -117,6 +117,7 @@ LXD = """
     container_nic_ipvlan_host_table
     container_nic_ipvlan_mode
     resources_system
+    images_push_relay
     container_nic_routed_limits
     instance_nic_bridged_vlan
     usedby_consistency
@@ -148,6 +149,7 @@ LXD = """
     network_forward
     network_counters_errors_dropped
     metrics
+    image_source_project
     linux_sysctl
     instance_project_move
     storage_volume_project_move
@@ -162,7 +164,9 @@ LXD = """
     custom_volume_refresh
     instance_allow_inconsistent_copy
     instance_nic_routed_neighbor_probe
+    images_target_project
     instance_file_head
+    image_copy_profile
     storage_pool_loop_resize
     instances_state_total
     operation_wait

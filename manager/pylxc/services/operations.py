@@ -62,6 +62,7 @@ class Operation:
         metadata: Mapping[str, Any],
         sockets: Sequence[str],
         connect: Connect | None,
+        for_strangers: bool,
         publish: Callable[[Operation], None],
     ) -> None:
         self.id = str(uuid.uuid4())
@@ -81,8 +82,11 @@ class Operation:
         self._connect = connect
         self._sockets = {name: secrets.token_hex(32) for name in sockets}
         self._claimed: set[str] = set()
+        self._waiters = [secrets.token_hex(32)] if for_strangers else []
         if sockets:
             self._metadata["fds"] = dict(self._sockets)
+        if self._waiters:
+            self._metadata["secret"] = self._waiters[0]
         self._publish = publish
         self._lock = threading.Lock()
         self._done = threading.Event()
@@ -177,7 +181,9 @@ class Operation:
 
     def allows(self, secret: str) -> bool:
         """Tell whether `secret` is one of this operation's, used or not: its holder may wait for the end."""
-        return any(hmac.compare_digest(secret.encode(), right.encode()) for right in self._sockets.values())
+        rights = [*self._sockets.values(), *self._waiters]
+        given = secret.encode(errors="replace")
+        return any(hmac.compare_digest(given, right.encode()) for right in rights)
 
     async def connect(self, name: str, websocket: WebSocketResponse) -> None:
         """Hand a websocket that `claim` has named to whoever made the operation; return when it is used up."""
@@ -262,6 +268,7 @@ class Operations:
         metadata: Mapping[str, Any] | None = None,
         sockets: Sequence[str] = (),
         connect: Connect | None = None,
+        for_strangers: bool = False,
     ) -> Operation:
         """Start an operation and return it; it is running already.
 
@@ -278,6 +285,7 @@ class Operations:
             metadata: JSON-ready, there from the start.
             sockets: names of the websockets it takes ("0", "control"); their secrets go to metadata.fds.
             connect: gets each websocket, see `Connect`.
+            for_strangers: whoever began it is not trusted; `secret` in its metadata lets them wait for its end.
 
         Raises:
             Unavailable: the server is stopping.
@@ -292,6 +300,7 @@ class Operations:
             metadata=metadata or {},
             sockets=sockets,
             connect=connect,
+            for_strangers=for_strangers,
             publish=self._publish,
         )
         with self._lock:

@@ -81,6 +81,20 @@ class Image(TypedDict):
     uploaded_at: str
 
 
+class ImageExportPost(TypedDict, total=False):
+    """Body of POST /1.0/images/FINGERPRINT/export: the server that the image is sent to.
+
+    `secret` is of a token that the server has issued for it, `project` its project, `certificate` its own, in PEM.
+    """
+
+    target: str
+    certificate: str
+    secret: str
+    project: str
+    profiles: list[str] | None
+    aliases: list[ImageAlias] | None
+
+
 class ImageAliasesPost(TypedDict, total=False):
     """Body of POST /1.0/images/aliases; `target` is a fingerprint."""
 

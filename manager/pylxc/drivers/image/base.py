@@ -120,6 +120,12 @@ def is_fingerprint(value: object) -> bool:
     return isinstance(value, str) and bool(_FINGERPRINT.fullmatch(value))
 
 
+def other_project(source: Mapping[str, str]) -> str:
+    """Return the project that an image is in where it comes from, "" for the one that every server has."""
+    project = source.get("project") or ""
+    return "" if project == "default" else project
+
+
 def refuse_foreign(image: wire.Image, wanted: str) -> None:
     """Refuse an image that this host cannot run.
 

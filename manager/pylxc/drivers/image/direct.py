@@ -6,10 +6,10 @@ See: LXD doc image-handling, "Image import from a URL"
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import urljoin
 
 from pylxc.drivers.image.base import Area, Cancelled, Host, Offer, Progress, is_fingerprint, wire_image
 from pylxc.drivers.image.download import file_pieces
+from pylxc.drivers.image.reach import follow
 from pylxc.drivers.image.web import Web
 from pylxc.errors import BadRequest, NotSupported
 from pylxc.kernel.architecture import host_architectures
@@ -36,7 +36,7 @@ class DirectDriver:
             source={"protocol": "direct", "server": url},
             version=fingerprint,
             image=wire_image(fingerprint=fingerprint),
-            hidden=urljoin(url, target),
+            hidden=follow(url, target),
         )
 
     def listing(self, source: Mapping[str, str]) -> bytes:

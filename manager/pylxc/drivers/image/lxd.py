@@ -11,7 +11,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from pylxc.drivers.image.base import Area, Cancelled, Host, Offer, Progress, is_fingerprint, refuse_foreign, wire_image
+from pylxc.drivers.image.base import (
+    Area,
+    Cancelled,
+    Host,
+    Offer,
+    Progress,
+    is_fingerprint,
+    other_project,
+    refuse_foreign,
+    wire_image,
+)
 from pylxc.drivers.image.download import Piece, resumed
 from pylxc.drivers.image.multipart import boundary_of, parts
 from pylxc.drivers.image.web import Web, body, check_url
@@ -37,14 +47,7 @@ class LxdDriver:
         if not wanted:
             raise BadRequest("An image is asked for by its alias or fingerprint")
         with Web(self._host.setting, check_cancelled, certificate) as web:
-            alias, fingerprint = source.get("alias") or "", wanted
-            if alias:
-                try:
-                    fingerprint = str(
-                        _ask(web, server, f"/1.0/images/aliases/{quote(alias, safe='')}", source)["target"]
-                    )
-                except NotFound:
-                    alias = ""
+            alias, fingerprint = _resolved(web, server, wanted, source)
             try:
                 image = _image(_ask(web, server, f"/1.0/images/{quote(fingerprint, safe='')}", source))
             except NotFound:
@@ -53,6 +56,7 @@ class LxdDriver:
             raise BadRequest(f"The image {wanted[:100]!r} is none of a container")
         refuse_foreign(image, wanted)
         kept = {"protocol": "lxd", "server": server, "certificate": certificate, "alias": alias}
+        kept["project"] = other_project(source)
         return Offer(
             source={key: value for key, value in kept.items() if value},
             version=image["fingerprint"],
@@ -99,6 +103,19 @@ def _attempt(web: Web, url: str) -> Iterator[Piece]:
                 raise Internal(f"{url} has an unexpected part {part[:40]!r}; only container images can be used")
             yield position, part, chunk
             position += len(chunk)
+
+
+def _resolved(web: Web, server: str, wanted: str, source: Mapping[str, str]) -> tuple[str, str]:
+    """Return the alias ("" for none) and the fingerprint that a word stands for: `lxc` sends both as fingerprints."""
+    if is_fingerprint(wanted) or source.get("secret"):
+        return "", wanted
+    try:
+        found = _ask(web, server, f"/1.0/images/aliases/{quote(wanted, safe='')}", source)
+    except NotFound:
+        return "", wanted
+    if not isinstance(found, dict) or not is_fingerprint(found.get("target")):
+        raise Internal(f"{urlsplit(server).netloc} does not answer as LXD does")
+    return wanted, found["target"]
 
 
 def _server(source: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""multipart/form-data read as it streams: how a split image is exported. See: RFC 2046, section 5.1."""
+"""multipart/form-data read and written as it streams: how a split image travels. See: RFC 2046, section 5.1."""
 
 from __future__ import annotations
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 import logging
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Self
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import urllib3
 from urllib3 import exceptions
 
 from pylxc import __version__
 from pylxc.drivers.image.base import Cancelled
+from pylxc.drivers.image.guarded import GuardedPoolManager
 from pylxc.drivers.image.proxies import Setting, proxy_for
+from pylxc.drivers.image.reach import follow
 from pylxc.errors import BadRequest, Internal, NotFound
 
 log = logging.getLogger(__name__)
@@ -31,6 +35,8 @@ SILENT_SECONDS = 30
 DOCUMENT_BYTES = 128 << 20
 """Of an index or another document, at most."""
 MAX_REDIRECTS = 10
+_ANSWER_BYTES = 1 << 20
+"""Of an answer to what was sent, at most."""
 TRIES = 4
 """How often in a row something may break before it is given up."""
 _PAUSE_SECONDS = 0.5
@@ -72,7 +78,7 @@ class Web:
     def __init__(self, setting: Setting, check_cancelled: Cancelled, certificate: str = "") -> None:
         self.check_cancelled = check_cancelled
         self._setting = setting
-        self._pinned = _fingerprint(certificate) if certificate else ""
+        self._pinned = pinned(certificate) if certificate else ""
         self._managers: dict[str, urllib3.PoolManager] = {}
 
     def __enter__(self) -> Self:
@@ -145,25 +151,49 @@ class Web:
         else:
             response.close()  # what nobody has asked for may have no end
 
+    def send(self, url: str, headers: Mapping[str, str], chunks: Iterable[bytes]) -> Document:
+        """POST a body of the length that `headers` tell, once and to this URL only; return the answer.
+
+        While it goes on, a cancel ends it with the next chunk.
+
+        Raises:
+            Internal: the server cannot be reached or trusted, or does not take it.
+        """
+
+        def timely() -> Iterator[bytes]:
+            for chunk in chunks:
+                self.check_cancelled()
+                yield chunk
+
+        response = self._begin("POST", url, headers, timely())
+        try:
+            with self._watched(response):
+                content = b"".join(itertools.islice(body(response, url, chunk_bytes=_ANSWER_BYTES), 1))
+        finally:
+            response.close()
+        if response.status not in (200, 202):
+            raise Internal(f"{_host(url)} does not take it: {_told(content) or response.status}")
+        return Document(content, {})
+
     def _follow(self, method: str, url: str, headers: Mapping[str, str]) -> Response:
         asked = url
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._begin(method, asked, headers)
+            response = self._begin(method, asked, headers, None)
             if response.status not in _REDIRECTS:
                 _check_status(response, url)
                 return response
             response.close()
-            asked = urljoin(asked, response.headers.get("Location", ""))
+            asked = follow(asked, response.headers.get("Location", ""))
         raise Internal(f"{_host(url)} redirects more than {MAX_REDIRECTS} times for {_name(url)!r}")
 
-    def _begin(self, method: str, url: str, headers: Mapping[str, str]) -> Response:
+    def _begin(self, method: str, url: str, headers: Mapping[str, str], content: Iterable[bytes] | None) -> Response:
         """Send a request in a thread of its own, which a cancel leaves to itself: resolving and connecting block."""
         self.check_cancelled()
         future: Future[Response] = Future()
 
         def run() -> None:
             try:
-                future.set_result(self._request(method, url, headers))
+                future.set_result(self._request(method, url, headers, content))
             except BaseException as error:  # noqa: BLE001 - whoever waits gets it
                 future.set_exception(error)
 
@@ -180,12 +210,13 @@ class Web:
                 future.add_done_callback(_close)
                 raise
 
-    def _request(self, method: str, url: str, headers: Mapping[str, str]) -> Response:
+    def _request(self, method: str, url: str, headers: Mapping[str, str], content: Iterable[bytes] | None) -> Response:
         check_url(url)
         with _explained(url):
             return self._manager(proxy_for(url, self._setting)).request(
                 method,
                 url,
+                body=content,
                 headers={"User-Agent": f"pylxc/{__version__}", "Accept-Encoding": "identity", **headers},
                 preload_content=False,
                 redirect=False,
@@ -205,7 +236,7 @@ class Web:
                     proxy, timeout=timeout, proxy_headers=urllib3.make_headers(proxy_basic_auth=login), **trust
                 )
             else:
-                self._managers[proxy] = urllib3.PoolManager(timeout=timeout, **trust)
+                self._managers[proxy] = GuardedPoolManager(timeout=timeout, **trust)
         return self._managers[proxy]
 
     @contextmanager
@@ -278,7 +309,7 @@ def body(response: Response, url: str, *, decode: bool = False, chunk_bytes: int
 
 
 def check_url(url: str) -> None:
-    """Refuse what is not fetched over TLS.
+    """Refuse what is not reached over TLS.
 
     Raises:
         BadRequest: another scheme, or no host.
@@ -289,7 +320,16 @@ def check_url(url: str) -> None:
     except ValueError:
         fits = False
     if not fits or not url.isprintable() or " " in url:
-        raise BadRequest(f"Images are fetched from https:// URLs only, not from {url[:200]!r}")
+        raise BadRequest(f"Images come and go by https:// URLs only, not by {url[:200]!r}")
+
+
+def _told(content: bytes) -> str:
+    """Return what an LXD server says of an error, in a line."""
+    try:
+        text = str(json.loads(content)["error"])
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return ""
+    return "".join(c for c in text if c.isprintable())[:200]
 
 
 def _close(future: Future[Response]) -> None:
@@ -355,7 +395,8 @@ def _system_trust() -> ssl.SSLContext:
     return ssl.create_default_context()  # reading the system's certificates takes longer than a request
 
 
-def _fingerprint(certificate: str) -> str:
+def pinned(certificate: str) -> str:
+    """Return the fingerprint that the server of a certificate in PEM must show; raises BadRequest when it is none."""
     try:
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.strip())).hexdigest()
     except ValueError as error:

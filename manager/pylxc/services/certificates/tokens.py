@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import datetime as dt
-import hmac
 import json
-import secrets
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +12,7 @@ from pylxc.db.models import Clock
 from pylxc.errors import Forbidden
 from pylxc.services import expiry
 from pylxc.services.operations import Operation, Operations
+from pylxc.services.tokens import Tokens
 from pylxc.wire.certificates import CertificatesPost, JoinToken
 from pylxc.wire.times import timestamp
 
@@ -33,11 +30,9 @@ class JoinTokens:
     """
 
     def __init__(self, operations: Operations, lifetime: Callable[[], str], clock: Clock) -> None:
-        self._operations = operations
         self._lifetime = lifetime
         self._clock = clock
-        self._lock = threading.Lock()
-        self._issued: dict[str, tuple[Operation, CertificatesPost, dt.datetime | None]] = {}
+        self._tokens: Tokens[CertificatesPost] = Tokens(operations, clock)
 
     def issue(self, request: CertificatesPost, fingerprint: str, addresses: list[str]) -> Operation:
         """Return the operation whose metadata is a token.
@@ -49,19 +44,12 @@ class JoinTokens:
         """
         expires_at = expiry.after(self._clock(), self._lifetime())
         metadata: dict[str, Any] = {
-            "secret": secrets.token_hex(32),
             "fingerprint": fingerprint,
             "addresses": addresses,
             "request": {**request, "token": True},
             "expiresAt": timestamp(expires_at),
         }
-        with self._lock:
-            self._forget()
-            operation = self._operations.start(
-                DESCRIPTION, None, project="", resources={}, class_="token", metadata=metadata
-            )
-            self._issued[metadata["secret"]] = (operation, request, expires_at)
-        return operation
+        return self._tokens.issue(DESCRIPTION, request, project="", expires_at=expires_at, metadata=metadata)
 
     def redeem(self, token: JoinToken) -> CertificatesPost:
         """Use a token up and return what it is good for.
@@ -69,24 +57,10 @@ class JoinTokens:
         Raises:
             Forbidden: there is no such token (any more).
         """
-        with self._lock:
-            self._forget()
-            for secret, (operation, request, _) in self._issued.items():
-                same = hmac.compare_digest(secret.encode(), token["secret"].encode())
-                if same and request.get("name", "") == token["client_name"]:
-                    del self._issued[secret]
-                    self._operations.cancel(operation.id)
-                    return request
-        raise Forbidden("No matching certificate add operation found")
-
-    def _forget(self) -> None:
-        """Drop what was revoked and what has expired."""
-        now = self._clock()
-        for secret, (operation, _, expires_at) in list(self._issued.items()):
-            if expires_at is not None and expires_at <= now and not operation.is_done:
-                self._operations.cancel(operation.id)
-            if operation.is_done:
-                del self._issued[secret]
+        found = self._tokens.redeem(token["secret"], lambda request: request.get("name", "") == token["client_name"])
+        if found is None:
+            raise Forbidden("No matching certificate add operation found")
+        return found
 
 
 def decode(text: str) -> JoinToken | None:

@@ -13,8 +13,9 @@ from pylxc.paths import Paths
 from pylxc.runtime.spec import IdMap
 from pylxc.services.guests.events import PREFIXES, GuestEvents
 from pylxc.services.guests.sockets import Guest, GuestSockets
-from pylxc.services.images.service import ExportFile, Images
+from pylxc.services.images.service import Images
 from pylxc.services.instances.expand import INSTANCE_ID, Record, load
+from pylxc.wire.multipart import FilePart
 
 
 class Guests:
@@ -98,7 +99,7 @@ class Guests:
         """Check that the guest may listen to its events."""
         self._allow(guest, uid)
 
-    def image(self, guest: Guest, uid: int, fingerprint: str) -> Sequence[ExportFile]:
+    def image(self, guest: Guest, uid: int, fingerprint: str) -> Sequence[FilePart]:
         """Return the files of an image, which must be one that anybody could fetch: a public or a cached one."""
         found = self._allow(guest, uid)
         if not INSTANCE.is_true(found.expanded_config, "security.devlxd.images"):

@@ -33,6 +33,7 @@ class ImportOptions:
 
     Attributes:
         fingerprint: when it is given, it must be the image's.
+        properties: beside those in its metadata; when `replaces` is set, in their place.
         described: what a place says of the image, in place of what its metadata says.
     """
 
@@ -43,6 +44,7 @@ class ImportOptions:
     fingerprint: str = ""
     expires_at: str | None = None
     properties: dict[str, str] = field(default_factory=dict)
+    replaces: bool = False
     profiles: list[str] = field(default_factory=lambda: ["default"])
     aliases: list[wire.ImageAlias] = field(default_factory=list)
     source: dict[str, str] = field(default_factory=dict)
@@ -155,7 +157,7 @@ def _add(session: Session, project: str, staging: Staging, metadata: ImageMetada
             public=options.public,
             cached=options.cached,
             auto_update=options.auto_update,
-            properties=metadata.properties | options.properties,
+            properties=options.properties if options.replaces else metadata.properties | options.properties,
             given_properties=metadata.properties,
             profiles=options.profiles,
             source=options.source,

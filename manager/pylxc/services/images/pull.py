@@ -10,7 +10,7 @@ from typing import Protocol
 from pylxc.db import images as rows
 from pylxc.db import projects
 from pylxc.db.engine import Database
-from pylxc.drivers.image.base import Host, Offer
+from pylxc.drivers.image.base import Host, Offer, other_project
 from pylxc.drivers.image.registry import ImageDrivers
 from pylxc.errors import Cancelled, Internal, PylxcError
 from pylxc.services.images.store import Staging, Store
@@ -65,12 +65,12 @@ class Puller:
         Who makes an instance need not ask the server then.
         """
         wanted = {key: source.get(key) or "" for key in ("protocol", "server", "alias")}
-        wanted["server"] = wanted["server"].rstrip("/")
+        wanted |= {"server": wanted["server"].rstrip("/"), "project": other_project(source)}
         if not wanted["server"] or not wanted["alias"]:
             return None
         with self._db.reading() as session:
             scope = projects.scope_name(session, project, "images")
-            for image in rows.by_source(session, scope, **wanted):
+            for image in rows.by_source(session, scope, wanted):
                 if image.auto_update and self._store.has(image.fingerprint):
                     return image.fingerprint
         return None
@@ -123,7 +123,7 @@ class Puller:
             if offer.fingerprint:
                 images = [image] if (image := rows.find(session, project, offer.fingerprint)) else []
             else:
-                images = rows.by_source(session, project, **offer.source)
+                images = rows.by_source(session, project, offer.source)
             for image in images:
                 if self._store.has(image.fingerprint):
                     return image.fingerprint

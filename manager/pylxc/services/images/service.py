@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -22,7 +21,9 @@ from pylxc.runtime.handle import Runtime
 from pylxc.services import etag
 from pylxc.services.events import EventBus, requestor
 from pylxc.services.images.aliases import Aliases, add_alias, check_name, refuse_taken
+from pylxc.services.images.exchange import Exchange
 from pylxc.services.images.importing import Importer, ImportOptions, expiry
+from pylxc.services.images.public import PublicImages
 from pylxc.services.images.pull import Puller
 from pylxc.services.images.remove import Remover
 from pylxc.services.images.render import etag_fields, render
@@ -34,18 +35,10 @@ from pylxc.services.operations import Operation, Operations
 from pylxc.services.storage.locks import NamedLocks
 from pylxc.services.storage.service import StoragePools
 from pylxc.wire import images as wire
+from pylxc.wire.multipart import FilePart
 
 _ATTEMPTS = 3
 """To find an image that is not deleted before it is used; deleted that often it is meant to be gone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportFile:
-    """A file of an image to be sent: `part` is its name in a multipart answer."""
-
-    part: str
-    path: str
-    filename: str
 
 
 class Images:
@@ -83,6 +76,8 @@ class Images:
             setting=setting,
         )
         self._puller = Puller(db, self._store, host, self._importer.take_pulled)
+        self.public = PublicImages(db)
+        self.exchange = Exchange(db, operations, self.export, setting, clock)
         self.upkeep = Upkeep(
             db=db,
             volumes=storage.volumes,
@@ -206,20 +201,27 @@ class Images:
             refuse_taken(session, projects.scope_name(session, project, "images"), aliases)
         return aliases
 
-    def import_upload(self, project: str, staging: Staging, options: ImportOptions) -> Operation:
+    def import_upload(
+        self, project: str, staging: Staging, options: ImportOptions, *, for_strangers: bool = False
+    ) -> Operation:
         """Start making an image of a complete upload; takes `staging` over.
 
-        The operation's metadata gets `fingerprint` and `size` (bytes, as text).
+        The operation's metadata gets `fingerprint` and `size` (bytes, as text). `for_strangers` as in
+        `Operations.start`.
         """
 
         def run(_operation: Operation) -> dict[str, Any]:
             with staging:
                 return self._importer.take(project, staging, options)
 
-        return self._operations.start("Downloading image", run, project=project, resources={})
+        return self._operations.start(
+            "Downloading image", run, project=project, resources={}, for_strangers=for_strangers
+        )
 
     def create(self, project: str, body: wire.ImagesPost) -> Operation:
         """Start fetching or building an image from where `body["source"]` says; metadata as for `import_upload`.
+
+        In mode push another server is to send it: the operation is that of a token, see `Exchange.expect`.
 
         Raises:
             BadRequest: no source, or a malformed one.
@@ -227,7 +229,10 @@ class Images:
             Forbidden: a recipe of one's own, from elsewhere than this host.
             NotSupported: a kind of source that this server does not do.
         """
-        source = _pulled(body.get("source") or {})
+        given = body.get("source") or {}
+        if given.get("mode") == "push" and given.get("type", "") in ("", "image"):  # `lxc` says the mode only
+            return self.exchange.expect(project, body, self.new_aliases(project, body.get("aliases", [])))
+        source = _pulled(given)
         expires_at = expiry(body.get("expires_at"))
         self._puller.check(source)
         aliases = self.new_aliases(project, body.get("aliases", []))
@@ -252,7 +257,7 @@ class Images:
 
         return self._operations.start("Downloading image", run, project=project, resources={}, cancellable=True)
 
-    def export(self, project: str, fingerprint: str) -> Sequence[ExportFile]:
+    def export(self, project: str, fingerprint: str) -> Sequence[FilePart]:
         """Return the files of an image: one for a unified image, metadata and rootfs for a split one.
 
         Raises:
@@ -264,10 +269,10 @@ class Images:
         self._events.lifecycle("image-retrieved", f"/1.0/images/{full}", project=project)
         if not self._store.is_split(full):
             name = image.filename or f"{full}{self._unpacker.suffix(metadata)}"
-            return [ExportFile(part="metadata", path=metadata, filename=name)]
+            return [FilePart(part="metadata", path=metadata, filename=name)]
         return [
-            ExportFile(part="metadata", path=metadata, filename=f"meta-{full}{self._unpacker.suffix(metadata)}"),
-            ExportFile(part="rootfs", path=rootfs, filename=f"{full}{self._unpacker.suffix(rootfs)}"),
+            FilePart(part="metadata", path=metadata, filename=f"meta-{full}{self._unpacker.suffix(metadata)}"),
+            FilePart(part="rootfs", path=rootfs, filename=f"{full}{self._unpacker.suffix(rootfs)}"),
         ]
 
     def listing(self, source: Mapping[str, str]) -> bytes:

@@ -179,7 +179,7 @@ class Creator:
         kind = source.get("type")
         if kind not in ("image", "none", "copy"):
             if kind == "migration":
-                raise NotSupported(f"Instance source type {kind!r} is not supported")
+                raise NotSupported("Instances cannot be copied or moved from another server")
             raise BadRequest(f"Unknown instance source type {kind or ''!r}", hint="image, copy, none")
         fingerprint = self._find_local(project, source) if kind == "image" else ""
         given = body.get("profiles")

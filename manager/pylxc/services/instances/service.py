@@ -309,7 +309,7 @@ class Instances:
         """
         new, pool, to_project = body.get("name", ""), body.get("pool", ""), body.get("project", "")
         if body.get("migration") and not (pool or to_project):
-            raise NotSupported("Moving instances to another server is not supported")
+            raise NotSupported("Instances cannot be copied or moved to another server")
         found = self.record(project, name)
         if pool or to_project not in ("", project):
             alone = body.get("instance_only") or body.get("container_only") or False

@@ -229,7 +229,7 @@ class CustomVolumes:
             NotSupported: it is to go to another server.
         """
         if body.get("migration"):
-            raise NotSupported("Moving volumes to another server is not supported")
+            raise NotSupported("Volumes cannot be copied or moved to another server")
         place = self.store.find(project, pool, name)
         with self._db.reading() as session:
             to_project, to_pool = body.get("project") or project, body.get("pool") or pool
