@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,6 @@ from pylxc.api.http import MAX_LINE, refusal
 if TYPE_CHECKING:
     from pylxc.api.tls import TlsContext
 
-log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS = 10.0
 IDLE_SECONDS = 15.0
