@@ -30,7 +30,7 @@ RECORD = bool(REFERENCE and os.environ.get("PYLXC_TEST_RECORD"))
 # Commands whose tests are elsewhere: what they begin with, and FILE::TEST or FILE.
 ELSEWHERE = {
     "cluster": "",
-    "config trust": "",
+    "config trust": "test_lxc_tls.py",
     "console": "test_lxc_exec.py::test_console_attach_and_detach",
     "monitor": "test_lxc_lifecycle.py::test_monitor_shows_lifecycle",
     "network acl": "",
@@ -40,7 +40,7 @@ ELSEWHERE = {
     "remote": "test_lxc_remotes.py",
     "warning": "test_lxc_objects.py::test_warnings",
 }
-"""An empty text: its resource is not there yet, or has tests of its own that are no matter of rows."""
+"""An empty text: its resource is not there yet."""
 
 _NOISE = re.compile(
     r"\s*$|.*(Retrieving image: |Remapping container|Transferring |Exporting the |Backing up |Importing |Image pack)"
