@@ -16,7 +16,7 @@ from tests.vm.stock_host import CONTRACT, StockHost
 def test_debian_guests_reach_running(host: StockHost) -> None:
     images = ("debian12", "debian13")
     launched = " & ".join(f"pylxc launch {image} {image}" for image in images)
-    host.check("sh", "-c", f"{launched} & wait", timeout=300)
+    host.check("sh", "-c", f"{launched} & wait", timeout=600)
     for image in images:
         booted = "until [ -S /run/dbus/system_bus_socket ]; do sleep 0.2; done; systemctl is-system-running --wait"
         status, out = host.run("pylxc", "exec", image, "--", "sh", "-c", booted, timeout=300)
