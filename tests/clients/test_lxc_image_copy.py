@@ -164,3 +164,26 @@ def test_instances_and_volumes_stay(two: TwoServers, mode: str) -> None:
 
 def state(daemon: Daemon) -> list[Any]:
     return [daemon.request("GET", path) for path in ("/1.0/instances", "/1.0/storage-pools/default/volumes/custom")]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_by_our_own_command(two: TwoServers, unified: tuple[str, str], mode: str) -> None:
+    """From the socket to a server on the network, and a split one back from there."""
+    alias, fingerprint = unified
+    token = two.b.command("config", "trust", "add", "--name", unique("pylxc")).stdout.strip().splitlines()[-1]
+    name = unique("b")
+    two.a.command("remote", "add", name, token)
+    two.a.command("image", "copy", alias, f"{name}:", "--mode", mode, "--copy-aliases", "--alias", "mine")
+    found = two.b.request("GET", f"/1.0/images/{fingerprint}")
+    assert {each["name"] for each in found["aliases"]} == {alias, "mine"}
+    assert found["properties"]["colour"] == "blue"
+    assert found["expires_at"].startswith("2040-01-02T03:04:05")
+    two.lxc("image", "copy", "a:busybox", "b:", "--alias", "split")
+    split = fingerprint_of(two.b, "split")
+    two.a.request("DELETE", f"/1.0/images/{split}")
+    two.a.command("image", "copy", f"{name}:split", "local:", "--mode", mode, "--alias", "busybox", "--alias", "bb/one")
+    assert fingerprint_of(two.a, "busybox") == split
+    for words in ([alias, "local:"], [f"{name}:split", f"{name}:"]):
+        refused = two.a.command("image", "copy", *words, check=False)
+        assert refused.stderr == "Error: The source and target servers must be different\n"
+    two.a.command("remote", "remove", name)

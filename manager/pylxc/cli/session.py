@@ -59,6 +59,14 @@ class Session:
         """
         return Client(project=self.project, dial=lambda: _dial(remote, certificate), is_local=False)
 
+    def beside(self, remote: Remote) -> Client:
+        """Return a client of a server that is worked with beside the one of `client`."""
+        if remote.name == settings.LOCAL:
+            return Client(project=self.project, dial=_dial_local)
+        project = self._given_project or remote.project or "default"
+        certificate = self.remotes.certificate(remote)
+        return Client(project=project, dial=lambda: _dial(remote, certificate), is_local=False)
+
     def _dial(self) -> Any:
         if not self._server:
             # The local server fetches what is in remotes that hold images only.
@@ -68,13 +76,7 @@ class Session:
         if self._server != settings.LOCAL:
             remote = self.remotes.get(self._server)
             return _dial(remote, self.remotes.certificate(remote))
-        path = default_socket()
-        try:
-            return connect_unix(path)
-        except Unreachable as error:
-            from pylxc.cli.autostart import start_daemon
-
-            return start_daemon(path, error)
+        return _dial_local()
 
     def _use(self, server: str) -> None:
         """Work with a server: "local", or a remote's name.
@@ -123,6 +125,15 @@ class Session:
         if found.is_server:
             self._use(remote)
         return found, name
+
+    def peek(self, text: str) -> tuple[Remote, str]:
+        """Split `[remote:]name` like `split`, of any server: that it is worked with is not said."""
+        remote, name = self._parts(text)
+        if remote == settings.LOCAL:
+            from pylxc.cli.remotes import LOCAL
+
+            return LOCAL, name
+        return self.remotes.get(remote), name
 
     def place(self, remote: Remote) -> dict[str, str]:
         """Return where the images of `remote` are, as sources in the API have it: protocol, server, certificate."""
@@ -198,6 +209,16 @@ class Session:
         from pylxc.cli.progress import wait
 
         return wait(self, operation, label)
+
+
+def _dial_local() -> Any:
+    path = default_socket()
+    try:
+        return connect_unix(path)
+    except Unreachable as error:
+        from pylxc.cli.autostart import start_daemon
+
+        return start_daemon(path, error)
 
 
 def _dial(remote: Remote, certificate: str) -> Any:
