@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 TAKE = "snapshots-take"
 """Name of the job that takes them; its last run is where the next one goes on."""
+_BUSY_SECONDS = 60.0
+"""How long an instance may be busy: with the other job, say, which is due at the same moment."""
 
 
 class SnapshotSchedule:
@@ -50,13 +52,13 @@ class SnapshotSchedule:
             self._take(found, self._clock())
 
     def expire(self) -> None:
-        """Delete the snapshots whose time is over; one whose instance is busy is left for the next run."""
+        """Delete the snapshots whose time is over; one whose instance stays busy is left for the next run."""
         at = self._clock()
         with self._db.reading() as session:
             old = [(record(row.instance), row.name) for row in rows.expired(session, at)]
         for found, name in old:
             try:
-                self._snapshots.remove(found, name)
+                self._snapshots.remove(found, name, wait=_BUSY_SECONDS)
             except PylxcError as error:
                 log.warning("Snapshot %s/%s has expired and cannot be deleted: %s", found.key, name, error)
 
@@ -68,6 +70,6 @@ class SnapshotSchedule:
         try:
             name = self._snapshots.next_name(found)
             expires_at = expiry.after(at, found.expanded_config.get("snapshots.expiry", ""))
-            self._snapshots.take(found.project, found.name, name, expires_at)
+            self._snapshots.take(found.project, found.name, name, expires_at, wait=_BUSY_SECONDS)
         except PylxcError as error:
             log.warning("Failed taking a snapshot of instance %s on schedule: %s", found.key, error)

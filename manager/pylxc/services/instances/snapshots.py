@@ -160,10 +160,20 @@ class Snapshots:
             return expiry.given(text)
         return expiry.after(now(), found.expanded_config.get("snapshots.expiry", ""))
 
-    def take(self, project: str, name: str, snapshot: str, expires_at: dt.datetime | None) -> None:
-        """Take a snapshot; raises as `create` does, and Internal when the pool is full."""
+    def take(
+        self, project: str, name: str, snapshot: str, expires_at: dt.datetime | None, *, wait: float = 0.0
+    ) -> None:
+        """Take a snapshot; raises as `create` does, and Internal when the pool is full.
+
+        Args:
+            project: of the instance.
+            name: of the instance.
+            snapshot: its name.
+            expires_at: when it is deleted, None for never.
+            wait: seconds for which the instance may be busy.
+        """
         found = self._record(project, name)
-        with self._locks.hold(found.key, "snapshot"), Reverter() as revert:
+        with self._locks.hold(found.key, "snapshot", wait=wait), Reverter() as revert:
             found = self._record(project, name)
             freezes = self._lifecycle.changes_while_copied(found)
             self._add(found, snapshot, expires_at)
@@ -264,15 +274,15 @@ class Snapshots:
 
         return self._start("Deleting snapshot", project, name, snapshot, run)
 
-    def remove(self, found: Record, snapshot: str) -> None:
-        """Delete a snapshot; one that could not be is shown as before.
+    def remove(self, found: Record, snapshot: str, *, wait: float = 0.0) -> None:
+        """Delete a snapshot, of a busy instance within `wait` seconds; one that could not be is shown as before.
 
         Raises:
             NotFound: there is none.
             Conflict: its instance is busy.
             Unavailable: its storage pool cannot be used.
         """
-        with self._locks.hold(found.key, "snapshot delete"):
+        with self._locks.hold(found.key, "snapshot delete", wait=wait):
             self._storage.driver(found.pool)
             with self._db.transaction() as session:
                 rows.get(session, found.project, found.name, snapshot).state = "deleting"
