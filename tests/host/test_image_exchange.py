@@ -8,6 +8,7 @@ import json
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -318,6 +319,20 @@ def test_the_target_is_known_by_its_certificate(
     ):
         with pytest.raises(ApiError, match=text):
             sent(daemon, fingerprint, web, **body)
+
+
+def test_a_target_that_is_never_done(daemon: Daemon, web: WebServer) -> None:
+    """It is asked at a walk, until somebody cancels."""
+    fingerprint, _ = imported(daemon)
+    answer = json.dumps({"metadata": {"id": "x", "status_code": 103}}).encode()
+    web.fault("/1.0/*", body=answer)
+    operation = sent(daemon, fingerprint, web)
+    until(lambda: len(web.requests) > 2, "it is asked")
+    time.sleep(1)
+    assert len(web.requests) < 7
+    daemon.request("DELETE", operation)
+    with pytest.raises(ApiError, match="cancelled"):
+        daemon.wait(operation, timeout=10)
 
 
 def test_sending_is_cancelled(daemon: Daemon, web: WebServer) -> None:

@@ -6,6 +6,7 @@ See: LXD doc rest-api, images; `images_push_relay` in its doc api-extensions
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from pylxc.wire import multipart
 _CHUNK = 1 << 18
 _WAIT_SECONDS = 10
 """Of one question whether the server has taken the image in; less than a server may be silent."""
+_PAUSE_SECONDS = 0.5
+"""Between two of them: a server need not wait before it answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +116,8 @@ def _wait(web: Web, target: Target, answer: bytes, check_cancelled: Cancelled) -
         found = begun
         while int(found["status_code"]) < 200:
             check_cancelled()
+            if found is not begun:
+                time.sleep(_PAUSE_SECONDS)
             found = json.loads(web.document(url).content or b"")["metadata"]
         text = "".join(c for c in str(found.get("err") or found.get("status")) if c.isprintable())[:200]
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
