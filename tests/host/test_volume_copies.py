@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pylxc.wire.times import NEVER
 from tests.support import tree
 from tests.support.clock import Clock
 from tests.support.daemon import POOL_ONLY, Daemon, unique
@@ -37,7 +38,7 @@ def test_snapshots(host: Daemon, guests: tuple[str, str, str], pool: str, volume
     host.command("storage", "volume", "snapshot", pool, volume, "kept", "--no-expiry")
     assert snapshots(host, pool, volume) == ["snap0", "at-0", "kept"]
     expiry = [s["expires_at"] for s in host.request("GET", f"{volume_url(pool, volume)}/snapshots?recursion=1")]
-    assert [bool(one) for one in expiry] == [False, True, False]
+    assert [one != NEVER for one in expiry] == [False, True, False]
     assert "used by running instances" in refused(host, "restore", pool, volume, "snap0")
     host.command("storage", "volume", "detach", pool, volume, guest)
     host.command("storage", "volume", "rename", pool, f"{volume}/snap0", f"{volume}/first")
