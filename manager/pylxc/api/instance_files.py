@@ -10,6 +10,7 @@ import datetime as dt
 import fcntl
 import json
 import os
+from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import web
@@ -20,7 +21,7 @@ from pylxc.api.call import Call, Endpoint
 from pylxc.api.http import plain_socket
 from pylxc.api.responses import Answer, Sync
 from pylxc.errors import BadRequest, Internal, PylxcError
-from pylxc.services.instances.files import NewFile, Transfer
+from pylxc.services.instances.files import SMALL, NewFile, Transfer
 
 _PIPE_BYTES = 1 << 20
 _MAX_LISTING = 64 << 20
@@ -56,7 +57,7 @@ async def post(call: Call) -> Answer:
     files, path = call.services.files, _path(call)
     where = (call.project, call.params["name"], path)
     new = NewFile(uid=_number(call, "uid"), gid=_number(call, "gid"), mode=_mode(call))
-    kind = _header(call, "type") or "file"
+    kind, length = _header(call, "type") or "file", call.request.content_length
     if kind == "directory":
         await call.run(files.make_directory, *where, new)
     elif kind == "symlink":
@@ -64,6 +65,9 @@ async def post(call: Call) -> Answer:
         if not 0 < len(target) < _MAX_TARGET or b"\0" in target:
             raise BadRequest("A symbolic link needs a target of 1 to 4095 bytes")
         await call.run(files.make_symlink, *where, os.fsdecode(target), new)
+    elif kind == "file" and length is not None and length <= SMALL:
+        data = b"".join([chunk async for chunk in _body(call.request)])
+        await call.run(files.write_small, *where, data, new, append=_append(call))
     elif kind in ("file", "tree"):
         try:
             await _receive(call, kind, new)
@@ -253,7 +257,14 @@ async def _begin_big(request: web.BaseRequest, sink: int) -> int:
 
 
 async def _pass_body(request: web.BaseRequest, sink: int) -> None:
-    """Write the body to a pipe until the process at its other end wants no more.
+    """Write the body to a pipe until the process at its other end wants no more; raises like `_body`."""
+    async for chunk in _body(request):
+        if not await descriptors.write(sink, chunk):
+            return
+
+
+async def _body(request: web.BaseRequest) -> AsyncIterator[bytes]:
+    """Yield the body as it comes.
 
     Raises:
         ConnectionError: the client has gone before its end.
@@ -262,8 +273,7 @@ async def _pass_body(request: web.BaseRequest, sink: int) -> None:
     try:
         async for chunk in request.content.iter_any():
             count += len(chunk)
-            if not await descriptors.write(sink, chunk):
-                return
+            yield chunk
     except (web.RequestPayloadError, HttpProcessingError) as error:
         raise ConnectionResetError("the client went away") from error
     if request.content_length is not None and count < request.content_length:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 
 from pylxc.kernel.libc import syscall
 
@@ -21,7 +22,6 @@ _VERSION_3 = 0x20080522
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
-_PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
@@ -77,10 +77,10 @@ def drop_from_bounding(numbers: set[int]) -> None:
     """
     for capability in numbers:
         try:
-            syscall("prctl", _PR_CAPBSET_READ, capability, 0, 0, 0)
-        except OSError:
-            continue
-        syscall("prctl", _PR_CAPBSET_DROP, capability, 0, 0, 0)
+            syscall("prctl", _PR_CAPBSET_DROP, capability, 0, 0, 0)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
 
 
 def drop(names: tuple[str, ...]) -> None:

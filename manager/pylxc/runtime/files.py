@@ -39,7 +39,8 @@ def main(payload: dict[str, Any], fds: list[int]) -> None:
 
     Args:
         payload: where (see `cell.enter`), `op` (get, put, mkdir, symlink, delete, put-tree, get-tree), `path`, and for
-            what is made `uid`, `gid`, `mode` (null for the default), `append`, `target`.
+            what is made `uid`, `gid`, `mode` (null for the default), `append`, `target`; `whole` when all bytes for
+            put are in the pipe already.
         fds: the result socket; for put and put-tree the descriptor that the bytes come from.
 
     Raises:
@@ -212,17 +213,20 @@ def _wait(fd: int, event: int) -> None:
 
 
 def _put(request: Request) -> dict[str, Any]:
+    is_whole = request.payload.get("whole", False)
     with Spool(request.path, request.proc_fd) as spool:
-        request.say_ready()
+        if not is_whole:
+            request.say_ready()
         more = True
         while more:
             _wait_readable(request.source_fd)
             more = spool.take(request.source_fd)
-        # What comes next is the daemon's word that this was all, or where the rest is to be taken from.
-        message, fds = request.ask({"received": spool.size})
-        if fds:
-            _take_rest(spool, fds[0], message["rest"])
-            request.ask({"received": spool.size})
+        if not is_whole:
+            # What comes next is the daemon's word that this was all, or where the rest is to be taken from.
+            message, fds = request.ask({"received": spool.size})
+            if fds:
+                _take_rest(spool, fds[0], message["rest"])
+                request.ask({"received": spool.size})
         if request.payload.get("append") and spool.exists:
             spool.append()
         else:

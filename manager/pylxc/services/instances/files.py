@@ -21,6 +21,8 @@ from pylxc.services.events import EventBus
 from pylxc.services.instances import expand
 from pylxc.services.storage.service import StoragePools
 
+SMALL = 1 << 16
+"""Bytes that a new pipe holds, so that they need not be waited for. See: pipe(7)"""
 _ANSWER_SECONDS = STALLED_SECONDS + 5.0
 
 
@@ -150,6 +152,19 @@ class InstanceFiles:
             BadRequest: what is there is no file.
         """
         return self._begin("put", project, name, path, [source_fd], append=append, **asdict(new))
+
+    def write_small(
+        self, project: str, name: str, path: str, data: bytes, new: NewFile, *, append: bool = False
+    ) -> None:
+        """Create, overwrite or extend a file by `data`, at most `SMALL` bytes; raises like `write`."""
+        source, sink = os.pipe()
+        try:
+            with open(sink, "wb", buffering=0) as pipe:
+                pipe.write(data)
+            self._do("put", project, name, path, fds=[source], whole=True, append=append, **asdict(new))
+        finally:
+            os.close(source)
+        self.pushed(project, name, path)
 
     def write_tree(self, project: str, name: str, path: str, source_fd: int, new: NewFile) -> Transfer:
         """Begin to unpack a tar stream below the directory `path`; raises like `write`."""
