@@ -271,12 +271,12 @@ def test_edit_opens_the_editor_again_with_the_error(daemon: Daemon, guest: str, 
 
 def test_a_project_that_is_not_there_is_named(daemon: Daemon, guest: str) -> None:
     for words in (["list"], ["config", "show", guest], ["start", guest], ["operation", "list"], ["exec", guest, "true"],
-                  ["image", "list"], ["init", "busybox"], ["profile", "list"]):  # fmt: skip
+                  ["image", "list"], ["image", "list", "recipe:"], ["init", "busybox"],
+                  ["profile", "list"]):  # fmt: skip
         refused = daemon.command("--project", "nope", *words, check=False)
         assert (refused.returncode, refused.stderr) == (1, "Error: Project 'nope' not found (pylxc project list)\n"), (
             words
         )
-    daemon.command("--project", "nope", "image", "list", "recipe:")
     project = unique("p")
     daemon.command("project", "create", project)
     assert daemon.command("--project", project, "list", "-f", "csv").stdout == ""
