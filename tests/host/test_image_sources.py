@@ -387,7 +387,7 @@ def test_redirect(daemon: Daemon, server: Simplestreams, busybox_files: list[str
         ("*.squashfs", {"status": 404}, "has no "),
         ("*.squashfs", {"status": 403}, "answers 403 Forbidden for"),
         ("*", {"redirect": "/again"}, "redirects more than 10 times"),
-        ("*.squashfs", {"redirect": "http://127.0.0.1/x"}, "https:// URLs only, not from 'http://127.0.0.1/x'"),
+        ("*.squashfs", {"redirect": "http://127.0.0.1/x"}, "https:// URLs only, not by 'http://127.0.0.1/x'"),
         ("*.squashfs", {"redirect": "file:///etc/passwd"}, "https:// URLs only"),
         (f"/{INDEX}", {"status": 404}, "has no '/streams/v1/index.json'"),
         (f"/{INDEX}", {"body": b"<html>sorry</html>"}, "is no simplestreams document: it has no 'index'"),
