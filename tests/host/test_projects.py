@@ -416,9 +416,8 @@ def test_renaming_a_project_with_all_that_is_in_it(daemon: Daemon, image: str) -
         assert f"/1.0/instances/web?project={new}" in daemon.request("GET", made.url)["used_by"]
         pool = Path(daemon.dir) / "storage-pools/default"
         assert not [path for path in (*pool.glob("*/*"), *Path(daemon.dir, "logs").iterdir()) if old in path.name]
-        assert until(
-            lambda: f"project: {new}" in (pool / f"containers/{new}_web/backup.yaml").read_text(), "it says so"
-        )
+        index = pool / f"containers/{new}_web/backup.yaml"
+        assert until(lambda: index.exists() and f"project: {new}" in index.read_text(), "it says so")
         daemon.command("start", "web", "--project", new)
         assert shell(made, "web", "cat /root/file /data/file") == "kept\nkept\n"
         made.request("PUT", "instances/web", {"restore": "s"})

@@ -21,15 +21,15 @@ def copy_image(session: Session, args: Args) -> None:
     """Copy the image `[remote:]image` to a server.
 
     Raises:
-        BadRequest: the words are no image and a remote, or it is here already.
+        BadRequest: the words are no image and a server, or it is here already.
         NotSupported: a mode of copying between servers.
     """
     remote, name = session.peek(args.words[0])
     if not name:
         raise BadRequest(f"The name of the image is missing in {args.words[0]!r}")
-    if session.peek(args.words[1])[1]:
+    if session.name(args.words[1]):
         raise BadRequest("Can't provide a name for the target image", hint="its aliases are given by --alias")
-    target = session.split(args.words[1])[0]
+    target = session.peek(args.words[1])[0]
     if remote.name == target.name:
         raise BadRequest("The source and target servers must be different")
     client = session.client
