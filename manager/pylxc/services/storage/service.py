@@ -106,6 +106,8 @@ class StoragePools:
         """Let go of the pools, for the host to go down; no container runs any more."""
         self._sweeper.finish()
         for name in self.names():
+            if not self.is_available(name):
+                continue  # to ask for its driver would bring it back, if it can come
             try:
                 self.driver(name).close()
             except PylxcError as error:
