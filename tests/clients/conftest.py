@@ -17,6 +17,7 @@ from tests.support.daemon import Daemon, unique
 REFERENCE = os.environ.get("PYLXC_TEST_REFERENCE", "")
 
 Lxc = Callable[..., subprocess.CompletedProcess[Any]]
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +78,13 @@ def stopped(lxc: Lxc, image: str) -> Iterator[str]:
     lxc("init", image, name)
     yield name
     lxc("delete", "--force", name, check=False)
+
+
+@pytest.fixture(params=["lxc", "pylxc"])
+def run(request: pytest.FixtureRequest, lxc: Lxc, lxc_daemon: Daemon | None) -> Run:
+    """Run a command of either client."""
+    if request.param == "lxc":
+        return lxc
+    if lxc_daemon is None:
+        pytest.skip("the reference has no pylxc")
+    return lxc_daemon.command

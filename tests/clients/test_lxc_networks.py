@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.clients.conftest import Lxc
-from tests.support.daemon import Daemon, unique
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(params=["lxc", "pylxc"])
-def run(request: pytest.FixtureRequest, lxc: Lxc, lxc_daemon: Daemon | None) -> Run:
-    """Run a command of either client."""
-    if request.param == "lxc":
-        return lxc
-    if lxc_daemon is None:
-        pytest.skip("the reference has no pylxc")
-    return lxc_daemon.command
+from tests.clients.conftest import Run
+from tests.support.daemon import unique
 
 
 @pytest.fixture

@@ -5,17 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.clients.conftest import REFERENCE, Lxc
+from tests.clients.conftest import REFERENCE, Run
 from tests.support.daemon import POOL_ONLY, Daemon, unique
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = ("root", "disk", "path=/", "pool=default")
 
 
@@ -23,16 +21,6 @@ ROOT = ("root", "disk", "path=/", "pool=default")
 def pool(lxc_daemon: Daemon | None) -> None:
     if lxc_daemon:
         lxc_daemon.command("admin", "init", "--preseed", input=json.dumps(POOL_ONLY))
-
-
-@pytest.fixture(params=["lxc", "pylxc"])
-def run(request: pytest.FixtureRequest, lxc: Lxc, lxc_daemon: Daemon | None) -> Run:
-    """Run a command of either client."""
-    if request.param == "lxc":
-        return lxc
-    if lxc_daemon is None:
-        pytest.skip("the reference has no pylxc")
-    return lxc_daemon.command
 
 
 @pytest.fixture

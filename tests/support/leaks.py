@@ -27,8 +27,8 @@ def remove_dead_groups() -> None:
     They are pylxc's, and those of LXD's liblxc. A daemon that makes a container at this moment may miss one: this is
     for the end of a run.
     """
-    for name in ("pylxc", "lxc.pivot"):
-        for parent in (f"/sys/fs/cgroup/{name}", *glob.glob(f"/sys/fs/cgroup/*/{name}")):
+    for name in ("pylxc", "lxc.pivot", "lxc.monitor.*", "lxc.payload.*"):
+        for parent in (*glob.glob(f"/sys/fs/cgroup/{name}"), *glob.glob(f"/sys/fs/cgroup/*/{name}")):
             for top in (*glob.glob(f"{parent}/*/"), parent):
                 groups = [path for path, _, _ in os.walk(top, topdown=False)]
                 with contextlib.suppress(OSError):  # it is not there, or goes by itself

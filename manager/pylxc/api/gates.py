@@ -10,7 +10,8 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+
+from pylxc.api.http import RefusingProtocol
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ class Gate(ABC):
             connection.close()
 
 
-class PatientProtocol(RequestHandler):
+class PatientProtocol(RefusingProtocol):
     """A connection to which aiohttp answers, with an end to its patience.
 
     Args:

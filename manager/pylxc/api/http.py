@@ -37,7 +37,7 @@ class HttpServer(web.Server):
 
     def __call__(self) -> RequestHandler:
         """Return the protocol of a new connection."""
-        return _Protocol(
+        return RefusingProtocol(
             self,
             loop=self._event_loop,
             auto_decompress=False,  # an image is stored as it was sent
@@ -47,7 +47,7 @@ class HttpServer(web.Server):
         )
 
 
-class _Protocol(RequestHandler):
+class RefusingProtocol(RequestHandler):
     """aiohttp's, but for what it says to a request that is no HTTP."""
 
     __slots__ = ()

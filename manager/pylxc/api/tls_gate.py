@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from pylxc.api.gates import Gate, Pace, PatientProtocol
-from pylxc.api.http import MAX_LINE, refusal
+from pylxc.api.http import MAX_LINE
 
 if TYPE_CHECKING:
     from pylxc.api.tls import TlsContext
@@ -164,16 +164,6 @@ class TlsProtocol(PatientProtocol):
     async def try_secret(self) -> None:
         """Somebody tries a password or a token: wait until the address may."""
         await asyncio.sleep(self._visitors.secrets.take())
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what is no HTTP, and close."""
-        return refusal(request, status, exc)
 
 
 def _network(address: str) -> str:

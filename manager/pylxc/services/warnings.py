@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import threading
 import uuid
 
 from pylxc.db import models, warnings
@@ -39,7 +40,8 @@ class Warnings:
         self._db = db
         self._events = events
         self._clock = clock
-        self._pending: set[tuple[str, int | None]] | None = None
+        self._lock = threading.Lock()
+        self._told: set[tuple[str, int | None]] | None = None
 
     def add(self, kind: str, message: str, instance_id: int | None = None, *, count: int = 1) -> None:
         """Note that something has happened, or that it has happened again.
@@ -65,17 +67,16 @@ class Warnings:
                 row.status = "new"
             row.count += count
             row.last_message, row.last_seen_at = message, at
-        self._unresolved().add((kind, instance_id))
+        self._subjects().add((kind, instance_id))
         log.log(level, "%s: %s", kind, message)
 
     def resolve(self, kind: str, instance_id: int | None = None) -> None:
         """Note that the reason of a warning has gone, if there is one."""
-        if (kind, instance_id) not in self._unresolved():
+        if (kind, instance_id) not in self._subjects():
             return
         with self._db.transaction() as session:
             if row := warnings.find(session, kind, instance_id):
                 row.status = "resolved"
-        self._unresolved().discard((kind, instance_id))
 
     def list(self, project: str | None) -> list[WireWarning]:
         """Return the warnings about a project's instances, all of them when None."""
@@ -105,8 +106,7 @@ class Warnings:
             row = warnings.get(session, identifier)
             etag.check(if_match, row.status)
             row.status = status
-            about, project = (row.type, row.instance_id), _project(row)
-        self._unresolved().add(about)
+            project = _project(row)
         self._events.lifecycle(_STATUSES[status], f"/1.0/warnings/{identifier}", project=project)
 
     def delete(self, identifier: str) -> None:
@@ -117,18 +117,18 @@ class Warnings:
             session.delete(row)
         self._events.lifecycle("warning-deleted", f"/1.0/warnings/{identifier}", project=project)
 
-    def _unresolved(self) -> set[tuple[str, int | None]]:
-        """Return what there may be unresolved warnings about, so that a change of a limit need not ask."""
-        if self._pending is None:
-            with self._db.reading() as session:
-                rows = warnings.everything(session)
-                self._pending = {(row.type, row.instance_id) for row in rows if row.status != "resolved"}
-        return self._pending
-
     def expire(self) -> None:
         """Forget warnings whose reason has been gone for a day."""
         with self._db.transaction() as session:
             warnings.forget_resolved(session, self._clock() - _KEPT)
+
+    def _subjects(self) -> set[tuple[str, int | None]]:
+        """Return what there have been warnings about: most have none, and a change of a limit need not ask for one."""
+        with self._lock:
+            if self._told is None:
+                with self._db.reading() as session:
+                    self._told = {(row.type, row.instance_id) for row in warnings.everything(session)}
+            return self._told
 
 
 def _project(row: models.WarningRow) -> str:
