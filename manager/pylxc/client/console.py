@@ -6,14 +6,11 @@ import os
 import threading
 
 from pylxc.client import terminal
-from pylxc.client.exec import Signals
-from pylxc.client.exec_websocket import open_fd, receive_to, send_from, send_size
+from pylxc.client.exec_websocket import forwarding, open_fd, receive_to, send_from, send_size
 from pylxc.client.http import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from websockets.sync.client import ClientConnection
-
     from pylxc.client.client import Client
 
 ESCAPE = 0x01  # ctrl-a
@@ -72,25 +69,10 @@ def attach(client: Client, name: str, fds: tuple[int, int] = (0, 1)) -> None:
         os.write(detach_write, b"e")
 
     keys_read, keys_write = os.pipe()
-    with Signals("SIGWINCH") as signals, terminal.Raw(fds[0]):
-        for target, arguments in (
-            (keys, ()),
-            (screen, ()),
-            (send_from, (keys_read, data)),
-            (_resize, (signals, control, fds[1])),
-        ):
+    with forwarding("SIGWINCH", lambda _: send_size(control, fds[1])), terminal.Raw(fds[0]):
+        for target, arguments in ((keys, ()), (screen, ()), (send_from, (keys_read, data))):
             threading.Thread(target=target, args=arguments, daemon=True).start()
         os.read(detach_read, 1)
     # Closing the control socket is what detaches.
     control.close()
     data.close()
-
-
-def _resize(signals: Signals, control: ClientConnection, fd: int) -> None:
-    from websockets.exceptions import ConnectionClosed
-
-    while signals.take():
-        try:
-            send_size(control, fd)
-        except ConnectionClosed:
-            return

@@ -46,7 +46,7 @@ class Signals:
     def __init__(self, names: str) -> None:
         self._names = names.split()
         self._saved: dict[int, Any] = {}
-        self.fd = -1
+        self.fd = self._write_fd = -1
 
     def __enter__(self) -> Signals:
         self.fd, self._write_fd = os.pipe()
@@ -61,15 +61,22 @@ class Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+        os.close(self.fd)
+
+    def end(self) -> None:
+        """Catch no more; `take` has an end now."""
         for number, handler in self._saved.items():
             _signal.signal(number, handler)
         if self._saved:
             _signal.set_wakeup_fd(self._saved_wakeup)
-        os.close(self.fd)
-        os.close(self._write_fd)
+            self._saved = {}
+        if self._write_fd >= 0:
+            os.close(self._write_fd)
+            self._write_fd = -1
 
     def take(self) -> bytes:
-        """Return the numbers of the signals that came, one per byte; after `fd` became readable."""
+        """Return the numbers of the signals that came, one per byte, none at the end; after `fd` became readable."""
         return os.read(self.fd, 64)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
+from contextlib import contextmanager, suppress
 
 from pylxc.client import codec, terminal
 from pylxc.client.exec import FORWARDED, CommandFailed, Signals
@@ -13,6 +15,7 @@ from pylxc.errors import PylxcError, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from websockets.sync.client import ClientConnection
@@ -35,8 +38,14 @@ def open_websocket(client: Client, path: str) -> ClientConnection:
     from websockets.sync.client import connect
 
     stream: Any = client.dial()
-    # A plain address in either case: TLS, where there is any, is the stream's.
-    sock = socket.socket(fileno=stream.detach()) if client.is_local else stream.socket
+    sock: Any
+    if client.is_local:
+        sock = socket.socket(fileno=stream.detach())
+    else:
+        from pylxc.client.tls import SharedSocket
+
+        sock = SharedSocket(stream.socket)
+    # A plain address in either case: TLS, where there is any, is the socket's.
     try:
         return connect(f"ws://pylxc{path}", sock=sock, max_size=None, compression=None)
     except (OSError, WebSocketException) as error:
@@ -77,20 +86,26 @@ def send_from(fd: int, socket: ClientConnection) -> None:
         pass
 
 
-def _forward(signals: Signals, control: ClientConnection, fd: int) -> None:
-    import signal
-
+@contextmanager
+def forwarding(names: str, forward: Callable[[int], None]) -> Iterator[None]:
+    """Have a thread call `forward` with the number of each signal of `names` that comes while the block runs."""
     from websockets.exceptions import ConnectionClosed
 
-    while numbers := signals.take():
-        for number in numbers:
-            try:
-                if number == signal.SIGWINCH:
-                    send_size(control, fd)
-                else:
-                    control.send(codec.dumps({"command": "signal", "signal": number}))
-            except ConnectionClosed:
-                return
+    with Signals(names) as signals:
+
+        def run() -> None:
+            with suppress(ConnectionClosed):
+                while numbers := signals.take():
+                    for number in numbers:
+                        forward(number)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            signals.end()
+            thread.join()
 
 
 def send_size(control: ClientConnection, fd: int) -> None:
@@ -119,11 +134,16 @@ def run(client: Client, operation: dict[str, Any], fds: tuple[int, int, int], *,
             receivers.append(
                 threading.Thread(target=receive_to, args=(open_fd(client, operation, name), fd), daemon=True)
             )
+
+    def forward(number: int) -> None:
+        if number == signal.SIGWINCH:
+            send_size(control, fds[1])
+        else:
+            control.send(codec.dumps({"command": "signal", "signal": number}))
+
     names = f"{FORWARDED} SIGWINCH" if interactive else FORWARDED
-    raw_fd = fds[0] if interactive else -1
-    with Signals(names) as signals, terminal.Raw(raw_fd):
-        forwarder = threading.Thread(target=_forward, args=(signals, control, fds[1]), daemon=True)
-        for thread in [*receivers, *senders, forwarder]:
+    with forwarding(names, forward), terminal.Raw(fds[0] if interactive else -1):
+        for thread in [*receivers, *senders]:
             thread.start()
         result = Operation(client, operation)
         try:

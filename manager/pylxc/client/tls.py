@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import select
+import socket as sockets
 import ssl
+import threading
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -23,7 +29,7 @@ class TlsStream:
     """A TLS connection as `client.http.Connection` uses it.
 
     Attributes:
-        socket: what it runs on; for a websocket.
+        socket: what it runs on.
     """
 
     def __init__(self, socket: ssl.SSLSocket) -> None:
@@ -75,6 +81,74 @@ class TlsStream:
     def close(self) -> None:
         """Close the stream."""
         self.socket.close()
+
+
+class SharedSocket:
+    """A TLS connection that one thread reads while others write to it: as much of a socket as websockets uses.
+
+    OpenSSL's connections are for one thread at a time (openssl-threads(7)), and Python does not see to that before
+    3.13: a write that comes while a read takes in the server's session tickets is never sent. Here nobody waits inside.
+
+    Args:
+        socket: after its handshake.
+    """
+
+    def __init__(self, socket: ssl.SSLSocket) -> None:
+        socket.setblocking(False)
+        self._socket = socket
+        self._timeout: float | None = None
+        self._lock = threading.Lock()
+        self.family = socket.family
+        self.fileno = socket.fileno
+        self.setsockopt = socket.setsockopt
+        self.getsockname = socket.getsockname
+        self.getpeername = socket.getpeername
+
+    def gettimeout(self) -> float | None:
+        """Return how many seconds reading and writing may take."""
+        return self._timeout
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Say how many seconds reading and writing may take, None for any time."""
+        self._timeout = seconds
+
+    def recv(self, size: int) -> bytes:
+        """Return up to `size` bytes, none at the end; raises TimeoutError and OSError."""
+        data: bytes = self._try(partial(self._socket.recv, size))
+        return data
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of `data`; raises TimeoutError and OSError."""
+        view = memoryview(data)
+        while view:
+            view = view[self._try(partial(self._socket.send, view)) :]
+
+    def shutdown(self, how: int) -> None:
+        """Close one direction or both, of TCP: the other one goes on to speak TLS."""
+        sockets.socket.shutdown(self._socket, how)
+
+    def close(self) -> None:
+        """Close the connection, and wake who waits for it."""
+        with contextlib.suppress(OSError):
+            self.shutdown(sockets.SHUT_RDWR)
+        with self._lock:
+            self._socket.close()
+
+    def _try(self, step: Callable[[], Any]) -> Any:
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        while True:
+            try:
+                with self._lock:
+                    return step()
+            except ssl.SSLWantReadError:
+                events = select.POLLIN
+            except ssl.SSLWantWriteError:
+                events = select.POLLOUT
+            poll = select.poll()
+            poll.register(self._socket, events)
+            left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+            if not poll.poll(left):
+                raise TimeoutError("timed out")
 
 
 def dial(url: str, certificate: str = "", key_pair: tuple[str, str] | None = None) -> TlsStream:
