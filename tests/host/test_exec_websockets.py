@@ -131,6 +131,39 @@ def test_control_that_makes_no_sense(host: Daemon, guest: str, interactive: bool
     run.close()
 
 
+def test_control_that_is_no_websocket(host: Daemon, guest: str) -> None:
+    """It is the end of the connection, and so of the command."""
+    run = Websockets(host, guest, command=["sleep", "1000"])
+    run.connect_all()
+    run.open["control"].socket.sendall(b"\xff\xff\xff\xff")
+    assert run.wait()["metadata"]["return"] == 137
+    run.close()
+
+
+def test_an_output_that_nobody_reads_any_more(host: Daemon, guest: str) -> None:
+    """The command is told as by a pipe, and does not wait for ever."""
+    run = Websockets(host, guest, command=["yes"])
+    run.connect_all()
+    run.read_until("1", b"y")
+    run.open["1"].close_socket()
+    assert run.wait()["metadata"]["return"] in (1, 141)
+    run.close()
+
+
+def test_an_instance_that_stops_before_the_websockets_come(host: Daemon) -> None:
+    name = unique("c")
+    host.command("launch", "busybox", name)
+    exec_ = Websockets(host, name, command=["true"], interactive=True)
+    console = Websockets(host, name, "console")
+    host.command("stop", "-f", name)
+    for run in (exec_, console):
+        run.connect_all()
+        run.read("0")
+        assert run.wait()["status"] == "Failure"
+        run.close()
+    host.command("delete", name)
+
+
 def test_a_terminal_over_websockets(host: Daemon, guest: str) -> None:
     command = ["sh", "-c", "stty size; read x; stty size; echo got $x; exit 6"]
     run = Websockets(host, guest, command=command, interactive=True, width=100, height=30)

@@ -81,9 +81,14 @@ def read_now(fd: int) -> bytes:
 
 
 async def write(fd: int, data: bytes, *, stop: Flag | None = None) -> bool:
-    """Write all of `data` to a non-blocking `fd`; return False when nobody reads it any more or `stop` was set."""
+    """Write all of `data` to a non-blocking `fd`; return False when nobody reads it any more or `stop` was set.
+
+    Nothing is written once `stop` is set: `fd` may be closed by then, and its number another file's.
+    """
     view = memoryview(data)
     while view:
+        if stop is not None and stop.is_set():
+            return False
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:

@@ -96,9 +96,9 @@ class ExecRelay:
 
     async def _receive_terminal(self, control: socket.socket) -> list[int]:
         """Return the terminal's master, [] when the process could not be started."""
-        control.send(b'{"fds":0}\n')
-        await descriptors.wait_ready(control.fileno())
         try:
+            control.send(b'{"fds":0}\n')
+            await descriptors.wait_ready(control.fileno())
             _, fds, _, _ = socket.recv_fds(control, _MAX_LINE, 1)
         except OSError:
             return []
@@ -107,12 +107,12 @@ class ExecRelay:
     async def _finish(self) -> None:
         self._exited.set()
         self._begun.set()
+        await asyncio.sleep(0)  # who waits to write lets go of its descriptor before that is closed
         if self._outputs:
             await asyncio.wait(self._outputs)
         self._closed.set()
-        for fd in self._stdio:
-            if fd >= 0:
-                os.close(fd)
+        for number in range(len(self._stdio)):
+            self._close(number)
         self._stdio = []
         if self._control is not None:
             self._control.close()
@@ -132,11 +132,12 @@ class ExecRelay:
                 await typed
         elif name == "0":
             await self._input(websocket, self._stdio[0])
-            self._close_input()
+            self._close(0)
             await self._closed.wait()
         else:
             watch = asyncio.create_task(self._watch(websocket))
             await self._output(websocket, self._stdio[int(name)])
+            self._close(int(name))
             watch.cancel()
             with suppress(asyncio.CancelledError, ConnectionError):
                 await watch
@@ -149,16 +150,17 @@ class ExecRelay:
 
     async def _input(self, websocket: web.WebSocketResponse, fd: int) -> None:
         async for message in websocket:
-            if message.type is WSMsgType.TEXT and not message.data:
+            if message.type is WSMsgType.ERROR or (message.type is WSMsgType.TEXT and not message.data):
                 return
             data = message.data.encode() if message.type is WSMsgType.TEXT else message.data
             if not await descriptors.write(fd, data, stop=self._exited):
                 return
 
-    def _close_input(self) -> None:
-        if self._stdio and self._stdio[0] >= 0:
-            os.close(self._stdio[0])
-            self._stdio[0] = -1
+    def _close(self, number: int) -> None:
+        """Let go of a stream at its end: a process that writes on to one that nobody reads is to hear of it."""
+        if self._stdio and self._stdio[number] >= 0:
+            os.close(self._stdio[number])
+            self._stdio[number] = -1
 
     async def _watch(self, websocket: web.WebSocketResponse) -> None:
         """A client without control tells by its output socket that it goes away."""
@@ -168,6 +170,8 @@ class ExecRelay:
 
     async def _obey(self, websocket: web.WebSocketResponse) -> None:
         async for message in websocket:
+            if message.type is WSMsgType.ERROR:
+                break
             order = _order(message.data)
             with suppress(ValueError, OverflowError, KeyError, TypeError, struct.error):
                 if order.get("command") == "window-resize":
@@ -245,20 +249,26 @@ class ConsoleRelay:
         self._console, self._resize = console, resize
         self._begun.set()
         websocket = self._sockets["0"]
-        with console, suppress(ConnectionError):
-            while data := await descriptors.read(console.fileno(), stop=self._ended):
-                await websocket.send_bytes(data)
-            await websocket.send_bytes(b"\n\r")
-        self._ended.set()
+        with console:
+            with suppress(ConnectionError):
+                while data := await descriptors.read(console.fileno(), stop=self._ended):
+                    await websocket.send_bytes(data)
+                await websocket.send_bytes(b"\n\r")
+            self._ended.set()
+            await asyncio.sleep(0)  # who waits to write lets go of it before it is closed
 
     async def _input(self, websocket: web.WebSocketResponse) -> None:
         async for message in websocket:
+            if message.type is WSMsgType.ERROR:
+                return
             data = message.data.encode() if message.type is WSMsgType.TEXT else message.data
             if self._console is None or not await descriptors.write(self._console.fileno(), data, stop=self._ended):
                 return
 
     async def _obey(self, websocket: web.WebSocketResponse) -> None:
         async for message in websocket:
+            if message.type is WSMsgType.ERROR:
+                return
             order = _order(message.data)
             if order.get("command") == "window-resize" and self._resize is not None:
                 with suppress(ValueError, OverflowError, KeyError, TypeError, PylxcError):

@@ -76,16 +76,18 @@ class InstanceConsole:
             self._runtime.console_resize(key, width, height)
 
         def run(operation: Operation) -> dict[str, Any] | None:
-            if not relay.wait_connected(CONNECT_SECONDS):
+            try:
+                if not relay.wait_connected(CONNECT_SECONDS):
+                    operation.check_cancelled()
+                    raise BadRequest("Timed out waiting for the websockets of the console")
+                console = self._runtime.console_attach(key)
+                self._events.lifecycle("instance-console", f"/1.0/instances/{name}", project=project)
+                width, height = body.get("width", 0), body.get("height", 0)
+                if 0 < width < 2**16 and 0 < height < 2**16:
+                    resize(width, height)
+                relay.carry(console, resize)
+            finally:
                 relay.finish()
-                operation.check_cancelled()
-                raise BadRequest("Timed out waiting for the websockets of the console")
-            console = self._runtime.console_attach(key)
-            self._events.lifecycle("instance-console", f"/1.0/instances/{name}", project=project)
-            width, height = body.get("width", 0), body.get("height", 0)
-            if 0 < width < 2**16 and 0 < height < 2**16:
-                resize(width, height)
-            relay.carry(console, resize)
             return None
 
         return self._operations.start(

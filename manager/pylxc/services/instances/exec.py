@@ -82,21 +82,20 @@ class InstanceExec:
         running = _Running(self._runtime)
 
         def run(operation: Operation) -> dict[str, Any]:
-            if not relay.wait_connected(CONNECT_SECONDS):
-                relay.finish()
-                operation.check_cancelled()
-                raise BadRequest("Timed out waiting for the websockets of exec")
-            self._announce(project, name, spec)
-            ours, theirs = socket.socketpair()
-            host, inside = ([], []) if spec.interactive else _pipes()
             try:
-                running.spawn(self._payload(project, name, spec), [theirs.fileno(), *inside])
-            finally:
-                theirs.close()
-                for fd in inside:
-                    os.close(fd)
-                relay.begin(ours, host)
-            try:
+                if not relay.wait_connected(CONNECT_SECONDS):
+                    operation.check_cancelled()
+                    raise BadRequest("Timed out waiting for the websockets of exec")
+                self._announce(project, name, spec)
+                ours, theirs = socket.socketpair()
+                host, inside = ([], []) if spec.interactive else _pipes()
+                try:
+                    running.spawn(self._payload(project, name, spec), [theirs.fileno(), *inside])
+                finally:
+                    theirs.close()
+                    for fd in inside:
+                        os.close(fd)
+                    relay.begin(ours, host)
                 return _finish(operation, running.wait())
             finally:
                 relay.finish()
