@@ -150,6 +150,21 @@ def test_exec(trusted: Pylxc, guest: str) -> None:
     assert big == bytes(size)
     data = os.urandom(size)
     assert trusted("exec", f"far:{guest}", "--", "cat", input=data, text=False).stdout == data
+    with open("/dev/full", "w") as full:
+        lost = trusted(
+            "exec", f"far:{guest}", "--", "id", capture_output=False, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert refusal(lost) == "No space left on device"
+
+
+def test_exec_whose_reader_goes_away(trusted: Pylxc, guest: str) -> None:
+    source, sink = os.pipe()
+    os.close(source)
+    done = trusted(
+        "exec", f"far:{guest}", "--", "yes", capture_output=False, stdout=sink, stderr=subprocess.PIPE, check=False
+    )
+    os.close(sink)
+    assert done.returncode in (1, 141)
 
 
 def test_files(trusted: Pylxc, guest: str, tmp_path: Path) -> None:

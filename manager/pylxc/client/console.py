@@ -65,8 +65,10 @@ def attach(client: Client, name: str, fds: tuple[int, int] = (0, 1)) -> None:
         os.write(detach_write, b"d")
 
     def screen() -> None:
-        receive_to(data, fds[1])
-        os.write(detach_write, b"e")
+        try:
+            receive_to(data, fds[1])
+        finally:
+            os.write(detach_write, b"e")
 
     keys_read, keys_write = os.pipe()
     with forwarding("SIGWINCH", lambda _: send_size(control, fds[1])), terminal.Raw(fds[0]):

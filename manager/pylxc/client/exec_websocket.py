@@ -45,9 +45,10 @@ def open_websocket(client: Client, path: str) -> ClientConnection:
         from pylxc.client.tls import SharedSocket
 
         sock = SharedSocket(stream.socket)
-    # A plain address in either case: TLS, where there is any, is the socket's.
+    # A plain address in either case: TLS, where there is any, is the socket's. No pings of this side: a server whose
+    # command does not read yet does not answer them, nor does a client whose reader has paused, and both may.
     try:
-        return connect(f"ws://pylxc{path}", sock=sock, max_size=None, compression=None)
+        return connect(f"ws://pylxc{path}", sock=sock, max_size=None, compression=None, ping_interval=None)
     except (OSError, WebSocketException) as error:
         raise Unavailable(f"Failed to open a websocket: {error}") from error
 
@@ -59,19 +60,40 @@ def open_fd(client: Client, operation: dict[str, Any], name: str) -> ClientConne
 
 
 def receive_to(socket: ClientConnection, fd: int) -> None:
-    """Write the socket's messages to `fd` until the empty text message that ends the stream, or its close."""
+    """Write the socket's messages to `fd` until the empty text message that ends the stream, or its close.
+
+    Raises:
+        OSError: they cannot be written.
+    """
     from websockets.exceptions import ConnectionClosed
 
     try:
-        for message in socket:
-            if isinstance(message, str):
-                break
-            view = memoryview(message)
-            while view:
-                view = view[os.write(fd, view) :]
-    except (ConnectionClosed, BrokenPipeError):
-        pass
-    socket.close()
+        with suppress(ConnectionClosed, BrokenPipeError):
+            for message in socket:
+                if isinstance(message, str):
+                    break
+                view = memoryview(message)
+                while view:
+                    view = view[os.write(fd, view) :]
+    finally:
+        socket.close()
+
+
+class Receiver(threading.Thread):
+    """A thread that does `receive_to`; `error` is what it could not write for."""
+
+    def __init__(self, socket: ClientConnection, fd: int) -> None:
+        super().__init__(daemon=True)
+        self.error: OSError | None = None
+        self._socket = socket
+        self._fd = fd
+
+    def run(self) -> None:
+        """Receive."""
+        try:
+            receive_to(self._socket, self._fd)
+        except OSError as error:
+            self.error = error
 
 
 def send_from(fd: int, socket: ClientConnection) -> None:
@@ -125,15 +147,12 @@ def run(client: Client, operation: dict[str, Any], fds: tuple[int, int, int], *,
     receivers, senders = [], []
     if interactive:
         pty = open_fd(client, operation, "0")
-        receivers.append(threading.Thread(target=receive_to, args=(pty, fds[1]), daemon=True))
+        receivers.append(Receiver(pty, fds[1]))
         senders.append(threading.Thread(target=send_from, args=(fds[0], pty), daemon=True))
     else:
         stdin = open_fd(client, operation, "0")
         senders.append(threading.Thread(target=send_from, args=(fds[0], stdin), daemon=True))
-        for name, fd in (("1", fds[1]), ("2", fds[2])):
-            receivers.append(
-                threading.Thread(target=receive_to, args=(open_fd(client, operation, name), fd), daemon=True)
-            )
+        receivers += [Receiver(open_fd(client, operation, name), fd) for name, fd in (("1", fds[1]), ("2", fds[2]))]
 
     def forward(number: int) -> None:
         if number == signal.SIGWINCH:
@@ -153,7 +172,10 @@ def run(client: Client, operation: dict[str, Any], fds: tuple[int, int, int], *,
             if code in _NOT_RUN:
                 raise CommandFailed(str(error), code) from error
             raise
-        for thread in receivers:
-            thread.join()
+        for receiver in receivers:
+            receiver.join()
     control.close()
+    for receiver in receivers:
+        if receiver.error is not None:
+            raise receiver.error
     return int(result.metadata.get("return", 0))

@@ -203,6 +203,10 @@ def open_tls(url: str, context: ssl.SSLContext) -> ssl.SSLSocket:
     except http.client.HTTPException as error:
         raise OSError(str(error) or type(error).__name__) from error
     assert isinstance(connection.sock, ssl.SSLSocket)
+    # A server may be silent for as long as something takes; TCP finds out when its host has gone.
+    connection.sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE, 1)
+    for option, value in ((sockets.TCP_KEEPIDLE, 30), (sockets.TCP_KEEPINTVL, 15), (sockets.TCP_KEEPCNT, 4)):
+        connection.sock.setsockopt(sockets.IPPROTO_TCP, option, value)
     return connection.sock
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pylxc.client.tls import SharedSocket
+from pylxc.client.tls import SharedSocket, open_tls
 from tests.support.clients import Identity, context
 
 SECONDS = 20
@@ -85,6 +85,25 @@ def test_a_time_limit(pair: Callable[[], tuple[SharedSocket, ssl.SSLSocket]]) ->
         client.recv(1)
     with pytest.raises(TimeoutError):
         client.sendall(bytes(64 << 20))
+
+
+def test_a_host_that_has_gone_is_noticed(tmp_path: Path) -> None:
+    identity = Identity(tmp_path, "server")
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(identity.certificate_file, identity.key_file)
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with serving.wrap_socket(connection, server_side=True) as server:
+            server.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with open_tls(f"https://127.0.0.1:{listener.getsockname()[1]}", context()) as client:
+            assert client.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+        thread.join()
 
 
 def test_close_wakes_the_reader(pair: Callable[[], tuple[SharedSocket, ssl.SSLSocket]]) -> None:
