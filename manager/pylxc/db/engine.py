@@ -25,7 +25,9 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.engine = create_engine(url)
+        # As many connections as are wanted: who writes reads beside that, and must not wait for one that is held by
+        # somebody who waits for the writing to end.
+        self.engine = create_engine(url, max_overflow=-1)
         if self.engine.dialect.name == "sqlite":
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_immediate)
