@@ -1,105 +1,68 @@
 """Trees of files as tar streams: packed from the caller's disk, unpacked onto it.
 
 What comes out of an instance is untrusted: unpacking never follows a symbolic link, never leaves the target, creates
-no device nodes and drops set-id bits.
+nothing but files, directories and symbolic links, and drops set-id bits.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import stat
-import tarfile
 
+from pylxc import tarstream
 from pylxc.errors import BadRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import BinaryIO
+    from typing import Any
 
-_BLOCK = 1 << 18
-_RECORD = 512
 _MODE = 0o777
 
 
-def pack(source: str, *, uid: int = -1, gid: int = -1, on_file: Callable[[str], None] | None = None) -> Iterator[bytes]:
+def pack(source: str) -> Iterator[bytes]:
     """Yield a tar archive of the tree at `source`, its members below the last part of its name.
 
     Args:
         source: a directory.
-        uid: owner of every member, -1 for its own.
-        gid: group of every member, -1 for its own.
-        on_file: called with the path of every member.
 
     Raises:
-        BadRequest: a member is neither file, directory nor symbolic link.
+        BadRequest: a member is neither file, directory nor symbolic link, or becomes shorter meanwhile.
+        OSError: one cannot be read.
     """
-    top = os.path.dirname(os.path.abspath(source))
-    for path in _walk(os.path.abspath(source)):
-        if on_file:
-            on_file(path)
-        status = os.lstat(path)
-        info = tarfile.TarInfo(os.path.relpath(path, top))
-        info.mode, info.mtime = stat.S_IMODE(status.st_mode), int(status.st_mtime)
-        info.uid = uid if uid >= 0 else status.st_uid
-        info.gid = gid if gid >= 0 else status.st_gid
-        if stat.S_ISREG(status.st_mode):
-            with open(path, "rb") as file:
-                info.size = os.fstat(file.fileno()).st_size
-                yield _header(info)
-                yield from _content(file, info.size, path)
-            continue
-        if stat.S_ISLNK(status.st_mode):
-            info.type, info.linkname = tarfile.SYMTYPE, os.readlink(path)
-        elif stat.S_ISDIR(status.st_mode):
-            info.type = tarfile.DIRTYPE
+    buffer = bytearray()
+    for piece in _pieces(os.fsencode(os.path.abspath(source))):
+        buffer += piece
+        if len(buffer) >= tarstream.CHUNK:
+            yield bytes(buffer)
+            buffer.clear()
+    yield bytes(buffer + tarstream.END)
+
+
+def _pieces(top: bytes) -> Iterator[bytes]:
+    for path, member in tarstream.walk(top):
+        if member is None:
+            raise BadRequest(f"{os.fsdecode(path)} is neither a file, a directory nor a symbolic link")
+        if member.kind == tarstream.FILE:
+            yield from _file(path, member)
         else:
-            raise BadRequest(f"{path} is neither a file, a directory nor a symbolic link")
-        yield _header(info)
-    yield b"\0" * (2 * _RECORD)
+            yield tarstream.header(member)
 
 
-def _walk(path: str) -> Iterator[str]:
-    yield path
-    if os.path.isdir(path) and not os.path.islink(path):
-        for name in sorted(os.listdir(path)):
-            yield from _walk(os.path.join(path, name))
-
-
-def _header(info: tarfile.TarInfo) -> bytes:
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-
-
-def _content(file: BinaryIO, size: int, path: str) -> Iterator[bytes]:
-    left = size
-    while left:
-        data = file.read(min(left, _BLOCK))
-        if not data:
-            raise BadRequest(f"{path} became shorter while it was being sent")
-        left -= len(data)
-        yield data
-    yield b"\0" * (-size % _RECORD)
-
-
-class _Pieces:
-    """An iterator of byte strings as the file object that tarfile reads."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        parts, left = [], size
+def _file(path: bytes, member: tarstream.Member) -> Iterator[bytes]:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        left = member.size = os.fstat(fd).st_size
+        yield tarstream.header(member)
         while left:
-            if not self._rest:
-                self._rest = next(self._pieces, b"")
-                if not self._rest:
-                    break
-            parts.append(self._rest[:left])
-            self._rest = self._rest[left:]
-            left -= len(parts[-1])
-        return b"".join(parts)
+            data = os.read(fd, min(left, tarstream.CHUNK))
+            if not data:
+                raise BadRequest(f"{os.fsdecode(path)} became shorter while it was being sent")
+            left -= len(data)
+            yield data
+        yield tarstream.padding(member.size)
+    finally:
+        os.close(fd)
 
 
 def unpack(pieces: Iterator[bytes], target: str, on_bytes: Callable[[int], None] | None = None) -> None:
@@ -108,98 +71,93 @@ def unpack(pieces: Iterator[bytes], target: str, on_bytes: Callable[[int], None]
     Args:
         pieces: the archive.
         target: a directory.
-        on_bytes: called with the number of bytes after each piece written.
+        on_bytes: called with the number of bytes after each piece of content written.
 
     Raises:
-        BadRequest: the archive is damaged, or names a member outside of the target.
+        BadRequest: the archive is damaged, names a member outside of the target, or has one that is neither file,
+            directory nor symbolic link.
+        OSError: something cannot be written.
     """
-    root = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
-    modes: list[tuple[list[str], int]] = []
-    try:
-        with tarfile.open(fileobj=_Pieces(pieces), mode="r|") as archive:  # type: ignore[call-overload]
-            for member in archive:
-                parts = [part for part in member.name.split("/") if part not in {"", "."}]
-                if member.name.startswith("/") or ".." in parts:
-                    raise BadRequest(f"The archive names {member.name!r}, which is outside of the target")
-                if parts:
-                    _unpack_member(archive, member, root, parts, modes, on_bytes)
+    reader = tarstream.Reader(lambda: next(pieces, b""))
+    modes: list[tuple[list[bytes], int]] = []
+    with _Below(target) as below:
+        try:
+            for member in reader.members():
+                if parts := tarstream.parts(member):
+                    _unpack_member(reader, member, below, parts, on_bytes)
+                    if member.kind == tarstream.DIRECTORY:
+                        modes.append((parts, member.mode & _MODE))
+        except ValueError as error:
+            raise BadRequest(f"The archive is damaged: {error}") from None
         # Modes of directories come last, so that those without the write bit can be filled.
         for parts, mode in reversed(modes):
-            parent = _open_parent(root, parts)
-            fd = os.open(parts[-1], os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
-            os.fchmod(fd, mode)
-            os.close(fd)
-            os.close(parent)
-    except tarfile.TarError as error:
-        raise BadRequest(f"The archive is damaged: {error}") from error
-    finally:
-        os.close(root)
+            os.fchmod(below.directory(parts), mode)
 
 
-def _open_parent(root: int, parts: list[str]) -> int:
-    fd = os.dup(root)
-    for part in parts[:-1]:
-        try:
-            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
-        finally:
-            os.close(fd)
-        fd = inner
-    return fd
+class _Below:
+    """Directories below one of the caller's, opened without following links. The last one stays open."""
+
+    def __init__(self, root: str) -> None:
+        self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._fd = os.dup(self._root)
+        self._parts: list[bytes] | None = []
+
+    def __enter__(self) -> _Below:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+        os.close(self._root)
+
+    def directory(self, parts: list[bytes]) -> int:
+        """Return a descriptor of the directory, good until the next call; raises OSError."""
+        if parts != self._parts:
+            os.dup2(self._root, self._fd, inheritable=False)
+            self._parts = None
+            for part in parts:
+                inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+                os.close(self._fd)
+                self._fd = inner
+            self._parts = parts
+        return self._fd
 
 
 def _unpack_member(
-    archive: tarfile.TarFile,
-    member: tarfile.TarInfo,
-    root: int,
-    parts: list[str],
-    modes: list[tuple[list[str], int]],
+    reader: tarstream.Reader,
+    member: tarstream.Member,
+    below: _Below,
+    parts: list[bytes],
     on_bytes: Callable[[int], None] | None,
 ) -> None:
-    parent = _open_parent(root, parts)
+    name, parent = parts[-1], below.directory(parts[:-1])
+    if member.kind == tarstream.DIRECTORY:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=parent)
+    elif member.kind == tarstream.SYMLINK:
+        _anew(lambda: os.symlink(member.target, name, dir_fd=parent), name, parent)
+    elif member.kind == tarstream.FILE:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = _anew(lambda: os.open(name, flags, 0o600, dir_fd=parent), name, parent)
+        try:
+            reader.content(member, lambda piece: _write(fd, piece, on_bytes))
+            os.fchmod(fd, member.mode & _MODE)
+        finally:
+            os.close(fd)
+    else:
+        raise ValueError(f"{os.fsdecode(member.name)!r} is no file, directory or symbolic link")
+
+
+def _anew(make: Callable[[], Any], name: bytes, parent: int) -> Any:
+    """Make something in the place of whatever is there."""
     try:
-        if member.isdir():
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(parts[-1], 0o700, dir_fd=parent)
-            modes.append((parts, member.mode & _MODE))
-            return
-        if not (member.isreg() or member.issym() or member.islnk()):
-            return  # device nodes, sockets, pipes: of no use outside
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(parts[-1], dir_fd=parent)
-        if member.issym():
-            os.symlink(member.linkname, parts[-1], dir_fd=parent)
-        elif member.islnk():
-            _link(root, member.linkname, parent, parts[-1])
-        else:
-            _write(archive, member, parent, parts[-1], on_bytes)
-    finally:
-        os.close(parent)
+        return make()
+    except FileExistsError:
+        os.unlink(name, dir_fd=parent)
+        return make()
 
 
-def _link(root: int, linkname: str, parent: int, name: str) -> None:
-    parts = [part for part in linkname.split("/") if part not in {"", "."}]
-    if not parts or ".." in parts or linkname.startswith("/"):
-        raise BadRequest(f"The archive links to {linkname!r}, which is outside of the target")
-    source = _open_parent(root, parts)
-    try:
-        os.link(parts[-1], name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
-    finally:
-        os.close(source)
-
-
-def _write(
-    archive: tarfile.TarFile,
-    member: tarfile.TarInfo,
-    parent: int,
-    name: str,
-    on_bytes: Callable[[int], None] | None,
-) -> None:
-    content = archive.extractfile(member)
-    assert content is not None
-    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=parent)
-    with os.fdopen(fd, "wb", buffering=0) as file:
-        while data := content.read(_BLOCK):
-            file.write(data)
-            if on_bytes:
-                on_bytes(len(data))
-        os.fchmod(file.fileno(), member.mode & _MODE)
+def _write(fd: int, data: memoryview, on_bytes: Callable[[int], None] | None) -> None:
+    if on_bytes:
+        on_bytes(len(data))
+    while data:
+        data = data[os.write(fd, data) :]

@@ -7,6 +7,7 @@ tells the end. A guest can make a file system hang (FUSE): every look at it is u
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -18,9 +19,10 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pylxc import tarstream
 from pylxc.errors import BadRequest, Conflict, Forbidden, NotFound, PylxcError
 from pylxc.kernel import caps
-from pylxc.runtime import cell, protocol, tarstream
+from pylxc.runtime import cell, protocol
 from pylxc.runtime.spool import Spool
 
 STALLED_SECONDS = 30
@@ -313,38 +315,19 @@ class TreeWriter:
 
     def write(self, top: bytes) -> None:
         """Write the tree at `top` and the archive's end."""
-        above, first = os.path.split(top)
-        todo = [first or b"."]
-        while todo:
-            name = todo.pop()
+        for path, member in tarstream.walk(top):
             signal.alarm(STALLED_SECONDS)
-            try:
-                self._member(above, name, todo)
-            except FileNotFoundError:
+            if member is None:
                 continue
+            if member.kind == tarstream.FILE:
+                with contextlib.suppress(FileNotFoundError):
+                    self._file(path, member)
+            else:
+                self._buffer += tarstream.header(member)
+            if len(self._buffer) >= tarstream.CHUNK:
+                self._flush()
         self._buffer += tarstream.END
         self._flush()
-
-    def _member(self, above: bytes, name: bytes, todo: list[bytes]) -> None:
-        path = os.path.join(above, name)
-        status = os.lstat(path)
-        kind = _TAR_KINDS.get(stat.S_IFMT(status.st_mode))
-        if kind is None:
-            return
-        member = tarstream.Member(name, kind)
-        member.uid, member.gid, member.mode = status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
-        member.mtime = int(status.st_mtime)
-        if kind == tarstream.FILE:
-            self._file(path, member)
-            return
-        if kind == tarstream.SYMLINK:
-            member.target = os.readlink(path)
-        self._buffer += tarstream.header(member)
-        if kind == tarstream.DIRECTORY:
-            inside = sorted(os.listdir(path), reverse=True)
-            todo.extend(inside if name == b"." else [name + b"/" + child for child in inside])
-        if len(self._buffer) >= _CHUNK // 4:
-            self._flush()
 
     def _file(self, path: bytes, member: tarstream.Member) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -370,8 +353,6 @@ class TreeWriter:
                 self._buffer += tarstream.padding(member.size)
         finally:
             os.close(fd)
-        if len(self._buffer) >= _CHUNK // 4:
-            self._flush()
 
     def _flush(self) -> None:
         write_all(self._sink, self._buffer)
@@ -383,29 +364,31 @@ def _put_tree(request: Request) -> dict[str, Any]:
     top = os.fsencode(request.path)
     make_directory(top, request.owner(), request.mode(0o755))
     request.say_ready()
-    count = 0
-    reader = tarstream.Reader(request.source_fd, _wait_readable)
+    count, above = 0, b""
+
+    def read() -> bytes:
+        _wait_readable(request.source_fd)
+        return os.read(request.source_fd, tarstream.CHUNK)
+
+    reader = tarstream.Reader(read)
     for member in reader.members():
-        _unpack(top, member, reader, request.proc_fd)
+        path = os.path.join(top, *tarstream.parts(member))
+        if os.path.dirname(path) != above:
+            make_parents(path)
+            above = os.path.dirname(path)
+        _unpack(path, member, reader, request.proc_fd)
         count += 1
     request.ask({"received": count})
     return {"members": count}
 
 
-def _unpack(top: bytes, member: tarstream.Member, reader: tarstream.Reader, proc_fd: int) -> None:
-    parts = [part for part in member.name.split(b"/") if part not in (b"", b".")]
-    if b".." in parts:
-        raise ValueError(f"the name {os.fsdecode(member.name)!r} leads outside")
-    path = os.path.join(top, *parts)
+def _unpack(path: bytes, member: tarstream.Member, reader: tarstream.Reader, proc_fd: int) -> None:
     owner = (member.uid, member.gid)
     if member.kind == tarstream.DIRECTORY:
-        make_parents(path)
         make_directory(path, owner, member.mode)
     elif member.kind == tarstream.SYMLINK:
-        make_parents(path)
         make_symlink(path, member.target, owner)
     elif member.kind == tarstream.FILE:
-        make_parents(path)
         with Spool(os.fsdecode(path), proc_fd) as spool:
             reader.content(member, spool.write)
             spool.commit(owner, member.mode)
@@ -432,8 +415,6 @@ def translate(error: OSError, path: str) -> PylxcError:
         return Forbidden(f"{path!r}: {text}")
     return BadRequest(f"{path!r}: {text}")
 
-
-_TAR_KINDS = {stat.S_IFREG: tarstream.FILE, stat.S_IFDIR: tarstream.DIRECTORY, stat.S_IFLNK: tarstream.SYMLINK}
 
 _OPERATIONS = {
     "get": _get,

@@ -37,16 +37,16 @@ class Spool:
             OSError: there is no such directory, or it cannot be written.
             BadRequest: what is there is no file.
         """
-        self._path = os.path.realpath(path)
+        self._path = path
         self._proc_fd = proc_fd
         self._name = ""
         self.size = 0
-        try:
-            status = os.lstat(self._path)
-            self.exists = True
-        except FileNotFoundError:
-            self.exists = False
-        else:
+        status = _look(path)
+        if status is not None and stat.S_ISLNK(status.st_mode):
+            self._path = os.path.realpath(path)
+            status = _look(self._path)
+        self.exists = status is not None
+        if status is not None:
             if not stat.S_ISREG(status.st_mode):
                 raise BadRequest(f"{path!r} is there already and is no file")
             self._status = status
@@ -181,3 +181,11 @@ class Spool:
         if self._name:
             os.unlink(self._name)
             self._name = ""
+
+
+def _look(path: str) -> os.stat_result | None:
+    """Return what is at `path` itself, None for nothing."""
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None

@@ -133,7 +133,8 @@ def test_symlink_is_replaced_and_not_written_through(tmp_path: Path) -> None:
     assert outside.read_text() == "secret"
     assert (target / "f").read_text() == "new"
     device = [("null", None, {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3})]
-    tree.unpack(iter([archive(*device)]), str(target))
+    with pytest.raises(BadRequest, match="'null' is no file"):
+        tree.unpack(iter([archive(*device)]), str(target))
     assert not (target / "null").exists()
 
 

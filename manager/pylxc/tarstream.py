@@ -7,10 +7,15 @@ imported before a container is entered. Sparse files, pax records and hard links
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 BLOCK = 512
-_CHUNK = 1 << 18
+CHUNK = 1 << 18
+"""Bytes that are worth a system call."""
 _NAME = 100
 _MAX_RECORD = 1 << 16
 
@@ -18,6 +23,7 @@ DIRECTORY = b"5"
 FILE = b"0"
 SYMLINK = b"2"
 HARD_LINK = b"1"
+_KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: SYMLINK}
 
 
 class Member:
@@ -34,6 +40,53 @@ class Member:
         self.uid = 0
         self.gid = 0
         self.mtime = 0
+
+
+def walk(top: bytes) -> Iterator[tuple[bytes, Member | None]]:
+    """Yield path and member of everything in the tree at `top`, sorted, directories before what they hold.
+
+    The members' names begin with the last part of `top`. The member is None of what is neither file, directory nor
+    symbolic link. What vanishes meanwhile is left out.
+
+    Raises:
+        OSError: of what is there, not all can be read; or `top` is not there.
+    """
+    above, first = os.path.split(top)
+    todo = [first or b"."]
+    while todo:
+        name = todo.pop()
+        path = os.path.join(above, name)
+        try:
+            status = os.lstat(path)
+            member = None
+            if kind := _KINDS.get(stat.S_IFMT(status.st_mode)):
+                member = Member(name, kind)
+                member.uid, member.gid = status.st_uid, status.st_gid
+                member.mode, member.mtime = stat.S_IMODE(status.st_mode), int(status.st_mtime)
+                if kind == FILE:
+                    member.size = status.st_size
+                elif kind == SYMLINK:
+                    member.target = os.readlink(path)
+                else:
+                    inside = sorted(os.listdir(path), reverse=True)
+                    todo.extend(inside if name == b"." else [name + b"/" + child for child in inside])
+        except FileNotFoundError:
+            if path == top:
+                raise
+            continue
+        yield path, member
+
+
+def parts(member: Member) -> list[bytes]:
+    """Return the parts of a member's name.
+
+    Raises:
+        ValueError: it leads outside of the archive.
+    """
+    found = [part for part in member.name.split(b"/") if part not in (b"", b".")]
+    if b".." in found or member.name.startswith(b"/"):
+        raise ValueError(f"the name {os.fsdecode(member.name)!r} leads outside")
+    return found
 
 
 def header(member: Member) -> bytes:
@@ -87,17 +140,18 @@ def _block(member: Member) -> bytes:
 
 
 class Reader:
-    """Reads an archive from `fd`.
+    """Reads an archive.
+
+    Args:
+        read: returns the next bytes of the archive, as many as there are; none at its end.
 
     Example:
         for member in reader.members():
             reader.content(member, write)   # or not: what is left is skipped
     """
 
-    def __init__(self, fd: int, wait: Callable[[int], None]) -> None:
-        """Read from `fd`; `wait(fd)` is called before every read."""
-        self._fd = fd
-        self._wait = wait
+    def __init__(self, read: Callable[[], bytes]) -> None:
+        self._read = read
         self._buffer = memoryview(b"")
         self._left = 0
 
@@ -159,8 +213,7 @@ class Reader:
 
     def _some(self, limit: int) -> memoryview:
         if not self._buffer:
-            self._wait(self._fd)
-            self._buffer = memoryview(os.read(self._fd, _CHUNK))
+            self._buffer = memoryview(self._read())
             if not self._buffer:
                 raise ValueError("the archive breaks off")
         piece, self._buffer = self._buffer[:limit], self._buffer[limit:]
@@ -176,9 +229,8 @@ class Reader:
 
     def _drain(self) -> None:
         """Read to the end: a writer that pads the archive to its record size must not be cut off."""
-        self._wait(self._fd)
-        while os.read(self._fd, _CHUNK):
-            self._wait(self._fd)
+        while self._read():
+            pass
 
 
 def _parse(block: bytes) -> Member:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pylxc.runtime import tarstream
+from pylxc import tarstream
 
 
 def read(content: bytes) -> list[tuple[tarstream.Member, bytes]]:
@@ -23,7 +23,7 @@ def read(content: bytes) -> list[tuple[tarstream.Member, bytes]]:
     writer.start()
     found = []
     try:
-        reader = tarstream.Reader(source, lambda _: None)
+        reader = tarstream.Reader(lambda: os.read(source, 65536))
         for member in reader.members():
             parts: list[bytes] = []
             reader.content(member, lambda piece, into=parts: into.append(bytes(piece)))  # type: ignore[misc]
