@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from pylxc.cli.devices import Devices
 from pylxc.cli.edit import assignments, edit
 from pylxc.cli.grammar import Args, Command, Option, UsageError
-from pylxc.cli.profile import INSTANCE
+from pylxc.client.http import quote
 from pylxc.errors import NotFound
 
 TYPE_CHECKING = False
@@ -15,15 +14,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from pylxc.cli.entity import Entity
     from pylxc.cli.session import Session
 
 SERVER = "/1.0"
 
 
+def _instance() -> Entity:
+    from pylxc.cli.profile import INSTANCE  # here, as `set` does without
+
+    return INSTANCE
+
+
 def _change(session: Session, name: str, change: Callable[[dict[str, Any]], None]) -> None:
     """Let `change` work on the configuration of instance `name`, of the server when it is empty."""
     if name:
-        INSTANCE.change(session, name, lambda fields: change(fields["config"]))
+        _instance().change(session, name, lambda fields: change(fields["config"]))
         return
     reply = session.client.request("GET", SERVER)
     config = dict(reply.metadata["config"])
@@ -59,7 +65,7 @@ def _show(session: Session, args: Args) -> None:
         sys.stdout.write(yamltext.dump({key: found[key] for key in order}))
         return
     reply = session.client.instances.read(name)
-    fields = INSTANCE.changeable(reply)
+    fields = _instance().changeable(reply)
     if args.expanded:
         fields |= {"config": reply.metadata["expanded_config"], "devices": reply.metadata["expanded_devices"]}
     sys.stdout.write(yamltext.dump(fields))
@@ -83,7 +89,7 @@ def _set(session: Session, args: Args) -> None:
     values = assignments(rest, legacy=True)
     if name and all(values.values()):
         # The server merges: one request where reading, changing and writing back takes three.
-        session.wait(session.client.start("PATCH", INSTANCE.url(name), {"config": values}))
+        session.wait(session.client.start("PATCH", f"/1.0/instances/{quote(name)}", {"config": values}))
         return
 
     def change(config: dict[str, Any]) -> None:
@@ -113,7 +119,7 @@ def _edit(session: Session, args: Args) -> None:
         _edit_snapshot(session, instance, snapshot)
         return
     if name:
-        INSTANCE.edit(session, args)
+        _instance().edit(session, args)
         return
     reply = session.client.request("GET", SERVER)
 
@@ -149,7 +155,7 @@ COMMANDS = (
         "config",
         "Manage instance and server configuration options",
         sub=(
-            Devices(INSTANCE).group(override=True),
+            Command("device", "Manage devices", module="config_devices"),
             Command(
                 "edit",
                 "Edit instance or server configurations as YAML",

@@ -19,9 +19,14 @@ def get(session: Session, name: str) -> Project:
     project = session.scalar(select(Project).where(Project.name == name))
     if project is None:
         raise NotFound("Project not found")
-    if project.new_name:
-        raise Conflict(f"Project {name!r} is being renamed to {project.new_name!r}", hint="try again")
+    refuse_renaming(project)
     return project
+
+
+def refuse_renaming(project: Project) -> None:
+    """Raise Conflict when a project is being renamed."""
+    if project.new_name:
+        raise Conflict(f"Project {project.name!r} is being renamed to {project.new_name!r}", hint="try again")
 
 
 def exists(session: Session, name: str) -> bool:

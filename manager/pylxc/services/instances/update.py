@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from pylxc.db import instances, profiles, projects
 from pylxc.db.engine import Database
-from pylxc.db.models import Config, Devices, Instance
+from pylxc.db.models import Config, Devices, Instance, Project
 from pylxc.errors import BadRequest, PylxcError
 from pylxc.paths import storage_name
 from pylxc.revert import Reverter
@@ -87,7 +87,7 @@ class Updater:
         with self._db.reading() as session:
             found = load(session, project, name)
             etag.check(if_match, *etag_fields(found))
-            self._validate(session, found, _replaced(found, body))
+            self._validate(session, projects.get(session, project), found, _replaced(found, body))
 
     def replace(self, project: str, name: str, body: InstancePut, if_match: str | None) -> None:
         """Make an instance what a PUT says, empty where it is silent; raises like `check`, and Conflict when busy."""
@@ -143,7 +143,8 @@ class Updater:
                 before = record(row)
                 etag.check(if_match, *etag_fields(before))
                 wanted = want(before)
-                self._validate(session, before, wanted)
+                projects.refuse_renaming(row.project)
+                self._validate(session, row.project, before, wanted)
                 row.architecture = wanted.architecture
                 row.config = wanted.config
                 row.devices = checks.devices_without_empty(wanted.devices)
@@ -187,10 +188,9 @@ class Updater:
                 self._devices.remove(before.project, before.name, lost, before.config)
             revert.success()
 
-    def _validate(self, session: Session, before: Record, wanted: _Wanted) -> None:
+    def _validate(self, session: Session, project: Project, before: Record, wanted: _Wanted) -> None:
         checks.config(wanted.config)
-        config = projects.get(session, before.project).config
-        restrictions.refuse_volatile(config, before.name, wanted.config, before.config)
+        restrictions.refuse_volatile(project.config, before.name, wanted.config, before.config)
         for key in before.config:
             if key.startswith("volatile.idmap.") and key not in wanted.config:
                 raise BadRequest("Volatile idmap keys can't be deleted by the user")
@@ -198,8 +198,7 @@ class Updater:
         if tuple(wanted.profiles) != before.profiles:
             if len(set(wanted.profiles)) != len(wanted.profiles):
                 raise BadRequest("Duplicate profile found in request")
-            scope = projects.scope_name(session, before.project, "profiles")
-            profiles.named(session, scope, wanted.profiles)
+            profiles.named(session, projects.scope(project, "profiles"), wanted.profiles)
 
     def _check_root(self, session: Session, before: Record, after: Record) -> None:
         self._check_expanded(after)
