@@ -11,7 +11,7 @@ import struct
 import termios
 import threading
 from collections.abc import Callable, Iterator
-from fcntl import ioctl
+from fcntl import F_GETPIPE_SZ, fcntl, ioctl
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +164,7 @@ def test_signals_and_a_client_that_goes_away(host: Daemon, guest: str, devices: 
     run = Direct(host, guest, ["sh", "-c", "trap 'exit 33' USR1; echo ready; while :; do sleep 0.1; done"])
     run.send_stdio(null, sink, null)
     assert os.read(stdout, 10) == b"ready\n"
+    assert fcntl(stdout, F_GETPIPE_SZ) == 1 << 20  # so that much of it goes without waiting for the reader each time
     run.signal(signal.SIGUSR1)
     assert run.result() == {"return": 33}
     run.close()

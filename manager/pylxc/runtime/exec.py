@@ -8,6 +8,7 @@ daemon, which relays for websockets. So an `exec` of the first kind goes on whil
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -242,6 +243,10 @@ class Supervisor:
             self.pumps.append(Pump(fd, sink) if number == 0 else Pump(source, fd))
             inside = source if number == 0 else sink
         os.fchmod(inside, 0o666)
+        # Whoever writes much into a pipe of 64 KiB spends half of the time on waking up who reads, and falling asleep.
+        with contextlib.suppress(OSError):  # beyond what its owner may have
+            if fcntl.fcntl(inside, fcntl.F_GETPIPE_SZ) < CHUNK:
+                fcntl.fcntl(inside, fcntl.F_SETPIPE_SZ, CHUNK)
         return inside
 
 
