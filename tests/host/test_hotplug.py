@@ -44,6 +44,7 @@ def launch(daemon: Daemon, busybox: str, **body: Any) -> Guest:
     name = unique("c")
     body |= {"name": name, "source": {"type": "image", "alias": busybox}, "start": True}
     daemon.request("POST", "/1.0/instances", body)
+    until(lambda: "/run" in mounts(daemon, name), "what its init mounts")  # the last change that is none of ours
     return name
 
 
