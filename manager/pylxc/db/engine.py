@@ -97,6 +97,8 @@ def _begin_immediate(connection: Any) -> None:
     # A deferred transaction that turns from reading to writing fails with SQLITE_BUSY at once when another wrote.
     options = connection.get_execution_options()
     reading = options.get("pylxc_read_only")
-    if not reading:
-        connection.exec_driver_sql(f"PRAGMA synchronous={'NORMAL' if options.get('pylxc_relaxed') else 'FULL'}")
+    synchronous = "NORMAL" if options.get("pylxc_relaxed") else "FULL"
+    if not reading and connection.info.get("synchronous", "FULL") != synchronous:
+        connection.exec_driver_sql(f"PRAGMA synchronous={synchronous}")
+        connection.info["synchronous"] = synchronous
     connection.exec_driver_sql("BEGIN DEFERRED" if reading else "BEGIN IMMEDIATE")

@@ -162,10 +162,8 @@ class Cgroup(ABC):
         lacking: Lacking = {}
         for setting in self._settings(limits):
             directory = self.directory(setting.controller)
-            there = [f"{directory}/{file}" for file in setting.files if os.path.exists(f"{directory}/{file}")]
-            for path in there:
-                self._apply(setting, path)
-            if setting.is_limit and not there:
+            there = [self._apply(setting, f"{directory}/{file}") for file in setting.files]
+            if setting.is_limit and not any(there):
                 what = f"cgroup controller {setting.controller!r}"
                 has_it = self._has(setting.controller)
                 lacking[setting.key] = f"the {what} has no {setting.files[0]}" if has_it else f"there is no {what}"
@@ -181,14 +179,18 @@ class Cgroup(ABC):
         """Return the cpuset list of the group, empty where it has none of its own."""
         return _read_if_there(f"{self.directory('cpuset')}/cpuset.cpus").strip()
 
-    def _apply(self, setting: Setting, path: str) -> None:
+    def _apply(self, setting: Setting, path: str) -> bool:
+        """Write a setting; return whether there is such a file."""
         try:
             _write(path, setting.text)
+        except FileNotFoundError:
+            return False
         except OSError as error:
             # A limit that is lifted, or that was not there, is no harm.
             if setting.is_limit:
                 text = f"{setting.key}: {setting.text!r}: {os.strerror(error.errno or 0)}"
                 raise OSError(error.errno, text, path) from None
+        return True
 
     @abstractmethod
     def _settings(self, limits: LimitValues) -> Iterator[Setting]:
