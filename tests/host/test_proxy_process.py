@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from pylxc.drivers.device import registry
+from pylxc.drivers.device.driver import Context, HostTools, RunConfig
 from pylxc.errors import BadRequest
 from pylxc.kernel import namespaces
 from pylxc.runtime.proxies import Proxies
@@ -392,6 +394,26 @@ def test_one_that_dies_is_started_again_also_while_no_daemon_is_there(proxied: P
         proxied.restart()
         assert proxied.proxy_pid() != pid
         assert talk((LOCAL, 8080), b"and again") == b"and again"
+
+
+def test_it_enters_no_files_of_the_host_where_the_container_has_none_yet(proxied: Proxied) -> None:
+    device = {"type": "proxy", "listen": "tcp:127.0.0.1:8080", "connect": "unix:/run/x"}
+    tools = HostTools(proxies=proxied.proxies, **dict.fromkeys(  # type: ignore[arg-type]
+        ("netlink", "firewall", "redirects", "run_dir", "has_others")))  # fmt: skip
+    driver = registry.find(device)
+
+    def attach(pid: int) -> None:
+        os.kill(pid, signal.SIGSTOP)
+        driver.attach(context(pid), RunConfig(), tools)
+        os.kill(pid, signal.SIGCONT)
+
+    def context(pid: int) -> Context:
+        return Context(name="p", device=device, config={}, instance="c1", pid=pid)
+
+    proxied.host.runtime.kill("c1")
+    spec = proxied.host.spec(proxied.tree)
+    pid = proxied.host.runtime.start(spec, attach, lambda pid: driver.enter(context(pid), tools))
+    assert namespaces.identity("mnt", proxied.proxy_pid()) == namespaces.identity("mnt", pid)
 
 
 def test_it_ends_with_its_container(proxied: Proxied) -> None:

@@ -262,9 +262,13 @@ def test_errors_name_the_step_and_leave_nothing(host: Host, tree: Path, changes:
     assert os.listdir(f"{host.paths.run}/instances") == []
 
 
-def test_a_missing_tree_is_named(host: Host) -> None:
+def test_a_missing_tree_is_named_though_the_network_fails_with_it(host: Host) -> None:
+    def attach(pid: int) -> None:
+        until(lambda: not alive(pid), "the start is undone")
+        raise BadRequest("no such namespace")
+
     with pytest.raises(PylxcError, match=r"No such file .*/nowhere"):
-        host.start(Path("/nowhere"))
+        host.runtime.start(host.spec(Path("/nowhere")), attach)
 
 
 def test_the_end_of_the_daemon_during_the_start_undoes_it(host: Host, tree: Path) -> None:

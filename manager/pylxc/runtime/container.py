@@ -14,17 +14,21 @@ import shutil
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
-from pylxc.errors import Internal, NotFound
+from pylxc.errors import Internal, NotFound, PylxcError
 from pylxc.kernel import cgroup, pidfd, procfs
 from pylxc.kernel import fds as descriptors
 from pylxc.kernel.memory_events import OomWatch
 from pylxc.runtime import protocol
+from pylxc.runtime.spawn import Child
 from pylxc.runtime.spec import ContainerExit, IdMap
 
 log = logging.getLogger(__name__)
 
+START_SECONDS = 60.0
+"""How long a monitor may take for a step of a start (an idmapped mount of a slow file system, a busy host)."""
 _ANSWER_SECONDS = 10.0
 
 
@@ -135,6 +139,54 @@ def await_monitor_end(run_dir: str, timeout: float) -> None:
             raise Internal(f"The monitor of {run_dir!r} does not end")
         # A lock has no event to wait for without blocking for ever; this is the path after a daemon's crash.
         time.sleep(0.01)
+
+
+def shake_hands(child: Child, attach_network: Callable[[int], None], enter: Callable[[int], None]) -> Container:
+    """Have a new monitor start its container, and return that.
+
+    Args:
+        child: the monitor, see there for what is said; its socket becomes the container's.
+        attach_network: see `Runtime.start`, as for `enter`.
+        enter: likewise.
+
+    Raises:
+        PylxcError: a step failed, or what `attach_network` and `enter` raise.
+    """
+    ready, fds = _expect(child, "ready")
+    try:
+        try:
+            attach_network(ready["ready"])
+        except PylxcError:
+            if pidfd.wait(fds[1], 0):  # PID 1 has ended, and the network with it: its monitor tells why
+                _expect(child, "started")
+            raise
+        _expect(child, "built")
+        enter(ready["ready"])
+        protocol.send(child.socket, {"op": "go"})
+        started, _ = _expect(child, "started")
+        return Container(started["started"], child.socket, *fds)
+    except BaseException:
+        descriptors.close(fds)
+        raise
+
+
+def _expect(child: Child, word: str) -> tuple[dict[str, Any], list[int]]:
+    """Return the monitor's next message, which must have the key `word`.
+
+    Raises:
+        PylxcError: it reports an error, has died or does not answer.
+    """
+    try:
+        received = child.receive(START_SECONDS)
+    except TimeoutError as error:
+        raise Internal("The container's monitor does not answer") from error
+    if received is None:
+        raise Internal("The container's monitor ended unexpectedly", hint="see the instance's log lxc.log")
+    if "error" in received[0]:
+        raise protocol.rebuild_error(received[0])
+    if word not in received[0]:
+        raise Internal(f"Expected {word!r} from the container's monitor")
+    return received
 
 
 def reconnect(run_dir: str) -> Container | None:

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pylxc.errors import BadRequest, Conflict, Internal, NotFound
-from pylxc.kernel import fds as descriptors
 from pylxc.kernel import procfs
 from pylxc.kernel.cgroup import Cgroup
 from pylxc.kernel.memory_events import OomWatch
@@ -31,8 +30,6 @@ from pylxc.runtime.spec import ContainerExit, ContainerSpec, DeviceNode, IdMap, 
 
 log = logging.getLogger(__name__)
 
-START_SECONDS = 60.0
-"""How long a monitor may take for a step of a start (an idmapped mount of a slow file system, a busy host)."""
 KILL_SECONDS = 30.0
 
 
@@ -122,12 +119,18 @@ class Runtime:
         """
         return self._spawner.spawn(kind, payload, fds)
 
-    def start(self, spec: ContainerSpec, attach_network: Callable[[int], None]) -> int:
+    def start(
+        self,
+        spec: ContainerSpec,
+        attach_network: Callable[[int], None],
+        enter: Callable[[int], None] = lambda _pid: None,
+    ) -> int:
         """Start a container and return PID 1's pid on the host.
 
         Args:
             spec: what to start.
-            attach_network: called with PID 1's pid when its network namespace exists, before its init runs.
+            attach_network: called with PID 1's pid when its network namespace exists, and nothing of its files yet.
+            enter: called with PID 1's pid when all its namespaces and mounts exist, before its init runs.
 
         Raises:
             Conflict: it is running or being started.
@@ -148,28 +151,17 @@ class Runtime:
             payload["cgroup"] = containers.cgroup_name(spec.key, spec.run_dir)
             child = self._spawner.spawn("monitor", payload, ())
             try:
-                return self._hand_shake(spec.key, child, attach_network)
+                container = containers.shake_hands(child, attach_network, enter)
+                self._add(spec.key, container)
+                return int(container.state["init_pid"])
             except BaseException:
                 child.close()
-                child.wait_ended(START_SECONDS)
+                child.wait_ended(containers.START_SECONDS)
                 containers.remove_leftovers(spec.key, spec.run_dir)
                 raise
         finally:
             with self._lock:
                 self._starting.discard(spec.key)
-
-    def _hand_shake(self, key: str, child: Child, attach_network: Callable[[int], None]) -> int:
-        ready, fds = _expect(child, "ready")
-        try:
-            attach_network(ready["ready"])
-            protocol.send(child.socket, {"op": "go"})
-            started, _ = _expect(child, "started")
-            container = Container(started["started"], child.socket, *fds)
-        except BaseException:
-            descriptors.close(fds)
-            raise
-        self._add(key, container)
-        return int(container.state["init_pid"])
 
     def get(self, key: str) -> Running | None:
         """Return a running container's facts, None when it does not run."""
@@ -379,7 +371,7 @@ class Runtime:
                 if container is not None:
                     self._add(key, container)
                     return
-                containers.await_monitor_end(run_dir, START_SECONDS)
+                containers.await_monitor_end(run_dir, containers.START_SECONDS)
             ended = containers.read_end(run_dir)
             containers.remove_leftovers(key, run_dir)
         except (Internal, OSError) as error:
@@ -479,22 +471,3 @@ class Runtime:
             child.ended(None)
 
         self._watch(child.pidfd, end)
-
-
-def _expect(child: Child, word: str) -> tuple[dict[str, Any], list[int]]:
-    """Return the monitor's next message, which must have the key `word`.
-
-    Raises:
-        PylxcError: it reports an error, has died or does not answer.
-    """
-    try:
-        received = child.receive(START_SECONDS)
-    except TimeoutError as error:
-        raise Internal("The container's monitor does not answer") from error
-    if received is None:
-        raise Internal("The container's monitor ended unexpectedly", hint="see the instance's log lxc.log")
-    if "error" in received[0]:
-        raise protocol.rebuild_error(received[0])
-    if word not in received[0]:
-        raise Internal(f"Expected {word!r} from the container's monitor")
-    return received

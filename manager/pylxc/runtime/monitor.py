@@ -29,8 +29,9 @@ def main(packet: bytes, fds: list[int]) -> None:
 
     Args:
         packet: for `protocol.read_packet`; the starter reads it, see there.
-        fds: the socket to the daemon: gets `{"ready": pid}` with pidfds of monitor and PID 1, says `{"op": "go"}`, gets
-            `{"started": state}` or `{"error": ...}`, and is a control connection from then on.
+        fds: the socket to the daemon: gets `{"ready": pid}` with pidfds of monitor and PID 1, `{"built": true}` when
+            the file system is whole, says `{"op": "go"}`, gets `{"started": state}` (or at any time `{"error": ...}`),
+            and is a control connection from then on.
     """
     os.chdir("/")
     null = os.open("/dev/null", os.O_RDWR)

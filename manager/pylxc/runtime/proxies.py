@@ -69,7 +69,7 @@ class Proxies:
             key: the instance's.
             device: the device's name.
             spec: what it does.
-            pid: of the container's PID 1; its namespaces are there, its init need not run.
+            pid: of the container's PID 1; its file system is whole, its init need not run.
 
         Raises:
             BadRequest: it cannot listen there; nothing is left.

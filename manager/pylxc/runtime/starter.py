@@ -84,6 +84,7 @@ class Starter:
         protocol.send(self._daemon, {"ready": self._pid}, [monitor_fd, self._pidfd])
         self._hand_over_trees(child)
         _, (master, slave) = self._hear(child)
+        protocol.send(self._daemon, {"built": True})
         self._hear(self._daemon)
         protocol.send(child, {"go": True})
         received = protocol.receive(child)

@@ -110,7 +110,7 @@ class Proxies(Protocol):
     """The processes of proxy devices: `runtime.proxies.Proxies`."""
 
     def start(self, key: str, device: str, spec: ProxySpec, pid: int) -> None:
-        """Start one for a container's PID 1; raises BadRequest when it cannot listen."""
+        """Start one for a container's PID 1, whose file system is whole; raises BadRequest when it cannot listen."""
 
     def stop(self, key: str, device: str) -> None:
         """End one, if it is there."""
@@ -151,9 +151,9 @@ class DeviceDriver:
     """A type of device (for NICs: a nictype): checks its configuration, and makes and removes what it is on the host.
 
     A driver overrides what its devices need. Errors are `PylxcError`s. The order of calls for a container that starts
-    is `start`, `attach` (its namespaces are there, its init does not run), `started`; for one that runs they follow
-    each other, with the mounts and nodes of `start` made before `started`. `detach` comes at the end of
-    the container, or after mounts and nodes were taken from it.
+    is `start`, `attach` (its network namespace is there, its file system is not), `enter` (all of it is there, its init
+    does not run); for one that runs they follow each other, with the mounts and nodes of `start` made before `enter`.
+    `detach` comes at the end of the container, or after mounts and nodes were taken from it.
     """
 
     live: frozenset[str] = frozenset()
@@ -209,7 +209,7 @@ class DeviceDriver:
             Internal: the kernel refuses; nothing is left.
         """
 
-    def started(self, context: Context, run: RunConfig, host: HostTools) -> None:
+    def enter(self, context: Context, host: HostTools) -> None:
         """Do what needs the container's file system; arguments and errors as `attach` has them."""
 
     def resume(self, context: Context, host: HostTools) -> None:
@@ -224,7 +224,7 @@ class DeviceDriver:
         return None
 
     def detach(self, context: Context, host: HostTools) -> None:
-        """Remove from the host what `attach` and `started` made, as far as it is there; also after a crash.
+        """Remove from the host what `attach` and `enter` made, as far as it is there; also after a crash.
 
         Args:
             context: the device with the volatile keys of its run; `pid` is 0 when the container has ended.

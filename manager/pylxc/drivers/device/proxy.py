@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from pylxc.config.device import PROXY
 from pylxc.drivers.device.driver import Context, DeviceDriver, HostTools, RunConfig
@@ -57,14 +58,14 @@ class ProxyDriver(DeviceDriver):
     def attach(self, context: Context, run: RunConfig, host: HostTools) -> None:
         """See `DeviceDriver`."""
         del run
-        try:
-            if is_nat(context.device):
-                self.resume(context, host)
-            else:
+        with _named(context):
+            self.resume(context, host)
+
+    def enter(self, context: Context, host: HostTools) -> None:
+        """See `DeviceDriver`: before it, what the process would enter are the host's files still."""
+        if not is_nat(context.device):
+            with _named(context):
                 host.proxies.start(context.instance, context.name, spec(context.device), context.pid)
-        except PylxcError as error:
-            error.message = f"Failed starting device {context.name!r}: {error.message}"
-            raise
 
     def resume(self, context: Context, host: HostTools) -> None:
         """See `DeviceDriver`: a process is found again without this."""
@@ -81,6 +82,16 @@ class ProxyDriver(DeviceDriver):
             host.redirects.remove("proxy", owner(context))
         else:
             host.proxies.stop(context.instance, context.name)
+
+
+@contextmanager
+def _named(context: Context) -> Iterator[None]:
+    """Name the device in an error of the block."""
+    try:
+        yield
+    except PylxcError as error:
+        error.message = f"Failed starting device {context.name!r}: {error.message}"
+        raise
 
 
 def owner(context: Context) -> str:

@@ -312,10 +312,10 @@ class DeviceManager:
                 revert.add(driver.detach, live, self._host)
             revert.success()
 
-    def started(self, prepared: Prepared, pid: int) -> None:
-        """Make what devices need of a container that runs; arguments and errors as `attach` has them."""
-        for context, run in prepared.devices():
-            registry.find(context.device).started(replace(context, pid=pid), run, self._host)
+    def enter(self, prepared: Prepared, pid: int) -> None:
+        """Make what devices need inside, when its files are there; arguments and errors as `attach` has them."""
+        for context, _ in prepared.devices():
+            registry.find(context.device).enter(replace(context, pid=pid), self._host)
 
     def resume(self, project: str, name: str, context: Context) -> None:
         """Take up again what the daemon itself does for a device of a container that has run on without it.

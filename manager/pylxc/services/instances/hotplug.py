@@ -232,7 +232,7 @@ class _Change:
             if each.targets:
                 hotplug.plug(self._runtime.spawn, self._run_dir, prepared.mounts, prepared.nodes)
                 revert.add(hotplug.unplug, self._runtime.spawn, self._run_dir, each.targets)
-            self._devices.started(prepared, self._pid)
+            self._devices.enter(prepared, self._pid)
             revert.success()
 
     def _give_back(self, name: str, each: Attached) -> None:

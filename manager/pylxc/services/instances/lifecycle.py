@@ -380,9 +380,8 @@ class Lifecycle:
                 self._devices.attach(parts, pid)
                 revert.add(self._stop_devices, found, attached.of(parts))
 
-            pid = self._runtime.start(container, attach)
+            self._runtime.start(container, attach, lambda pid: self._devices.enter(parts, pid))
             revert.add(self._stop_at_once, key, run)
-            self._devices.started(parts, pid)
             attached.save(self._paths.instance_run(key), attached.of(parts))
             revert.success()
         self._allotments.started(found, share)
