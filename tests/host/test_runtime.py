@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +269,56 @@ def test_a_missing_tree_is_named_though_the_network_fails_with_it(host: Host) ->
 
     with pytest.raises(PylxcError, match=r"No such file .*/nowhere"):
         host.runtime.start(host.spec(Path("/nowhere")), attach)
+
+
+def test_an_end_in_the_middle_of_being_noted(host: Host, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = host.runtime._watch
+
+    def watch_until_heard(fd: int, callback: Callable[[], None], *events: int) -> None:
+        watch(fd, callback, *events)
+        if not events:
+            until(lambda: fd not in host.runtime._watched, "the end is heard of")
+
+    monkeypatch.setattr(host.runtime, "_watch", watch_until_heard)
+    host.start(tree, init=("/bin/sh", "-c", "exit 3"))
+    assert host.end().status == 3
+    assert host.runtime.keys() == []
+
+
+def test_an_event_of_a_closed_descriptor_is_nobody_elses(host: Host) -> None:
+    runtime = host.runtime
+    ready, other, quiet, last = (os.eventfd(initial) for initial in (1, 1, 0, 1))
+    heard: list[int] = []
+    begin, end = threading.Event(), threading.Event()
+
+    def replace(one: int, two: int) -> None:
+        """Close both, and have another that is not ready under the number of the second."""
+        runtime._unwatch(one)
+        runtime._unwatch(two)
+        os.dup2(quiet, two)
+        runtime._watch(two, lambda: heard.append(two))
+        runtime._watch(last, stop)
+
+    def stop() -> None:
+        runtime._unwatch(last)
+        end.set()
+
+    gate = os.eventfd(1)
+
+    def wait() -> None:
+        runtime._unwatch(gate)
+        begin.wait(10)
+
+    runtime._watch(gate, wait)
+    runtime._watch(ready, lambda: replace(ready, other))
+    runtime._watch(other, lambda: replace(other, ready))
+    begin.set()
+    assert end.wait(10)
+    assert heard == []
+    for fd in {ready, other} & runtime._watched.keys():
+        runtime._unwatch(fd)
+    for fd in (ready, other, quiet, last, gate):
+        os.close(fd)
 
 
 def test_the_end_of_the_daemon_during_the_start_undoes_it(host: Host, tree: Path) -> None:

@@ -387,9 +387,10 @@ class Runtime:
     def _add(self, key: str, container: Container) -> None:
         with self._lock:
             self._containers[key] = container
-        self._watch(container.monitor_fd, lambda: self._ended(key, container))
         if (watch := container.oom_watch) is not None:
             self._watch(watch.fileno(), lambda: self._out_of_memory(key, container, watch), watch.events)
+        # Last: it may have ended already, and what is watched is let go of then.
+        self._watch(container.monitor_fd, lambda: self._ended(key, container))
 
     def _out_of_memory(self, key: str, container: Container, watch: OomWatch) -> None:
         if killed := watch.take():
@@ -433,7 +434,8 @@ class Runtime:
     def _serve(self) -> None:
         """Wait for the spawner's messages and the ends of monitors, until `close`."""
         while True:
-            for fd, _ in self._epoll.poll():
+            # One at a time: what is done about one may close another, whose number is somebody else's soon.
+            for fd, _ in self._epoll.poll(maxevents=1):
                 if self._closing:
                     return
                 callback = self._watched.get(fd)

@@ -41,7 +41,7 @@ def seccomp_file(directory: str, confinement: Confinement) -> str:
         return ""
     policy = repr((rules, default, abis)).encode()
     path = f"{directory}/{hashlib.sha256(policy).hexdigest()[:32]}.bpf"
-    if not os.path.exists(path):
+    if not os.path.exists(path) or not os.path.getsize(path):  # empty after a power cut: it is not synced
         program = seccomp.compile_filter(rules, default, compatible=abis)
         partial = f"{path}.{threading.get_ident()}"
         with open(partial, "wb") as file:

@@ -180,34 +180,8 @@ class ContainerSpec:
     console_buffer: int = 1 << 20
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON-ready data that `from_json` reads."""
+        """Return JSON-ready data."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """Read what `to_json` wrote (also after a round trip through JSON)."""
-        confinement = data["confinement"]
-        return cls(
-            **{
-                **data,
-                "idmap": data["idmap"] and IdMap.from_json(data["idmap"]),
-                "init": tuple(data["init"]),
-                "mounts": tuple(Mount(**{**m, "options": tuple(m["options"])}) for m in data["mounts"]),
-                "devices": tuple(DeviceNode(**d) for d in data["devices"]),
-                "limits": Limits(**{**data["limits"], "io": tuple(IoLimit(**each) for each in data["limits"]["io"])}),
-                "confinement": Confinement(
-                    **{
-                        **confinement,
-                        "drop_capabilities": tuple(confinement["drop_capabilities"]),
-                        "seccomp": tuple(
-                            SyscallRule(name, action, tuple(Comparison(*each) for each in arguments))
-                            for name, action, arguments in confinement["seccomp"]
-                        ),
-                        "rlimits": tuple((n, s, h) for n, s, h in confinement["rlimits"]),
-                    }
-                ),
-            }
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,13 +232,8 @@ class ExecSpec:
     height: int = 24
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON-ready data that `from_json` reads."""
+        """Return JSON-ready data."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
-        return cls(**{**data, "command": tuple(data["command"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

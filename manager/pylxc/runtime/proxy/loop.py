@@ -22,6 +22,7 @@ class Loop:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
+        self._fresh: set[int] = set()
         self._later: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -30,6 +31,7 @@ class Loop:
     def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
         """Call `handler` on events of `fd` until `forget`."""
         self._handlers[fd] = handler
+        self._fresh.add(fd)
         self._epoll.register(fd, events)
 
     def change(self, fd: int, events: int) -> None:
@@ -56,12 +58,14 @@ class Loop:
 
     def run(self) -> None:
         """Serve until `end`."""
-        handlers, later = self._handlers, self._later
+        handlers, later, fresh = self._handlers, self._later, self._fresh
         while not self._ended:
-            for fd, events in self._epoll.poll(self._patience(), _EVENTS):
-                # The handler of an earlier event may have closed it.
+            found = self._epoll.poll(self._patience(), _EVENTS)
+            fresh.clear()
+            for fd, events in found:
+                # The handler of an earlier event may have closed it, and another may have its number by now.
                 handler = handlers.get(fd)
-                if handler is not None:
+                if handler is not None and fd not in fresh:
                     handler(events)
             for _ in range(len(later)):
                 later.popleft()()
