@@ -22,10 +22,14 @@ def write(key: str, value: str, *, optional: bool = False) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    if read(key) == value or (optional and not os.path.exists(f"{_ROOT}/{key}")):
+    if read(key) == value:
         return
-    with open(f"{_ROOT}/{key}", "w", encoding="ascii") as file:
-        file.write(value)
+    try:
+        with open(f"{_ROOT}/{key}", "w", encoding="ascii") as file:
+            file.write(value)
+    except FileNotFoundError:
+        if not optional:
+            raise
 
 
 def ipv6_works() -> bool:

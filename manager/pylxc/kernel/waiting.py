@@ -21,6 +21,7 @@ class Waiting:
     def __init__(self, name: str, run: Callable[[Waiting], None], fds: Mapping[int, int]) -> None:
         self._fds = fds
         self._ended = False
+        self._lock = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=run, args=(self,), name=name, daemon=True)
         self._thread.start()
@@ -47,12 +48,16 @@ class Waiting:
         return self._ended
 
     def wake(self) -> None:
-        """Have `wait` return."""
-        os.eventfd_write(self._wake, 1)
+        """Have `wait` return, if the thread is there still."""
+        with self._lock:  # once it is closed the number may be somebody else's
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
         """Have the thread end, and wait until it has."""
         self._ended = True
         self.wake()
         self._thread.join()
-        os.close(self._wake)
+        with self._lock:
+            os.close(self._wake)
+            self._wake = -1

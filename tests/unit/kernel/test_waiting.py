@@ -4,6 +4,8 @@ import os
 import queue
 import select
 
+import pytest
+
 from pylxc.kernel.waiting import Waiting
 
 
@@ -33,8 +35,17 @@ def test_tells_what_is_ready_until_it_is_closed() -> None:
         os.close(fd)
 
 
-def test_waits_no_longer_than_it_is_told_to() -> None:
+def test_waits_no_longer_than_it_is_told_to_and_has_nobody_elses_descriptor_afterwards() -> None:
     told: queue.Queue[set[int] | None] = queue.Queue()
     waiting = Waiting("test", lambda self: told.put(self.wait(0.01)), {})
     assert told.get(timeout=10) == set()
+    number = waiting._wake
     waiting.close()
+    successor = os.eventfd(0, os.EFD_NONBLOCK)
+    os.dup2(successor, number)
+    waiting.wake()
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(successor)
+    os.close(number)
+    if successor != number:
+        os.close(successor)
