@@ -273,6 +273,9 @@ def test_macvlan(host: Host) -> None:
         refused(501, "needs a kernel with CONFIG_VLAN_8021Q", guest.change, "eth1", lower | {"vlan": "7"})
     assert host.links() == before
     refused(400, "'nowhere0' does not exist", guest.change, "eth1", lower | {"parent": "nowhere0"})
+    taken = host.run("ip", "-o", "link", "show", "lower0").split("link/ether")[1].split()[0]
+    refused(500, "Failed attaching network device 'eth1'", guest.change, "eth1", lower | {"hwaddr": taken})
+    assert guest.links() == {"net0"}
     # The interface is unplugged: the guest goes on without, and lets itself be changed and stopped.
     host.run("ip", "link", "delete", "lower0")
     try:
@@ -313,7 +316,8 @@ class TestPhysical:
 
     @pytest.fixture
     def guest(self, host: Host) -> Iterator[Guest]:
-        before = host.run("ip", "-o", "link", "show", "lower0").split("link/ether")[1].split()[0]
+        shown = host.run("ip", "-o", "link", "show", "lower0")
+        index, hwaddr = shown.split(":")[0], shown.split("link/ether")[1].split()[0]
         guest = host.launch(self.NIC)
         found = guest.link("wan0")
         assert (found["mtu"], found["hwaddr"]) == (1400, "00:16:3e:12:34:56")
@@ -323,18 +327,20 @@ class TestPhysical:
         yield guest
         until(lambda: "lower0" in host.links(), "the interface is back")
         shown = host.run("ip", "-o", "link", "show", "lower0")
-        assert f"link/ether {before}" in shown
+        assert shown.split(":")[0] == index
+        assert f"link/ether {hwaddr}" in shown
         assert "mtu 1500" in shown
         host.run("ip", "link", "set", "lower0", "up")
 
     def test_stop(self, guest: Guest) -> None:
         guest.act("stop", force=True)
 
-    def test_removed_though_renamed(self, guest: Guest) -> None:
+    def test_removed_though_another_is_passed_off_as_it(self, guest: Guest) -> None:
         guest.run("ip", "link", "set", "wan0", "down")
-        guest.run("ip", "link", "set", "wan0", "name", "mine")
+        guest.run("ip", "link", "set", "wan0", "name", "mine", "address", "00:16:3e:00:00:99")
+        guest.run("ip", "link", "add", "wan0", "address", self.NIC["hwaddr"], "type", "veth", "peer", "name", "wan1")
         guest.remove("eth0")
-        assert guest.links() == set()
+        assert guest.links() == {"wan0", "wan1"}
 
     def test_poweroff_while_the_daemon_is_killed(self, guest: Guest) -> None:
         process = os.pidfd_open(int(guest.pid))

@@ -211,6 +211,7 @@ _VOLATILE = (
             ("hwaddr", "MAC address of a NIC that is given none"),
             ("last_state.created", "whether its interface was made for it"),
             ("last_state.hwaddr", "MAC address of its interface before"),
+            ("last_state.index", "index of its interface before"),
             ("last_state.mtu", "MTU of its interface before"),
             ("last_state.vf.*", "a virtual function's settings before"),
             ("name", "name of a NIC inside"),

@@ -37,6 +37,7 @@ class MacvlanDriver(DeviceDriver):
                     address=made.hwaddr,
                     mtu=made.mtu or lower.mtu,
                 )
+                revert.add(nic.delete_inside, context, host.netlink)
                 host.netlink.set_up_inside(context.pid, made.name)
             except OSError as error:
                 raise nic.failure(context.name, error, needs="CONFIG_MACVLAN") from error

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from pylxc.drivers.device import nic
 from pylxc.drivers.device.driver import Context, DeviceDriver, HostTools, RunConfig
 from pylxc.kernel import namespaces
-from pylxc.kernel.netlink import Link, Netlink
+from pylxc.kernel.netlink import Netlink
 from pylxc.revert import Reverter
+
+_INDICES = 1_000_000
+"""How many indices there are to choose from, and the first of them: the kernel does not get that far by counting."""
 
 
 class PhysicalDriver(DeviceDriver):
@@ -18,6 +23,9 @@ class PhysicalDriver(DeviceDriver):
 
     When the last process of a network namespace ends, the kernel puts what was in it somewhere, or deletes it. So the
     namespace is held by a file until the interface is back, whoever dies meanwhile.
+
+    The container's root may give it another name and address, and these to an interface of its own making. Its index is
+    what cannot be changed, so that is what it is known by.
     """
 
     def validate(self, name: str, device: Mapping[str, str], *, in_profile: bool) -> None:
@@ -31,7 +39,7 @@ class PhysicalDriver(DeviceDriver):
         kept = nic.kept_of_vlan(context, host)
         link = host.netlink.find(_former_name(context)) or nic.parent(context.device["parent"], host.netlink)
         prefix = f"volatile.{context.name}.last_state"
-        kept |= {f"{prefix}.hwaddr": link.hwaddr, f"{prefix}.mtu": str(link.mtu)}
+        kept |= {f"{prefix}.hwaddr": link.hwaddr, f"{prefix}.mtu": str(link.mtu), f"{prefix}.index": str(link.index)}
         made = nic.of(context)
         return RunConfig(nics=(replace(made, hwaddr=made.hwaddr or link.hwaddr),), volatile=kept)
 
@@ -40,14 +48,14 @@ class PhysicalDriver(DeviceDriver):
         (made,) = run.nics
         with Reverter() as revert:
             link = nic.lower(context, host, revert)
-            wanted = {"address": made.hwaddr} if made.hwaddr != link.hwaddr else {}
+            wanted: dict[str, Any] = {"address": made.hwaddr} if made.hwaddr != link.hwaddr else {}
             try:
                 _hold(context, host)
                 revert.add(_let_go, context, host)
                 revert.add(self._fetch, context, host)
                 host.netlink.set(link.index, state="down")
-                mtu = made.mtu or link.mtu
-                host.netlink.set(link.index, net_ns_pid=context.pid, ifname=made.name, mtu=mtu, **wanted)
+                wanted |= {"ifname": made.name, "mtu": made.mtu or link.mtu, "new_ifindex": _index(context)}
+                host.netlink.set(link.index, net_ns_pid=context.pid, **wanted)
                 host.netlink.set_up_inside(context.pid, made.name)
             except OSError as error:
                 raise nic.failure(context.name, error) from error
@@ -68,7 +76,7 @@ class PhysicalDriver(DeviceDriver):
         if not namespaces.is_namespace(path):
             return
         with Netlink.of(path) as inside:
-            link = _find(context, inside)
+            link = next((link for link in inside.links() if link.index == _index(context)), None)
             if link is None:
                 return
             inside.set(link.index, state="down")
@@ -77,17 +85,16 @@ class PhysicalDriver(DeviceDriver):
                 "address": context.volatile("last_state.hwaddr") or link.hwaddr,
                 "mtu": int(context.volatile("last_state.mtu") or link.mtu),
             }
+            index = int(context.volatile("last_state.index") or 0)
+            if index and index not in (other.index for other in host.netlink.links()):
+                former["new_ifindex"] = index
             with open("/proc/thread-self/ns/net", "rb") as home:
                 inside.set(link.index, net_ns_fd=home.fileno(), **former)
 
 
-def _find(context: Context, inside: Netlink) -> Link | None:
-    """Return the interface in a container, whatever its root has made of it."""
-    links = [link for link in inside.links() if not link.loopback]
-    made = nic.of(context)
-    names = {link.name: link for link in links}
-    hwaddrs = {link.hwaddr: link for link in links}
-    return names.get(made.name) or hwaddrs.get(made.hwaddr or context.volatile("last_state.hwaddr"))
+def _index(context: Context) -> int:
+    """Return the interface's index in the container."""
+    return _INDICES + zlib.crc32(f"{context.instance}.{context.name}".encode()) % _INDICES
 
 
 def _former_name(context: Context) -> str:
