@@ -148,12 +148,13 @@ def test_what_a_crash_leaves_is_cleared(host: NetworkHost) -> None:
     assert os.listdir(host.paths.networks) == []
 
 
-def test_orphaned_veth_is_deleted_at_start(host: NetworkHost) -> None:
+def test_guests_that_an_old_database_does_not_know_stay_on_the_network(host: NetworkHost) -> None:
     host.create()
-    subprocess.run(["ip", "link", "add", "veth0123abcd", "master", "br0", "type", "veth"], check=True)
+    guest = host.guest("c01")
+    guest.dhcp()
     host.networks.close()
     host.open()
-    assert "veth0123abcd" not in links()
+    guest.run("busybox", "ping", "-c1", "-W2", host.gateway)
 
 
 @pytest.mark.parametrize(

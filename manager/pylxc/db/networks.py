@@ -82,13 +82,3 @@ def nics(session: Session) -> set[tuple[str, str, str]]:
             if device.get("type") == "nic":
                 found.add((instance.project.name, instance.name, name))
     return found
-
-
-def host_names(session: Session) -> set[str]:
-    """Return the interfaces of the host that running instances' devices have, as their volatile keys say."""
-    return {
-        value
-        for config in session.scalars(select(Instance.config))
-        for key, value in config.items()
-        if key.startswith("volatile.") and key.endswith(".host_name")
-    }

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import secrets
 import socket
 import struct
@@ -312,13 +311,8 @@ def _scope(attributes: Mapping[str, Any]) -> int:
 
 
 def random_veth() -> str:
-    """Return a name for the host's end of a veth pair; `is_random_veth` knows it again."""
+    """Return a name for the host's end of a veth pair."""
     return f"veth{secrets.token_hex(4)}"
-
-
-def is_random_veth(name: str) -> bool:
-    """Return whether `random_veth` may have made a name."""
-    return bool(re.fullmatch(r"veth[0-9a-f]{8}", name))
 
 
 def random_hwaddr() -> str:

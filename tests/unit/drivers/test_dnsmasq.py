@@ -76,6 +76,7 @@ def test_hosts(tmp_path: Path) -> None:
     dnsmasq.set_host("c2.eth0", Host(hwaddr="00:16:3e:00:00:02", name="c2"))
     assert (tmp_path / "net/hosts/c1.eth0").read_text() == "# c1\n00:16:3e:00:00:01,10.1.2.9,[fd42::9],c1\n"
     (tmp_path / "net/hosts/damaged").write_text("x")
+    (tmp_path / "net/hosts/.c1.eth0").write_text((tmp_path / "net/hosts/c1.eth0").read_text())
     assert dnsmasq.hosts() == {"c1.eth0": host, "c2.eth0": Host(hwaddr="00:16:3e:00:00:02", name="c2")}
     dnsmasq.forget_host("c1.eth0")
     dnsmasq.forget_host("c1.eth0")

@@ -39,3 +39,8 @@ def test_unique_local_subnet() -> None:
     assert len(chosen) == 20
     for text in chosen:
         assert ipaddress.IPv6Network("fd42::/16").supernet_of(ipaddress.IPv6Interface(text).network)
+
+
+def test_addresses_of_ranges_that_are_relative_to_the_subnet() -> None:
+    config = {"ipv6.address": "fd42::1/64", "ipv6.dhcp.stateful": "true", "ipv6.dhcp.ranges": "::10-::20"}
+    assert subnet.free_address(config, "ipv6", ["fd42::10"]) == "fd42::11"

@@ -249,6 +249,8 @@ class Dnsmasq:
         """See `NetworkDriver.hosts`."""
         found = {}
         for key in os.listdir(self._hosts) if os.path.isdir(self._hosts) else ():
+            if key.startswith("."):  # what `_write` was cut off at, or is at just now
+                continue
             with contextlib.suppress(OSError), open(f"{self._hosts}/{key}", encoding="utf-8") as file:
                 name = file.readline().strip("# \n")
                 hwaddr, *rest = file.readline().strip().split(",")

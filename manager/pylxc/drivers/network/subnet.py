@@ -105,8 +105,9 @@ def free_address(config: Mapping[str, str], family: str, taken: Collection[str])
     spans = [text.strip().split("-") for text in ranges.split(",")] if ranges else [_all_of(bridge.network)]
     used = {ipaddress.ip_address(address) for address in taken if address} | {bridge.ip}
     for first, last in spans:
+        start = int(bridge.network.network_address) if first.startswith("::") else 0  # it is relative
         low, high = int(ipaddress.ip_address(first)), int(ipaddress.ip_address(last))
-        for number in range(low, high + 1):
+        for number in range(start + low, start + high + 1):
             address = type(bridge.ip)(number)
             if address not in used:
                 return str(address)

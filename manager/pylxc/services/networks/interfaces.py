@@ -6,7 +6,7 @@ import os
 
 from pylxc.errors import NotFound
 from pylxc.kernel import netinfo
-from pylxc.kernel.netlink import Link, Netlink, is_random_veth
+from pylxc.kernel.netlink import Link, Netlink
 from pylxc.wire.networks import NetworkState, NetworkStateBridge
 
 _KINDS = {"": "physical", "bond": "bond", "bridge": "bridge", "vlan": "vlan"}
@@ -22,14 +22,6 @@ class Interfaces:
         """Return (name, type) of every interface that may be a network: all but instances' veths and their limits."""
         links = [link for link in self._netlink.links() if not link.name.startswith("veth") and link.kind != "ifb"]
         return [(link.name, _kind(link)) for link in links]
-
-    def delete_orphans(self, bridge: str, used: set[str]) -> None:
-        """Delete from a bridge the veths of containers that are gone: those of our naming that are not in `used`."""
-        links = self._netlink.links()
-        master = next((link.index for link in links if link.name == bridge), -1)
-        for link in links:
-            if link.master == master and link.kind == "veth" and is_random_veth(link.name) and link.name not in used:
-                self._netlink.delete(link.name)
 
     def state(self, name: str) -> NetworkState:
         """Return how an interface is now.

@@ -74,7 +74,6 @@ class Networks:
             unsettled = networks.unsettled(session)
             rows = networks.everything(session)
             known = {_host_key(*nic) for nic in networks.nics(session)}
-            host_names = networks.host_names(session)
         with self._changing:
             self.firewall.sweep("network", {row.name for row in (*unsettled, *rows)})
             for row in unsettled:
@@ -92,7 +91,6 @@ class Networks:
                     continue
                 try:
                     self._forget_strangers(self._driver(row), known)
-                    self._interfaces.delete_orphans(row.name, host_names)
                 except OSError as error:
                     log.warning("Failed clearing network %s of instances that are gone: %s", row.name, error)
             self.forwards.start()
