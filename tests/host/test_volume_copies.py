@@ -53,7 +53,7 @@ def test_snapshots(host: Daemon, guests: tuple[str, str, str], pool: str, volume
     host.command("storage", "volume", "delete", pool, f"{volume}/first")
     assert snapshots(host, pool, volume) == ["at-0", "kept"]
     host.command("storage", "volume", "unset", pool, volume, "snapshots.expiry")
-    assert refused(host, "unset", pool, volume, "snapshots.expiry").startswith("Can't unset key 'snapshots.expiry'")
+    host.command("storage", "volume", "unset", pool, volume, "snapshots.expiry")  # what is not set, as with lxc
     assert refused(host, "set", pool, f"{volume}/kept", "user.a=1").startswith("Snapshots are read-only")
     assert host.request("GET", volume_url(pool, volume))["config"] == {"snapshots.pattern": "at-%d"}
     host.command("storage", "volume", "delete", pool, volume)

@@ -105,9 +105,9 @@ def _unset(session: Session, args: Args) -> None:
     key = args.words[-1]
 
     def change(config: dict[str, Any]) -> None:
-        if key not in config:
+        if name and key not in config:
             raise NotFound(f"Can't unset key {key!r}, it's not currently set")
-        del config[key]
+        config[key] = ""  # the server says whether there can be such a key
 
     _change(session, name, change)
 

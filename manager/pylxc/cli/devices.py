@@ -105,8 +105,7 @@ class Devices:
 
     def _update(self, session: Session, args: Args, values: dict[str, str]) -> None:
         def change(devices: dict[str, Any], owner: dict[str, Any]) -> None:
-            device = _find(devices, args.words[1], owner) | values
-            devices[args.words[1]] = {key: value for key, value in device.items() if value != ""}
+            devices[args.words[1]] = _find(devices, args.words[1], owner) | values
 
         self._change(session, args, change)
 

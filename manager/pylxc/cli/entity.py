@@ -10,7 +10,6 @@ import sys
 from pylxc.cli.edit import assignments, edit
 from pylxc.cli.grammar import FORMAT, Args, Command
 from pylxc.client.http import quote
-from pylxc.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,15 +76,9 @@ class Entity:
         self.change(session, session.required(args.words[0], self.what), lambda f: f["config"].update(values))
 
     def unset(self, session: Session, args: Args) -> None:
-        """Remove a key from its configuration."""
-        key = args.words[1]
-
-        def change(fields: dict[str, Any]) -> None:
-            if key not in fields["config"]:
-                raise NotFound(f"Can't unset key {key!r}, it's not currently set")
-            del fields["config"][key]
-
-        self.change(session, session.required(args.words[0], self.what), change)
+        """Remove a key from its configuration; the server says whether there can be such a key."""
+        values = {args.words[1]: ""}
+        self.change(session, session.required(args.words[0], self.what), lambda f: f["config"].update(values))
 
     def edit(self, session: Session, args: Args) -> None:
         """Change it as YAML."""
@@ -112,8 +105,8 @@ class Entity:
         if not session.quiet:
             print(f"{self.what.capitalize()} {name} renamed to {new}")
 
-    def commands(self, *, rename: bool = True) -> tuple[Command, ...]:
-        """Return the commands."""
+    def commands(self, *, but: tuple[str, ...] = ()) -> tuple[Command, ...]:
+        """Return the commands without those that are named in `but`."""
         one = f"[<remote>:]<{self.word}>"
         complete = (self.word,)
         found = (
@@ -145,6 +138,15 @@ class Entity:
                 words=(2, None),
                 complete=(*complete, ""),
             ),
+            Command(
+                "rename",
+                f"Rename {self.what}s",
+                f"{one} <new-name>",
+                self.rename,
+                words=(2, 2),
+                aliases=("mv",),
+                complete=(*complete, ""),
+            ),
             Command("show", f"Show {self.what} configurations", one, self.show, words=(1, 1), complete=complete),
             Command(
                 "unset",
@@ -155,20 +157,7 @@ class Entity:
                 complete=(*complete, ""),
             ),
         )
-        if not rename:
-            return found
-        return (
-            *found,
-            Command(
-                "rename",
-                f"Rename {self.what}s",
-                f"{one} <new-name>",
-                self.rename,
-                words=(2, 2),
-                aliases=("mv",),
-                complete=(*complete, ""),
-            ),
-        )
+        return tuple(command for command in found if command.name not in but)
 
     def list_command(
         self,

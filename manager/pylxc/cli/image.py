@@ -84,7 +84,7 @@ def _info(session: Session, args: Args) -> None:
     print("\n".join(lines))
 
 
-def _change(session: Session, text: str, change: Callable[[dict[str, Any]], None]) -> None:
+def _change(session: Session, text: str, change: Callable[[dict[str, Any]], object]) -> None:
     fingerprint = resolve(session, text)
     reply = session.client.images.read(fingerprint)
     fields = {key: reply.metadata[key] for key in FIELDS if key in reply.metadata}
@@ -118,12 +118,7 @@ def _set_property(session: Session, args: Args) -> None:
 
 
 def _unset_property(session: Session, args: Args) -> None:
-    def change(fields: dict[str, Any]) -> None:
-        if args.words[1] not in fields["properties"]:
-            raise NotFound("Property not found")
-        del fields["properties"][args.words[1]]
-
-    _change(session, args.words[0], change)
+    _change(session, args.words[0], lambda fields: fields["properties"].pop(args.words[1], None))
 
 
 def _delete(session: Session, args: Args) -> None:
@@ -299,7 +294,10 @@ With --auto-update the server keeps the image up to date. It requires the source
                 _export,
                 words=(1, 2),
                 complete=("image", "file"),
-                details="The target is a directory or a file name; it defaults to the working directory.",
+                details="""
+The target is a directory, in which the files get their names on the server; it defaults to the working directory.
+Or it is a file name: an image of one file goes there with its ending added, one of two to NAME and NAME.root.
+""",
             ),
             Command(
                 "get-property", "Get image properties", f"{_ONE} <key>", _get_property, words=(2, 2), complete=_IMAGE

@@ -65,14 +65,8 @@ def _set(session: Session, args: Args) -> None:
 
 
 def _unset(session: Session, args: Args) -> None:
-    key = args.words[2]
-
-    def change(fields: dict[str, Any]) -> None:
-        if key not in fields["config"]:
-            raise NotFound(f"Can't unset key {key!r}, it's not currently set")
-        del fields["config"][key]
-
-    _forwards(session, args).change(session, args.words[1], change)
+    values = {args.words[2]: ""}
+    _forwards(session, args).change(session, args.words[1], lambda fields: fields["config"].update(values))
 
 
 def _edit(session: Session, args: Args) -> None:

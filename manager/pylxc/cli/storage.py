@@ -60,13 +60,23 @@ def _info(session: Session, args: Args) -> None:
     sys.stdout.write(yamltext.dump({"info": info, "used by": used_by}))
 
 
+def _show(session: Session, args: Args) -> None:
+    if not args.resources:
+        POOL.show(session, args)
+        return
+    from pylxc.cli import yamltext
+
+    name = session.required(args.words[0], "storage pool")
+    sys.stdout.write(yamltext.dump(session.client.storage_pools.resources(name)))
+
+
 COMMANDS = (
     group(
         "storage",
         "Manage storage pools and volumes",
         (
             VOLUME,
-            *POOL.commands(rename=False),
+            *POOL.commands(but=("rename", "show")),
             POOL.list_command(
                 "List available storage pools", ("NAME", "DRIVER", "SOURCE", "DESCRIPTION", "USED BY", "STATE"), _row
             ),
@@ -85,6 +95,15 @@ COMMANDS = (
                 _info,
                 words=(1, 1),
                 options=(Option("--bytes", help="Show the used and free space in bytes"),),
+                complete=("pool",),
+            ),
+            Command(
+                "show",
+                "Show storage pool configurations and resources",
+                "[<remote>:]<pool>",
+                _show,
+                words=(1, 1),
+                options=(Option("--resources", help="Show the space and the inodes, used and in all"),),
                 complete=("pool",),
             ),
         ),
