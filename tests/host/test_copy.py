@@ -79,16 +79,25 @@ def test_a_copy_is_brought_up_to_date(pools_daemon: Daemon, source: str, pool: s
     pools_daemon.command("snapshot", source, "kept")
     copy = unique("c")
     pools_daemon.command("copy", source, copy, "--storage", target_pool, "-c", "user.own=1")
+    identity = pools_daemon.request("GET", f"/1.0/instances/{copy}")["config"]["volatile.uuid"]
     Path(root(pools_daemon, target_pool, copy), "surplus").touch()
     where = Path(root(pools_daemon, pool, source))
     (where / "new").write_text("new")
     (where / "all/bin/setuid").write_bytes(b"changed")
     pools_daemon.command("delete", f"{source}/old")
     pools_daemon.command("snapshot", source, "fresh")
-    pools_daemon.command("copy", source, copy, "--refresh")
+    pools_daemon.command("config", "set", source, "user.more=2")
+    pools_daemon.command("copy", source, copy, "--refresh", "-c", "user.own=3", "-d", "root,limits.max=1MB")
     assert tree.describe(root(pools_daemon, target_pool, copy)) == tree.describe(str(where))
     assert snapshots(pools_daemon, copy) == ["kept", "fresh"]
-    assert pools_daemon.request("GET", f"/1.0/instances/{copy}")["config"]["user.own"] == "1"
+    found = pools_daemon.request("GET", f"/1.0/instances/{copy}")
+    config, disk = found["config"], found["devices"]["root"]
+    assert (config["user.own"], config["user.more"], config["volatile.uuid"]) == ("3", "2", identity)
+    assert (disk["pool"], disk["limits.max"]) == (target_pool, "1MB")
+    pools_daemon.command("copy", source, copy, "--refresh")
+    found = pools_daemon.request("GET", f"/1.0/instances/{copy}")
+    assert "user.own" not in found["config"]
+    assert found["expanded_devices"]["root"]["pool"] == target_pool
 
 
 def test_a_move_to_another_pool(pools_daemon: Daemon, source: str, pool: str) -> None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from pylxc.cli.session import Session
 
+_VOLATILE = "volatile."
+
 
 def _copy(session: Session, args: Args) -> None:
     source = session.required(args.words[0])
@@ -35,11 +37,50 @@ def _copy(session: Session, args: Args) -> None:
     }
     if args.no_profiles or args.profile:
         body["profiles"] = [] if args.no_profiles else args.profile
-    query = {"project": args.target_project} if args.target_project else None
+    query: dict[str, str | int] | None = {"project": args.target_project} if args.target_project else None
     operation = session.client.start("POST", "/1.0/instances", body, query=query)
     session.wait(operation, f"Copying {source}")
+    if args.refresh:
+        _settle(session, body, _read(session, source), query)
     if not target and not session.quiet:
         print(f"Instance name is: {operation.first('instances')}")
+
+
+def _settle(session: Session, body: dict[str, Any], source: dict[str, Any], query: dict[str, str | int] | None) -> None:
+    """Give a copy that was brought up to date the configuration of its source too, with the changes in `body`.
+
+    Its volatile keys and the pool of its root disk stay, as with lxc.
+    """
+    from pylxc.cli.profile import INSTANCE
+
+    url = INSTANCE.url(body["name"])
+    reply = session.client.request("GET", url, query=query)
+    copy, fields = reply.metadata, INSTANCE.changeable(reply)
+    fields |= {
+        "config": {
+            **{key: value for key, value in source["config"].items() if not key.startswith(_VOLATILE)},
+            **{key: value for key, value in copy["config"].items() if key.startswith(_VOLATILE)},
+            **body["config"],
+        },
+        "description": source.get("description", ""),
+        "devices": {**source["devices"], **body["devices"]},
+        "ephemeral": body["ephemeral"],
+        "profiles": body.get("profiles", source["profiles"]),
+    }
+    root = _root(copy["expanded_devices"])
+    if device := fields["devices"].get(root) or copy["devices"].get(root):
+        fields["devices"][root] = {**device, "pool": copy["expanded_devices"][root]["pool"]}
+    session.wait(session.client.start("PUT", url, fields, query=query, if_match=reply.etag))
+
+
+def _read(session: Session, source: str) -> dict[str, Any]:
+    name, _, snapshot = source.partition("/")
+    instances = session.client.instances
+    return dict((instances.snapshots.read(name, snapshot) if snapshot else instances.read(name)).metadata)
+
+
+def _root(devices: dict[str, dict[str, str]]) -> str:
+    return next((name for name, one in devices.items() if one.get("type") == "disk" and one.get("path") == "/"), "root")
 
 
 def _devices(session: Session, args: Args, source: str) -> dict[str, dict[str, str]]:
@@ -54,12 +95,9 @@ def _devices(session: Session, args: Args, source: str) -> dict[str, dict[str, s
         session.client.storage_pools.get(args.storage)
     if not wanted and not args.storage:
         return {}
-    name, _, snapshot = source.partition("/")
-    instances = session.client.instances
-    read = instances.snapshots.read(name, snapshot) if snapshot else instances.read(name)
-    present: dict[str, dict[str, str]] = read.metadata["expanded_devices"]
+    present: dict[str, dict[str, str]] = _read(session, source)["expanded_devices"]
     if args.storage:
-        root = next((n for n, d in present.items() if d.get("type") == "disk" and d.get("path") == "/"), "root")
+        root = _root(present)
         wanted[root] = {"type": "disk", "path": "/"} | wanted.get(root, {}) | {"pool": args.storage}
     return {name: present.get(name, {}) | device for name, device in wanted.items()}
 
@@ -82,6 +120,12 @@ def _move(session: Session, args: Args) -> None:
     session.wait(session.client.start("POST", session.client.instances.url(source), body), f"Moving {source}")
 
 
+MODE = Option(
+    "--mode",
+    help="Way between servers; on one server all are the same",
+    kind="value",
+    choices=("pull", "push", "relay"),
+)
 _STORAGE = Option("-s", "--storage", help="Storage pool name", kind="value", complete="pool")
 
 COMMANDS = (
@@ -98,8 +142,7 @@ COMMANDS = (
             Option("-d", "--device", help="New key/value to apply to a specific device", kind="list"),
             Option("-e", "--ephemeral", help="Ephemeral instance"),
             Option("--instance-only", help="Copy the instance without its snapshots"),
-            Option("--mode", help="Way between servers; on one server all are the same", kind="value",
-                   choices=("pull", "push", "relay")),
+            MODE,
             Option("--no-profiles", help="Create the copy with no profiles applied"),
             Option("-p", "--profile", help="Profile to apply to the copy", kind="list", complete="profile"),
             Option("--refresh", help="Bring a copy that is there already up to date"),
@@ -111,7 +154,7 @@ COMMANDS = (
         examples=(
             ("copy web web2", "Copy an instance with its snapshots; it may run meanwhile."),
             ("copy web/before-upgrade test", "Make an instance of a snapshot."),
-            ("copy web spare --refresh", "Copy only what has changed since the last time."),
+            ("copy web spare --refresh", "Copy only what has changed since the last time, and the configuration."),
         ),
         complete=("instance", ""),
     ),
