@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 
+from pylxc.cli.copy import MODE
 from pylxc.cli.edit import assignments, edit
 from pylxc.cli.entity import Entity, group
 from pylxc.cli.grammar import Args, Command, Option
@@ -122,7 +123,7 @@ def _rename(session: Session, args: Args) -> None:
     if source.snapshot and (not snapshot or name != source.name):
         raise BadRequest("Invalid new snapshot name, parent volume must be the same as source")
     session.wait(session.client.start("POST", source.path, {"name": snapshot or new}))
-    _say(session, f'Renamed storage volume from "{args.words[1]}" to "{new}"')
+    _say(session, f'Renamed storage volume from "{args.words[1]}" to "{snapshot or new}"')
 
 
 # Showing and changing
@@ -155,14 +156,7 @@ def _set(session: Session, args: Args) -> None:
 
 
 def _unset(session: Session, args: Args) -> None:
-    key = args.words[2]
-
-    def change(config: dict[str, str]) -> None:
-        if key not in config:
-            raise NotFound(f"Can't unset key {key!r}, it's not currently set")
-        del config[key]
-
-    _change(session, args, change)
+    _change(session, args, lambda config: config.update({args.words[2]: ""}))
 
 
 def _edit(session: Session, args: Args) -> None:
@@ -316,6 +310,7 @@ VOLUME = group(
             words=(2, 2),
             aliases=("cp",),
             options=(
+                MODE,
                 Option("--refresh", help="Bring a copy that is there already up to date"),
                 _TARGET_PROJECT,
                 Option("--volume-only", help="Copy the volume without its snapshots"),
@@ -377,7 +372,7 @@ VOLUME = group(
             _move,
             words=(2, 2),
             aliases=("mv",),
-            options=(_TARGET_PROJECT,),
+            options=(MODE, _TARGET_PROJECT),
             details="Instances and profiles that have the volume follow; none may run with it.",
             complete=_COMPLETE,
         ),

@@ -111,13 +111,13 @@ def _render(row: models.StorageVolume, users: Iterable[tuple[str, str, str]]) ->
     own = {"image": f"/1.0/images/{row.name}", "container": f"/1.0/instances/{row.name}"}.get(row.type)
     named = [(own, row.project.name)] if own else [(f"/1.0/{kind}s/{quote(name)}", of) for kind, of, name in users]
     return {
-        "name": row.name,
-        "description": row.description,
-        "type": row.type,
-        "content_type": row.content_type,
         "config": row.config,
+        "description": row.description,
+        "name": row.name,
+        "type": row.type,
         "used_by": sorted(path if of == "default" else f"{path}?project={quote(of)}" for path, of in named),
         "location": "none",
+        "content_type": row.content_type,
         "project": row.project.name,
         "created_at": times.timestamp(row.created_at),
     }

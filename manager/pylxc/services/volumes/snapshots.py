@@ -275,10 +275,10 @@ def _tagged(row: models.VolumeSnapshot) -> tuple[object, ...]:
 def render(row: models.VolumeSnapshot) -> StorageVolumeSnapshot:
     """Return a snapshot as the wire has it."""
     return {
-        "name": row.name,
         "description": row.description,
-        "content_type": row.volume.content_type,
-        "config": row.config,
-        "created_at": timestamp(row.created_at),
         "expires_at": timestamp(row.expires_at),
+        "name": row.name,
+        "config": row.config,
+        "content_type": row.volume.content_type,
+        "created_at": timestamp(row.created_at),
     }
