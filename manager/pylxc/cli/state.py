@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from pylxc.cli.grammar import Args, Command, Option, UsageError
-from pylxc.errors import BadRequest, PylxcError
+from pylxc.errors import BadRequest, NotFound, PylxcError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,7 +116,24 @@ def _delete(session: Session, args: Args) -> int:
                 raise BadRequest("The instance is currently running, stop it first or pass --force") from None
             raise
 
-    return _each([session.required(word) for word in args.words], act)
+    names = [session.required(word) for word in args.words]
+    if len(names) > 1:
+        for name in names:
+            _require(session, name)
+    return _each(names, act)
+
+
+def _require(session: Session, name: str) -> None:
+    """Raise NotFound unless there is the instance, or snapshot, `name`: one slip, and none of several is deleted."""
+    instance, _, snapshot = name.partition("/")
+    instances = session.client.instances
+    try:
+        if snapshot:
+            instances.snapshots.read(instance, snapshot)
+        else:
+            instances.read(instance)
+    except NotFound as error:
+        raise NotFound(f"{name}: {error}") from None
 
 
 _WORDS = "[<remote>:]<instance> [[<remote>:]<instance>...]"
