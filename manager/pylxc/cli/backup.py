@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pylxc.cli.session import Session
     from pylxc.client.operations import Operation
 
-_SUFFIXES = {"none": "tar", "bzip2": "tar.bz2", "lzma": "tar.lzma", "xz": "tar.xz", "zstd": "tar.zst"}
+_TARGET = "backup.tar.gz"  # as lxc, whatever the compression
 
 COMPRESSION = Option("--compression", help="bzip2, gzip, lzma, xz, zstd, or none", kind="value")
 OPTIMIZED = Option("--optimized-storage", help="Use the storage driver's own format where it has one")
@@ -28,10 +28,10 @@ def export(session: Session, args: Args, command: Command, url: str, name: str, 
         command: what usage errors are about.
         url: of what is backed up.
         name: what it is called.
-        target: the file, "-" for stdout, "" for a name made of `name`.
+        target: the file, "-" for stdout, "" for backup.tar.gz.
         alone: the option that leaves snapshots out.
     """
-    target = target or f"{name}.{_SUFFIXES.get(args.compression or 'gzip', 'tar.gz')}"
+    target = target or _TARGET
     if target == "-" and sys.stdout.isatty():
         raise UsageError("A backup is not written to a terminal", command)
     query: dict[str, str | int] = {"compression": args.compression or ""}
@@ -111,7 +111,10 @@ COMMANDS = (
         _export,
         words=(1, 2),
         options=(COMPRESSION, Option("--instance-only", help="Leave the snapshots out"), OPTIMIZED),
-        details="The backup is packed while it is sent; nothing of it is kept on the server. The instance may run.",
+        details="""
+The target defaults to backup.tar.gz. It is packed while it is sent; nothing of it is kept on the server. The instance
+may run.
+""",
         examples=(
             ("export web web.tar.gz", "Write a backup with all snapshots."),
             ("export web - --compression zstd | ssh other pylxc import -", "Copy an instance to another machine."),

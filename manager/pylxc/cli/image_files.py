@@ -94,7 +94,7 @@ def export_image(session: Session, args: Args, fingerprint: str) -> None:
                 if target == "-":
                     response.into(1)
                     return
-                write = writers.open(_place(target, os.path.basename(name) or f"{fingerprint}.tar.gz", ""))
+                write = writers.open(_place(target, os.path.basename(name) or f"{fingerprint}.tar.gz"))
                 for chunk in response.chunks():
                     write(chunk)
                     transfer.advance(len(chunk))
@@ -122,12 +122,14 @@ def _counted(chunks: Iterable[bytes], transfer: Transfer) -> Iterator[bytes]:
         yield chunk
 
 
-def _place(target: str, name: str, middle: str) -> str:
-    """Return the file to write: below a directory under the server's name, else the target with the name's ending."""
+def _place(target: str, name: str, ending: str | None = None) -> str:
+    """Return the file to write: below a directory under the server's name, else the target with an ending, as lxc.
+
+    That is `ending`, or the one of the server's name when it is None.
+    """
     if os.path.isdir(target):
         return os.path.join(target, name)
-    first, dot, ending = name.partition(".")
-    return f"{target}{middle}{dot}{ending}" if first else f"{target}{middle}"
+    return target + ("".join(name.partition(".")[1:]) if ending is None else ending)
 
 
 class _Writers:

@@ -36,7 +36,10 @@ EXPORT = Command(
     _export,
     words=(2, 3),
     options=(COMPRESSION, OPTIMIZED, Option("--volume-only", help="Leave the snapshots out")),
-    details="It is packed while it is sent; nothing of it is kept on the server. Instances may run with the volume.",
+    details="""
+The target defaults to backup.tar.gz. It is packed while it is sent; nothing of it is kept on the server. Instances may
+run with the volume.
+""",
     examples=(("storage volume export default data data.tar.gz", "Write a backup with all snapshots."),),
     complete=("pool", "", "file"),
 )

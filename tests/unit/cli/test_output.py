@@ -154,15 +154,19 @@ def test_yaml_is_what_it_was() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "name", "middle", "expected"),
+    ("target", "name", "ending", "expected"),
     [
-        ("{tmp}", "x.tar.xz", "", "{tmp}/x.tar.xz"),
-        ("{tmp}/mine", "x.tar.xz", "", "{tmp}/mine.tar.xz"),
-        ("{tmp}/mine", "x.squashfs", ".root", "{tmp}/mine.root.squashfs"),
+        ("{tmp}", "x.tar.xz", None, "{tmp}/x.tar.xz"),
+        ("{tmp}", "x.squashfs", ".root", "{tmp}/x.squashfs"),
+        ("{tmp}/mine", "x.tar.xz", None, "{tmp}/mine.tar.xz"),
+        ("{tmp}/mine", "x.tar.xz", "", "{tmp}/mine"),
+        ("{tmp}/mine", "x.squashfs", ".root", "{tmp}/mine.root"),
     ],
 )
-def test_place_of_an_exported_image(tmp_path: object, target: str, name: str, middle: str, expected: str) -> None:
-    assert _place(target.format(tmp=tmp_path), name, middle) == expected.format(tmp=tmp_path)
+def test_place_of_an_exported_image(
+    tmp_path: object, target: str, name: str, ending: str | None, expected: str
+) -> None:
+    assert _place(target.format(tmp=tmp_path), name, ending) == expected.format(tmp=tmp_path)
 
 
 def test_yaml_keeps_the_texts_of_configuration() -> None:
