@@ -12,18 +12,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pylxc.cli.session import Session
 
+_DETACH = "To detach from the console, press: <ctrl>+a q"
+
 
 def attach(session: Session, name: str) -> None:
     """Connect the caller's terminal with the console of instance `name` until ctrl-a q, or its end."""
     from pylxc.client.console import attach as attach_console
 
-    print("To detach from the console, press: <ctrl>+a q", end="\r\n", flush=True)
-    attach_console(session.client, name)
+    attach_console(session.client, name, on_attached=lambda: print(_DETACH, end="\r\n", flush=True))
     print("\r", flush=True)
 
 
 def _run(session: Session, args: Args) -> None:
     name = session.required(args.words[0])
+    if args.type != "console":
+        raise NotSupported("Containers have no VGA console")
     if args.show_log:
         response = session.client.stream("GET", session.client.instances.url(name, "console"))
         sys.stdout.write("\nConsole log:\n\n")
@@ -31,8 +34,6 @@ def _run(session: Session, args: Args) -> None:
         response.into(1)
         os.write(1, b"\n")
         return
-    if args.type != "console":
-        raise NotSupported("Containers have no VGA console")
     attach(session, name)
 
 

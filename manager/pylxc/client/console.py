@@ -11,6 +11,8 @@ from pylxc.client.http import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pylxc.client.client import Client
 
 ESCAPE = 0x01  # ctrl-a
@@ -39,8 +41,16 @@ class EscapeReader:
         return bytes(result), False
 
 
-def attach(client: Client, name: str, fds: tuple[int, int] = (0, 1)) -> None:
+def attach(
+    client: Client, name: str, fds: tuple[int, int] = (0, 1), *, on_attached: Callable[[], None] = lambda: None
+) -> None:
     """Connect `fds` (input, output) with the console until the user detaches or the instance stops.
+
+    Args:
+        client: the server.
+        name: the instance.
+        fds: the terminal.
+        on_attached: called once they are connected.
 
     Raises:
         BadRequest: the instance does not run.
@@ -51,6 +61,7 @@ def attach(client: Client, name: str, fds: tuple[int, int] = (0, 1)) -> None:
     operation = client.request("POST", path, body).metadata
     control = open_fd(client, operation, "control")
     data = open_fd(client, operation, "0")
+    on_attached()
     detach_read, detach_write = os.pipe()
     reader = EscapeReader()
 
