@@ -178,6 +178,10 @@ def _run(session: Session, args: Args) -> None:
         from pylxc.cli.list_filter import matches
 
         instances = [instance for instance in instances if matches(instance, words)]
+    if args.format == "yaml":
+        for instance in instances:
+            if (instance.get("state") or {"network": {}})["network"] is None:
+                instance["state"]["network"] = {}  # as lxc, which has null in JSON alone
     rows = sort_rows([[cell(instance) for _, cell, _ in columns] for instance in instances])
     show(args.format, [title for title, _, _ in columns], rows, instances)
 

@@ -78,7 +78,7 @@ def _assign(session: Session, args: Args) -> None:
     wanted = [profile for profile in args.words[1].split(",") if profile]
     _profiles(session, name, lambda _: wanted)
     if not session.quiet:
-        print(f"Profiles {', '.join(wanted) or '(none)'} applied to {name}")
+        print(f"Profiles {','.join(wanted) or '(none)'} applied to {name}")
 
 
 _ON_INSTANCE = "[<remote>:]<instance> <profile>"
