@@ -5,6 +5,12 @@ its top name. A line `$ COMMAND` is given to a shell; what it printed follows, a
 them anew from the lines with `$`:
 
     PYLXC_TEST_REFERENCE=/var/lib/lxd PYLXC_TEST_RECORD=1 .venv/bin/pytest tests/clients/test_rows.py
+
+`pylxc` is given the same commands, under the name `lxc`. Where it differs from LXD's client on purpose
+(docs/compatibility.md), rows/pylxc/ROW.diff says so, line by line. To write those anew, and then to read every line of
+what has changed:
+
+    PYLXC_TEST_RECORD=1 .venv/bin/pytest tests/clients/test_rows.py; git diff tests/clients/rows/pylxc
 """
 
 from __future__ import annotations
@@ -15,17 +21,20 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pylxc import __version__
 from tests.clients.conftest import REFERENCE, Lxc
 from tests.support.daemon import POOL_AND_BRIDGE, Daemon
 
 HERE = Path(__file__).parent
 ROWS = sorted(path.stem for path in (HERE / "rows").glob("*.txt"))
 RECORD = bool(REFERENCE and os.environ.get("PYLXC_TEST_RECORD"))
+RECORD_DIFFERENCES = bool(not REFERENCE and os.environ.get("PYLXC_TEST_RECORD"))
 
 # Commands whose tests are elsewhere: what they begin with, and FILE::TEST or FILE.
 ELSEWHERE = {
@@ -61,20 +70,23 @@ _CHANGING = (
 
 
 @pytest.fixture(scope="module")
-def shell_env(
-    lxc: Lxc, lxc_env: dict[str, str], lxc_daemon: Daemon | None, busybox_files: list[str]
-) -> Iterator[dict[str, str]]:
-    """Give the environment of the transcripts' commands: a dir pool `default`, `$BRIDGE` and the image `busybox`."""
+def shell_env(lxc: Lxc, lxc_env: dict[str, str], lxc_daemon: Daemon | None) -> Iterator[dict[str, str]]:
+    """Give the environment of the transcripts' commands: a dir pool `default` and `$BRIDGE`."""
     bridge = "pylxcbr0" if lxc_daemon else "lxdbr0"
     if lxc_daemon:
         config = {"ipv4.address": "10.99.0.1/22", "ipv4.nat": "false", "ipv6.address": "none"}
         networks = [{"name": bridge, "type": "bridge", "config": config}]
         lxc_daemon.command("admin", "init", "--preseed", input=json.dumps({**POOL_AND_BRIDGE, "networks": networks}))
-    if not RECORD:
-        lxc("image", "import", *busybox_files, "--alias", "busybox")
     yield {**lxc_env, "BRIDGE": bridge}
     if not RECORD:
         lxc("image", "delete", "busybox")
+
+
+@pytest.fixture
+def image_of_rows(shell_env: dict[str, str], lxc: Lxc, busybox_files: list[str]) -> None:
+    """Have the image `busybox`, which a row deletes and may fail to bring back."""
+    if not RECORD and not lxc("image", "list", "busybox", "-f", "csv").stdout:
+        lxc("image", "import", *busybox_files, "--alias", "busybox")
 
 
 def transcript(lines: list[str], env: dict[str, str], directory: Path) -> tuple[list[str], list[str]]:
@@ -109,6 +121,22 @@ def normal(text: str) -> list[str]:
     return [line.rstrip() for line in re.split(r"[\r\n]", text) if not _NOISE.match(line)]
 
 
+@pytest.fixture(scope="module")
+def pylxc_env(
+    shell_env: dict[str, str], lxc_daemon: Daemon | None, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """Return the same environment with `pylxc` in place of `lxc`."""
+    if lxc_daemon is None:
+        pytest.skip("the reference has no pylxc")
+    directory = tmp_path_factory.mktemp("pylxc")
+    program = directory / "lxc"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m pylxc.cli.main "$@"\n')
+    program.chmod(0o755)
+    own = {name: lxc_daemon.env[name] for name in ("PYLXC_DIR", "PYLXC_CONF", "PYTHONPATH")}
+    return {**shell_env, **own, "PYLXC_GLOBAL_CONF": str(directory), "PATH": f"{directory}:{shell_env['PATH']}"}
+
+
+@pytest.mark.usefixtures("image_of_rows")
 @pytest.mark.parametrize("row", ROWS)
 def test_row(shell_env: dict[str, str], row: str, tmp_path: Path) -> None:
     file = HERE / f"rows/{row}.txt"
@@ -119,6 +147,24 @@ def test_row(shell_env: dict[str, str], row: str, tmp_path: Path) -> None:
     else:
         differences = difflib.unified_diff(wanted, found, "LXD", "pylxc", lineterm="", n=2)
         assert found == wanted, "\n".join([*differences, *complaints])
+
+
+@pytest.mark.usefixtures("image_of_rows")
+@pytest.mark.parametrize("row", ROWS)
+def test_row_by_pylxc(pylxc_env: dict[str, str], row: str, tmp_path: Path) -> None:
+    wanted = (HERE / f"rows/{row}.txt").read_text().splitlines()
+    found, complaints = transcript(wanted, pylxc_env, tmp_path)
+    found = [line.replace(f"version: {__version__}", "version: OWN") for line in found]
+    differences = list(difflib.unified_diff(wanted, found, "LXD", "pylxc", lineterm="", n=1))
+    file = HERE / f"rows/pylxc/{row}.diff"
+    if not RECORD_DIFFERENCES:
+        recorded = file.read_text().splitlines() if file.exists() else []
+        changed = difflib.unified_diff(recorded, differences, "recorded", "now", lineterm="", n=2)
+        assert differences == recorded, "\n".join([*changed, *complaints])
+    elif differences:
+        file.write_text("\n".join(differences) + "\n")
+    else:
+        file.unlink(missing_ok=True)
 
 
 def test_every_command_has_a_row(lxc: Lxc) -> None:
