@@ -313,16 +313,33 @@ def test_push_and_pull_a_tree(daemon: Daemon, guest: str, tmp_path: Path) -> Non
         (tree / f"d{number % 3}").mkdir(parents=True, exist_ok=True)
         (tree / f"d{number % 3}" / f"f{number}").write_text(f"{number}\n" * number)
     (tree / "link").symlink_to("d0/f0")
+    (tree / "again").hardlink_to(tree / "d0" / "f3")
+    (tree / "sparse").write_bytes(b"")
+    os.truncate(tree / "sparse", 1 << 20)
+    os.chown(tree / "d0" / "f0", 1234, 4321)
+    old = 1_000_000_000_123_456_789
+    for place in ("d0/f0", "link", "sparse", "d1"):
+        os.utime(tree / place, ns=(old, old), follow_symlinks=False)
     (tree / "d1").chmod(0o500)
     daemon.command("file", "push", "-r", str(tree), f"{guest}/srv/", "-p")
     assert daemon.command("exec", guest, "readlink", "/srv/tree/link").stdout == "d0/f0\n"
+    inside = (
+        "cd /srv/tree; stat -c '%u %g %Y' d0/f0; stat -c %Y link sparse d1; stat -c %b sparse; test again -ef d0/f3"
+    )
+    said = daemon.command("exec", guest, "--", "sh", "-c", inside).stdout.split()
+    assert said == ["1234", "4321", *["1000000000"] * 4, "0"]
     (tmp_path / "back").mkdir()
     daemon.command("file", "pull", "-r", f"{guest}/srv/tree", str(tmp_path / "back"))
     result = subprocess.run(
         ["diff", "-r", str(tree), str(tmp_path / "back" / "tree")], check=False, capture_output=True
     )
     assert result.stdout == b""
-    assert (tmp_path / "back" / "tree" / "d1").stat().st_mode & 0o777 == 0o500
+    back = tmp_path / "back" / "tree"
+    assert (back / "d1").stat().st_mode & 0o777 == 0o500
+    assert ((back / "d0/f0").stat().st_uid, (back / "d0/f0").stat().st_gid) == (1234, 4321)
+    assert all((back / place).lstat().st_mtime_ns == old for place in ("d0/f0", "link", "sparse", "d1"))
+    assert (back / "sparse").stat().st_blocks == 0
+    assert (back / "again").samefile(back / "d0" / "f3")
 
 
 # -- the command itself --------------------------------------------------------------------------------------------

@@ -220,7 +220,7 @@ def _pull_tree(session: Session, files: Files, path: str, target: str) -> None:
     os.makedirs(target, exist_ok=True)
     with Transfer(session, f"Pulling {path} from the instance", 0) as transfer:
         if session.client.has_extension(TREE_EXTENSION):
-            tree.unpack(files.pull_tree(path).chunks(), target, transfer.advance)
+            tree.unpack(files.pull_tree(path).chunks(), target, path, transfer.advance)
             return
         _pull_entries(files, path, os.path.join(target, os.path.basename(path)), transfer)
 

@@ -332,25 +332,24 @@ class TreeWriter:
     def _file(self, path: bytes, member: tarstream.Member) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(tarstream.measure(member, fd).st_mode):
                 return
-            if status.st_size <= _SMALL:
+            if member.extents is None and member.size <= _SMALL:
                 content = os.read(fd, _SMALL)
                 member.size = len(content)
                 self._buffer += tarstream.header(member)
                 self._buffer += content
-                self._buffer += tarstream.padding(member.size)
             else:
-                member.size = status.st_size
                 self._buffer += tarstream.header(member)
                 self._flush()
-                missing = member.size - send_file(self._sink, fd, member.size)
-                while missing:  # it has become shorter: the archive's length is promised
-                    count = min(missing, _CHUNK)
-                    write_all(self._sink, bytes(count))
-                    missing -= count
-                self._buffer += tarstream.padding(member.size)
+                for offset, length in member.data:
+                    os.lseek(fd, offset, os.SEEK_SET)
+                    missing = length - send_file(self._sink, fd, length)
+                    while missing:  # it has become shorter: the archive's length is promised
+                        count = min(missing, _CHUNK)
+                        write_all(self._sink, bytes(count))
+                        missing -= count
+            self._buffer += tarstream.padding(sum(length for _, length in member.data))
         finally:
             os.close(fd)
 
@@ -365,6 +364,7 @@ def _put_tree(request: Request) -> dict[str, Any]:
     make_directory(top, request.owner(), request.mode(0o755))
     request.say_ready()
     count, above = 0, b""
+    times: list[tuple[bytes, int]] = []
 
     def read() -> bytes:
         _wait_readable(request.source_fd)
@@ -372,28 +372,53 @@ def _put_tree(request: Request) -> dict[str, Any]:
 
     reader = tarstream.Reader(read)
     for member in reader.members():
-        path = os.path.join(top, *tarstream.parts(member))
+        path = os.path.join(top, *tarstream.parts(member.name))
         if os.path.dirname(path) != above:
             make_parents(path)
             above = os.path.dirname(path)
-        _unpack(path, member, reader, request.proc_fd)
+        if _unpack(top, path, member, reader, request.proc_fd) and member.kind == tarstream.DIRECTORY:
+            times.append((path, member.mtime))
         count += 1
+    for path, mtime in reversed(times):  # last, as what comes into a directory changes its time
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(path, ns=(mtime, mtime), follow_symlinks=False)
     request.ask({"received": count})
     return {"members": count}
 
 
-def _unpack(path: bytes, member: tarstream.Member, reader: tarstream.Reader, proc_fd: int) -> None:
+def _unpack(top: bytes, path: bytes, member: tarstream.Member, reader: tarstream.Reader, proc_fd: int) -> bool:
+    """Make what a member is at `path`; return False when it is there already."""
     owner = (member.uid, member.gid)
     if member.kind == tarstream.DIRECTORY:
-        make_directory(path, owner, member.mode)
-    elif member.kind == tarstream.SYMLINK:
-        make_symlink(path, member.target, owner)
-    elif member.kind == tarstream.FILE:
+        return make_directory(path, owner, member.mode)
+    if member.kind == tarstream.SYMLINK:
+        if not make_symlink(path, member.target, owner):
+            return False
+        os.utime(path, ns=(member.mtime, member.mtime), follow_symlinks=False)
+        return True
+    if member.kind == tarstream.HARD_LINK:
+        return _make_link(os.path.join(top, *tarstream.parts(member.target)), path)
+    if member.kind == tarstream.FILE:
         with Spool(os.fsdecode(path), proc_fd) as spool:
-            reader.content(member, spool.write)
-            spool.commit(owner, member.mode)
-    else:
-        raise ValueError(f"{os.fsdecode(member.name)!r} is no file, directory or symbolic link")
+            for offset, piece in reader.content(member):
+                spool.write_at(piece, offset)
+            if member.extents is not None:
+                spool.end_at(member.size)
+            spool.commit(owner, member.mode, member.mtime)
+            return not spool.exists
+    raise ValueError(f"{os.fsdecode(member.name)!r} is no file, directory or link")
+
+
+def _make_link(source: bytes, path: bytes) -> bool:
+    """Give a file a further name; return False when it has it already. What has the name is replaced."""
+    try:
+        if os.path.samestat(os.lstat(source), os.lstat(path)):
+            return False
+        os.unlink(path)
+    except FileNotFoundError:
+        pass  # of the source, the next step tells
+    os.link(source, path, follow_symlinks=False)
+    return True
 
 
 def make_parents(path: bytes) -> None:

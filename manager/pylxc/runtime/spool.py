@@ -86,13 +86,26 @@ class Spool:
             self.size += count
             data = data[count:]
 
+    def write_at(self, data: memoryview, offset: int) -> None:
+        """Write bytes of the file at `offset`; where none are written is a hole."""
+        if self._in_memory and offset + len(data) > _MEMORY:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        while data:
+            count = os.pwrite(self._fd, data, offset)
+            offset += count
+            data = data[count:]
+
+    def end_at(self, size: int) -> None:
+        """Have the file end at `size` bytes: there is a hole at its end."""
+        os.ftruncate(self._fd, size)
+
     def keep_replaced(self) -> None:
         """Hold the file that `commit` replaces until this process ends: freeing a big one takes a file system long."""
         if self.exists:
             os.open(self._path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
 
-    def commit(self, owner: tuple[int, int], mode: int) -> None:
-        """Make the bytes the file's content; `owner` and `mode` are for a file that is new.
+    def commit(self, owner: tuple[int, int], mode: int, mtime: int | None = None) -> None:
+        """Make the bytes the file's content; `owner` and `mode` are for a file that is new, `mtime` is in nanoseconds.
 
         A file that has other names, is a mount point or lies where nothing can be renamed is overwritten in place.
         """
@@ -104,6 +117,8 @@ class Spool:
             self._copy_attributes()
         os.fchown(self._fd, *owner)
         os.fchmod(self._fd, mode)
+        if mtime is not None:
+            os.utime(self._fd, ns=(mtime, mtime))
         try:
             self._put_in_place()
         except OSError as error:

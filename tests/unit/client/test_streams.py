@@ -85,6 +85,13 @@ def test_tree_there_and_back(tmp_path: Path) -> None:
     (source / "d" / "file").chmod(0o4751)
     (source / ("long" * 60)).write_text("long name")
     (source / "link").symlink_to("d/file")
+    os.link(source / "d" / "file", source / "again")
+    with (source / "sparse").open("wb") as sparse:
+        sparse.seek(4 << 20)
+        sparse.write(b"end")
+    old = 1_000_000_000_123_456_789
+    for place in ("d/file", "link", "sparse", "d"):
+        os.utime(source / place, ns=(old, old), follow_symlinks=False)
     (source / "d").chmod(0o500)
     target = tmp_path / "target"
     target.mkdir()
@@ -95,6 +102,10 @@ def test_tree_there_and_back(tmp_path: Path) -> None:
     assert stat.S_IMODE((back / "d").stat().st_mode) == 0o500
     assert os.readlink(back / "link") == "d/file"
     assert (back / ("long" * 60)).read_text() == "long name"
+    assert (back / "again").samefile(back / "d" / "file")
+    assert (back / "sparse").read_bytes() == bytes(4 << 20) + b"end"
+    assert (back / "sparse").stat().st_blocks == (source / "sparse").stat().st_blocks
+    assert all((back / place).lstat().st_mtime_ns == old for place in ("d/file", "link", "sparse", "d"))
 
 
 @pytest.mark.parametrize(
@@ -119,6 +130,13 @@ def test_hostile_archives_do_not_leave_the_target(members: list[Any], tmp_path: 
         tree.unpack(iter([archive(*members)]), str(target))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outside", "target"]
     assert not (tmp_path / "evil").exists()
+
+
+def test_only_what_was_asked_for_is_unpacked(tmp_path: Path) -> None:
+    content = archive(("dir", None, {"type": tarfile.DIRTYPE}), ("dir/f", b"x", {}), (".bashrc", b"evil", {}))
+    with pytest.raises(BadRequest, match=r"'\.bashrc' was not asked for"):
+        tree.unpack(iter([content]), str(tmp_path), "/root/./dir/")
+    assert [path.name for path in tmp_path.iterdir()] == ["dir"]
 
 
 def test_symlink_is_replaced_and_not_written_through(tmp_path: Path) -> None:
