@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 
 from pylxc.errors import BadRequest, Conflict, NotFound, PylxcError
+from pylxc.kernel import cgroup
 from pylxc.runtime.spec import Limits
-from tests.support.leaks import Leaks
+from tests.support.daemon import unique
+from tests.support.leaks import Leaks, remove_dead_groups
 from tests.support.runtime import Host, alive, busybox_tree, inside, read_until, status
 from tests.support.wait import until
 
@@ -319,6 +321,18 @@ def test_an_event_of_a_closed_descriptor_is_nobody_elses(host: Host) -> None:
         runtime._unwatch(fd)
     for fd in (ready, other, quiet, last, gate):
         os.close(fd)
+
+
+def test_runs_of_tests_that_end_leave_others_starts_alone() -> None:
+    new, old = (cgroup.open_cgroup(f"{unique('t')}.{age}") for age in ("new", "old"))
+    for group in (new, old):
+        group.create()
+    for path in (old.path, *old.v1_paths):
+        os.utime(path, (0, 0))
+    remove_dead_groups()
+    assert [os.path.isdir(path) for path in (new.path, *new.v1_paths)] == [True] * (1 + len(new.v1_paths))
+    assert not os.path.exists(old.path)
+    new.remove()
 
 
 def test_the_end_of_the_daemon_during_the_start_undoes_it(host: Host, tree: Path) -> None:

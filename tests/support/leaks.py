@@ -7,12 +7,16 @@ import glob
 import os
 import signal
 import subprocess
+import time
 from functools import partial
 from pathlib import Path
 
 from pylxc.runtime.container import cgroup_name
 from tests.support.namespace import NetworkNamespace
 from tests.support.wait import until
+
+_STARTING_SECONDS = 20
+"""How old a control group is at least that has lost its processes, rather than not got them yet."""
 
 
 def _removed(group: str) -> bool:
@@ -24,15 +28,16 @@ def _removed(group: str) -> bool:
 def remove_dead_groups() -> None:
     """Remove control groups without processes: what daemons of one kind share and leave, and what killed runs left.
 
-    They are pylxc's, and those of LXD's liblxc. A daemon that makes a container at this moment may miss one: this is
-    for the end of a run.
+    They are pylxc's, and those of LXD's liblxc. A new one may be of a container that somebody else's daemon is starting
+    just now, whose processes are yet to come: it is left to the next run.
     """
+    newest = time.time() - _STARTING_SECONDS
     for name in ("pylxc", "lxc.pivot", "lxc.monitor.*", "lxc.payload.*"):
         for parent in (*glob.glob(f"/sys/fs/cgroup/{name}"), *glob.glob(f"/sys/fs/cgroup/*/{name}")):
             for top in (*glob.glob(f"{parent}/*/"), parent):
                 groups = [path for path, _, _ in os.walk(top, topdown=False)]
                 with contextlib.suppress(OSError):  # it is not there, or goes by itself
-                    if not any(Path(group, "cgroup.procs").read_text() for group in groups):
+                    if all(os.stat(g).st_mtime < newest and not Path(g, "cgroup.procs").read_text() for g in groups):
                         for group in groups:
                             os.rmdir(group)
 
