@@ -162,7 +162,7 @@ def shake_hands(child: Child, attach_network: Callable[[int], None], enter: Call
             raise
         _expect(child, "built")
         enter(ready["ready"])
-        protocol.send(child.socket, {"op": "go"})
+        protocol.tell(child.socket, {"op": "go"})
         started, _ = _expect(child, "started")
         return Container(started["started"], child.socket, *fds)
     except BaseException:

@@ -71,7 +71,8 @@ def receive_packet(sock: socket.socket, max_fds: int = descriptors.MAX_FDS) -> t
     try:
         data, fds = descriptors.receive(sock, _INLINE + _MAX_PREFIX, max_fds)
     except ConnectionResetError:
-        return None
+        # The other side has closed without reading all. What it has said before, why it ended for instance, comes next.
+        data, fds = descriptors.receive(sock, _INLINE + _MAX_PREFIX, max_fds)
     return (data, fds) if data else None
 
 

@@ -163,7 +163,7 @@ class Starter:
         trees, staged = rootfs.prepare(self._spec, userns_fd)
         if userns_fd >= 0:
             os.close(userns_fd)
-        protocol.send(child, {"trees": list(trees), "staged": staged}, list(trees.values()))
+        protocol.tell(child, {"trees": list(trees), "staged": staged}, list(trees.values()))
         descriptors.close(trees.values())
 
     def _hear(self, sock: socket.socket) -> tuple[protocol.Message, list[int]]:

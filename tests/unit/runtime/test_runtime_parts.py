@@ -57,8 +57,12 @@ def test_messages_of_any_size_with_descriptors() -> None:
             assert len(message["data"]) == size
             assert len(fds) == 1
             os.close(fds[0])
-        ours.close()
-        assert protocol.receive(theirs) is None
+        protocol.send(theirs, {"last": "words"})
+        protocol.send(ours, {"never": "read"})
+        theirs.close()
+        received = protocol.receive(ours)
+        assert received == ({"last": "words"}, [])
+        assert protocol.receive(ours) is None
 
 
 def test_errors_keep_their_class_and_text() -> None:
