@@ -355,6 +355,8 @@ def test_usage_errors(daemon: Daemon, guest: str) -> None:
     assert wrong.returncode == 1
     assert "did you mean '--format'" in wrong.stderr
     assert "Usage: pylxc list [<remote>:] [<filter>...] [flags]" in wrong.stderr
+    wrong = daemon.command("file", "push", "--mode", "x", "a", f"{guest}/b", check=False)
+    assert "Usage: pylxc file push " in wrong.stderr
     assert daemon.command("list", "nowhere:", check=False).stderr.startswith(
         'Error: The remote "nowhere" doesn\'t exist'
     )

@@ -85,7 +85,7 @@ def _get(session: Session, args: Args) -> None:
 def _set(session: Session, args: Args) -> None:
     name, rest = _name_and_rest(session, args)
     if not rest:
-        raise UsageError("Too few arguments", _command("set"))
+        raise UsageError("Too few arguments")
     values = assignments(rest, legacy=True)
     if name and all(values.values()):
         # The server merges: one request where reading, changing and writing back takes three.
@@ -137,13 +137,6 @@ def _edit_snapshot(session: Session, name: str, snapshot: str) -> None:
         session.wait(snapshots.update(name, snapshot, fields, if_match=reply.etag))
 
     edit("snapshot", {"expires_at": reply.metadata["expires_at"]}, apply)
-
-
-def _command(name: str) -> Command:
-    command = COMMANDS[0].child(name)
-    assert command is not None
-    command.path = f"config {name}"
-    return command
 
 
 _ONE = "[<remote>:][<instance>]"

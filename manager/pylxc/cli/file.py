@@ -33,7 +33,7 @@ def _mode(args: Args) -> int:
     try:
         return int(args.mode, 8)
     except ValueError:
-        raise UsageError(f"Flag --mode needs octal permissions, not {args.mode!r}", COMMANDS[0]) from None
+        raise UsageError(f"Flag --mode needs octal permissions, not {args.mode!r}") from None
 
 
 def _in_snapshot(files: Files, path: str) -> tuple[Files, str] | None:

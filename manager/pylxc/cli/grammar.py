@@ -23,10 +23,10 @@ class UsageError(Exception):
     """The command line does not fit the grammar.
 
     Attributes:
-        command: the command it was about, for its usage line.
+        command: the command it was about, for its usage line; None for the one that runs.
     """
 
-    def __init__(self, message: str, command: Command) -> None:
+    def __init__(self, message: str, command: Command | None = None) -> None:
         super().__init__(message)
         self.command = command
 

@@ -48,10 +48,6 @@ def _look_up(session: Session, text: str) -> dict[str, Any]:
     return session.client.images.elsewhere({**session.place(remote), "alias": name})[0]
 
 
-def _list(session: Session, args: Args) -> None:
-    list_images(session, args, _command("list"))
-
-
 def _info(session: Session, args: Args) -> None:
     image = _look_up(session, args.words[0])
     lines = [
@@ -168,13 +164,6 @@ def _alias_delete(session: Session, args: Args) -> None:
 
 def _alias_rename(session: Session, args: Args) -> None:
     session.client.images.rename_alias(session.required(args.words[0], "alias"), args.words[1])
-
-
-def _command(name: str) -> Command:
-    command = COMMANDS[0].child(name)
-    assert command is not None
-    command.path = f"image {name}"
-    return command
 
 
 _ONE = "[<remote>:]<image>"
@@ -319,7 +308,7 @@ Or it is a file name: an image of one file goes there with its ending added, one
                 "list",
                 "List images",
                 "[<remote>:] [<filter>...]",
-                _list,
+                list_images,
                 words=(0, None),
                 aliases=("ls",),
                 options=(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pylxc.cli.grammar import Args, Command, UsageError
+from pylxc.cli.grammar import Args, UsageError
 from pylxc.cli.list_filter import full_match, key_matches
 from pylxc.cli.output import long_time, show, sort_rows
 
@@ -83,7 +83,7 @@ def split_remote(session: Session, words: list[str]) -> tuple[Remote, list[str]]
     return remote, [word for word in (first, *words[has_remote:]) if word]
 
 
-def list_images(session: Session, args: Args, command: Command) -> None:
+def list_images(session: Session, args: Args) -> None:
     """Print the images of a remote."""
     import gc
 
@@ -93,7 +93,7 @@ def list_images(session: Session, args: Args, command: Command) -> None:
     default = RECIPE_COLUMNS if remote.protocol == "recipe" else DEFAULT_COLUMNS
     for letter in (args.columns or default).replace(",", ""):
         if letter not in COLUMNS:
-            raise UsageError(f"Unknown column shorthand char {letter!r} in {args.columns!r}", command)
+            raise UsageError(f"Unknown column shorthand char {letter!r} in {args.columns!r}")
         columns.append(COLUMNS[letter])
     images = [image for image in images_of(session, remote) if all(matches(image, text) for text in filters)]
     rows = sort_rows([[cell(image) for _, cell in columns] for image in images])

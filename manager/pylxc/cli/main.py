@@ -91,6 +91,9 @@ def run(argv: Sequence[str]) -> int:
     session = Session(args)
     try:
         return parser.command.run(session, args) or 0
+    except UsageError as error:
+        error.command = error.command or parser.command
+        raise
     except NotFound:
         session.check_project()
         raise
@@ -101,6 +104,7 @@ def run(argv: Sequence[str]) -> int:
 def _report(error: BaseException) -> int:
     """Print one line (two for a wrong usage) and return the exit status."""
     if isinstance(error, UsageError):
+        assert error.command is not None
         print(f"Error: {error}\nUsage: {error.command.usage_line()}", file=sys.stderr)
         return 1  # as lxc
     if isinstance(error, KeyboardInterrupt):

@@ -41,7 +41,7 @@ def _cell(warning: dict[str, Any], field: str) -> str:
 def _list(session: Session, args: Args) -> None:
     session.name(args.words[0] if args.words else "")
     if unknown := [letter for letter in args.columns if letter not in _COLUMNS]:
-        raise UsageError(f"Unknown column shorthand char {unknown[0]!r} in {args.columns!r}", COMMANDS[0])
+        raise UsageError(f"Unknown column shorthand char {unknown[0]!r} in {args.columns!r}")
     found = session.client.get(_PATH, recursion=1)
     if not args.all:
         found = [each for each in found if each["status"] == "new"]
@@ -68,7 +68,7 @@ def _delete(session: Session, args: Args) -> None:
     else:
         urls = [_url(session, word) for word in args.words]
         if not urls:
-            raise UsageError("Specify a warning UUID or use --all", COMMANDS[0])
+            raise UsageError("Specify a warning UUID or use --all")
     for url in urls:
         session.client.request("DELETE", url)
 
