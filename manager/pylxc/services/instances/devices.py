@@ -23,6 +23,7 @@ from pylxc.paths import Paths, storage_name
 from pylxc.revert import Reverter
 from pylxc.runtime.proxies import Proxies
 from pylxc.runtime.spec import DeviceNode, Mount
+from pylxc.services.instances.checks import without_empty
 from pylxc.services.networks.service import Networks
 from pylxc.services.projects import restrictions
 from pylxc.services.storage.service import StoragePools
@@ -134,10 +135,11 @@ class DeviceManager:
             BadRequest: something is wrong; the device is named.
             NotSupported: the dialect knows it, and this server does not do it.
         """
-        for name, device in devices.items():
+        for name, given in devices.items():
             validate.device_name(name)
             try:
-                tables.table(device).validate(device)
+                tables.table(given).validate(given)
+                device = without_empty(given)
                 registry.find(device).validate(name, device, in_profile=in_profile)
                 self._check_references(project, device)
                 if not in_profile:
