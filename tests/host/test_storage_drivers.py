@@ -80,8 +80,13 @@ def test_a_copy_is_whole_and_independent(pool: StorageDriver) -> None:
 
 
 def test_only_root_gets_into_a_volume(pool: StorageDriver) -> None:
-    pool.create_volume("containers/c1", lambda directory: os.chmod(directory, 0o777))
-    assert os.stat(pool.path("containers/c1")).st_mode & 0o777 == 0o700
+    def give_away(directory: str) -> None:
+        os.chmod(directory, 0o2777)
+        os.chown(directory, 1000, 1000)
+
+    pool.create_volume("containers/c1", give_away)
+    info = os.stat(pool.path("containers/c1"))
+    assert (info.st_uid, info.st_gid, info.st_mode & 0o7777) == (0, 0, 0o700)
 
 
 def test_what_fails_leaves_nothing(pool: StorageDriver) -> None:

@@ -146,8 +146,13 @@ class DirectoryPool(ABC):
             self._place(directory, volume, readonly)
 
     def _close(self, directory: str, volume: str) -> None:
-        """Keep the host's users out of what becomes a volume, unless they cannot get there."""
+        """Keep the host's users out of what becomes a volume, unless they cannot get there.
+
+        What an archive or a stream says of the directory itself does not count: its owner would get to the guest's
+        set-uid programs.
+        """
         if volume.partition("/")[0] not in _CLOSED:
+            os.chown(directory, 0, 0)
             os.chmod(directory, 0o700)
 
     def clone_volume(self, source: str, volume: str, *, readonly: bool = False) -> None:
