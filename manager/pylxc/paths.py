@@ -45,6 +45,10 @@ class Paths:
         """Directory of a storage pool."""
         return f"{self.storage_pools}/{name}"
 
+    def disk(self, name: str) -> str:
+        """Loop file of a storage pool that has one."""
+        return f"{self.disks}/{name}.img"
+
     def network(self, name: str) -> str:
         """Directory of a managed network: dnsmasq's files."""
         return f"{self.networks}/{name}"

@@ -185,11 +185,16 @@ def test_bad_pools(store: Store, name: str, driver: str, config: dict[str, str],
 def test_directory_of_a_pool_that_was_lost_is_kept(store: Store) -> None:
     lost = Path(store.paths.pool("lost"), "containers/c1/rootfs")
     lost.mkdir(parents=True)
-    with pytest.raises(Conflict, match="is there already"):
-        store.pools.create("lost", "dir")
+    disk = Path(store.paths.disk("disk"))
+    disk.parent.mkdir()
+    disk.write_bytes(b"all that there is")
+    for name, driver in (("lost", "dir"), ("disk", "btrfs"), ("disk", "dir")):
+        with pytest.raises(Conflict, match="is there already"):
+            store.pools.create(name, driver)
     again = StoragePools(store.db, store.paths, EventBus())
     again.start()
     assert lost.is_dir()
+    assert disk.read_bytes() == b"all that there is"
 
 
 def test_missing_pool_is_shown_and_comes_back(store: Store) -> None:

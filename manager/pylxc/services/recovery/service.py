@@ -66,11 +66,11 @@ class Recovery:
         """Yield the definition of what lies in a pool's place without a row, if that can be told."""
         path = self._paths.pool(name)
         if not os.path.isdir(f"{path}/containers"):
-            if os.path.isfile(f"{self._paths.disks}/{name}.img"):
+            if os.path.isfile(self._paths.disk(name)):
                 yield {"name": name, "driver": "btrfs", "config": {}}
             return
         said = pool_config(os.path.realpath(path), name)
-        is_loop = os.path.isfile(f"{self._paths.disks}/{name}.img")
+        is_loop = os.path.isfile(self._paths.disk(name))
         is_btrfs = is_loop or os.path.ismount(path) or _is_of_subvolumes(path)
         driver = said.get("driver") or ("btrfs" if is_btrfs else "dir")
         source = os.readlink(path) if os.path.islink(path) else ""

@@ -174,11 +174,12 @@ class StoragePools:
             config["volatile.initial_source"] = source
         if name in self.names():
             raise Conflict("The storage pool already exists")
-        if os.path.lexists(self._paths.pool(name)):
-            raise Conflict(
-                f"{self._paths.pool(name)!r} is there already, and is no pool that this server knows",
-                hint="see pylxc admin recover, or move it away",
-            )
+        for place in (self._paths.pool(name), self._paths.disk(name)):
+            if os.path.lexists(place):  # what fails from here on removes both
+                raise Conflict(
+                    f"{place!r} is there already, and is no pool that this server knows",
+                    hint="see pylxc admin recover, or move it away",
+                )
         row = models.StoragePool(name=name, driver=driver, config=config, description=description, state="creating")
         try:
             with self._db.transaction() as session:
