@@ -148,6 +148,23 @@ def test_deleting_and_renaming_bear_repetition(pool: StorageDriver) -> None:
     assert leftovers(pool) == []
 
 
+def test_what_cannot_be_removed_keeps_no_other_from_going(pool: StorageDriver) -> None:
+    trash = Path(pool.path("."), ".trash")
+    (trash / "stuck").mkdir()
+    (trash / "stuck/file").touch()
+    subprocess.run(["chattr", "+i", trash / "stuck/file"], check=True)
+    try:
+        for name in "abcd":
+            pool.create_volume(f"containers/{name}")
+            pool.delete_volume(f"containers/{name}")
+        with pytest.raises(PylxcError, match="not permitted"):
+            pool.sweep()
+        assert os.listdir(trash) == ["stuck"]
+    finally:
+        subprocess.run(["chattr", "-i", trash / "stuck/file"], check=True)
+    assert leftovers(pool) == []
+
+
 def test_a_pool_is_found_again(load: Load, pool: StorageDriver) -> None:
     pool.create_volume("containers/c1", fill)
     before = tree.describe(pool.path("containers/c1"))

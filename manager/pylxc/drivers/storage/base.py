@@ -17,7 +17,7 @@ from typing import ClassVar
 from pylxc import units
 from pylxc.drivers.storage import tree
 from pylxc.drivers.storage.driver import Info, Resources, Sink
-from pylxc.errors import BadRequest, NotSupported, Unavailable
+from pylxc.errors import BadRequest, NotSupported, PylxcError, Unavailable
 from pylxc.kernel import rename
 from pylxc.revert import Reverter
 
@@ -276,8 +276,14 @@ class DirectoryPool(ABC):
             names = os.listdir(f"{self._path}/{TRASH}")
         except FileNotFoundError:
             return  # the pool is gone, or away
+        failure: PylxcError | None = None
         for name in names:
-            self._remove(f"{self._path}/{TRASH}/{name}")
+            try:
+                self._remove(f"{self._path}/{TRASH}/{name}")
+            except PylxcError as error:  # others go all the same
+                failure = error
+        if failure:
+            raise failure
 
     def rename_volume(self, volume: str, new: str) -> None:
         """See `StorageDriver`."""
