@@ -136,6 +136,20 @@ def test_restoring_brings_back_what_was(pool: StorageDriver) -> None:
     assert leftovers(pool) == []
 
 
+def test_what_has_been_restored_is_so_whatever_fails_then(load: Load, pool: StorageDriver) -> None:
+    for volume in ("containers/c1", "containers-snapshots/c1/s0"):
+        pool.create_volume(volume)
+    Path(pool.path("containers/c1"), "late").touch()
+    subprocess.run(["chattr", "+i", pool.path(".trash")], check=True)
+    try:
+        pool.replace_volume("containers-snapshots/c1/s0", "containers/c1")
+    finally:
+        subprocess.run(["chattr", "-i", pool.path(".trash")], check=True)
+    assert os.listdir(pool.path("containers/c1")) == []
+    load().open()
+    assert leftovers(pool) == []
+
+
 def test_deleting_and_renaming_bear_repetition(pool: StorageDriver) -> None:
     pool.create_volume("containers/c1", fill)
     pool.rename_volume("containers/c1", "containers/c2")

@@ -207,7 +207,9 @@ class DirectoryPool(ABC):
     def _take_place(self, directory: str, volume: str) -> None:
         self._keep_limit(volume, directory)
         rename.exchange(directory, volume)
-        os.rename(directory, self._new_trash())
+        # Done: were it told otherwise, the former one would be lost and the change be taken for undone.
+        with contextlib.suppress(OSError):  # in a full pool, say; then it is swept after the next start
+            os.rename(directory, self._new_trash())
 
     def _keep_limit(self, former: str, new: str) -> None:
         """Hold a volume that is to take another's place to the same limit, though it took more already."""
