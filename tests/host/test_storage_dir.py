@@ -20,6 +20,7 @@ from pylxc.db.migrate import open_database
 from pylxc.errors import BadRequest, Conflict, Internal, NotFound, PylxcError
 from pylxc.paths import Paths
 from pylxc.services.events import EventBus
+from pylxc.services.storage.places import Place
 from pylxc.services.storage.service import StoragePools
 from tests.support import tree
 from tests.support.daemon import ROOT
@@ -91,6 +92,25 @@ def test_nobody_but_root_gets_into_a_volume(store: Store, tmp_path: Path) -> Non
     (volume / "tool").write_text("")
     assert subprocess.run(["stat", volume], user=65534, capture_output=True, check=False).returncode == 0
     assert subprocess.run(["stat", volume / "tool"], user=65534, capture_output=True, check=False).returncode == 1
+
+
+def test_a_tree_that_changes_is_measured(store: Store) -> None:
+    store.pools.volumes.create_instance("default", "default", "c1", None)
+    volume, over = store.pools.volumes.path("default", "default", "c1"), threading.Event()
+
+    def change() -> None:
+        while not over.is_set():
+            os.makedirs(f"{volume}/a/b/c")
+            shutil.rmtree(f"{volume}/a")
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        for _ in range(30):
+            assert store.pools.trees.measure(Place("default", "default", "c1"))[0] > 0
+    finally:
+        over.set()
+        changing.join()
 
 
 def test_image_is_unpacked_once(store: Store) -> None:

@@ -23,6 +23,7 @@ PACKAGES = {
     "btrfs": "btrfs-progs",
     "cp": "coreutils",
     "dnsmasq": "dnsmasq-base",
+    "du": "coreutils",
     "ip": "iproute2",
     "lxcfs": "lxcfs",
     "mkfs.btrfs": "btrfs-progs",
