@@ -42,11 +42,20 @@ def probe():
     }
     open("/target/made", "w").close()
     os.chown("/target/made", 1000, 1001)
+    with open("/target/large", "wb") as large:
+        large.write(bytes(1 << 20))
     os.write(report, json.dumps(found).encode())
+    os.write(told, b"written")
+    os.read(gate, 1)
     return 7
 
 ids = [(0, 1000000, 65536)]
-cell = Cell(ids, ids, files=[file], target_fd=target, keep=[report], run=probe)
+(done, told), (gate, opened) = os.pipe(), os.pipe()
+cell = Cell(ids, ids, files=[file], target_fd=target, keep=[report, told, gate], run=probe)
+os.close(told)
+os.read(done, 10)
+print(cell.written())
+os.write(opened, b"x")
 sys.exit(cell.wait())
 """
 
@@ -77,7 +86,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], 
         os.close(target)
         assert done.returncode == 7, done.stderr
         made = (place / "target/made").stat()
-        return json.loads(report) | {"owner": [made.st_uid, made.st_gid]}, place
+        return json.loads(report) | {"owner": [made.st_uid, made.st_gid], "written": int(done.stdout)}, place
     finally:
         subprocess.run(["rm", "-rf", place], check=True)
 
@@ -89,7 +98,7 @@ def test_nothing_of_the_host_is_there(found: tuple[dict[str, object], Path]) -> 
     assert report["pid"] == 1
     assert report["ids"] == [0, 0, []]
     assert report["links"] == ["lo"]
-    assert len(report["fds"]) == 4  # type: ignore[arg-type]  # the three of every process, and this report
+    assert len(report["fds"]) == 6  # type: ignore[arg-type]  # the three of every process, and what it was given
 
 
 def test_only_the_target_can_be_written(found: tuple[dict[str, object], Path]) -> None:
@@ -98,6 +107,10 @@ def test_only_the_target_can_be_written(found: tuple[dict[str, object], Path]) -
     for place in ("image", "usr", "root"):
         assert report[f"write {place}"] in ("OSError: Read-only file system", "PermissionError: Permission denied")
     assert report["owner"] == [1000, 1001]
+
+
+def test_what_it_writes_is_counted(found: tuple[dict[str, object], Path]) -> None:
+    assert 1 << 20 <= found[0]["written"] < 2 << 20  # type: ignore[operator]
 
 
 def test_no_rights(found: tuple[dict[str, object], Path]) -> None:

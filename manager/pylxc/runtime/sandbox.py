@@ -84,16 +84,16 @@ class Cell:
             raise
 
     def written(self) -> int:
-        """Return the most bytes that one of the cell's programs has written so far."""
+        """Return the most bytes that the cell's first process, or a program of it, has written so far."""
         found = [0]
         try:
             with open(f"/proc/{self.pid}/task/{self.pid}/children", encoding="ascii") as file:
                 children = file.read().split()
         except OSError:
             return 0
-        for child in children:
+        for process in (self.pid, *children):
             try:
-                with open(f"/proc/{child}/io", encoding="ascii") as file:
+                with open(f"/proc/{process}/io", encoding="ascii") as file:
                     found += [int(line.split()[1]) for line in file if line.startswith("wchar:")]
             except OSError:
                 continue
