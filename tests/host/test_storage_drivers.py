@@ -367,6 +367,19 @@ class TestBtrfs:
         pool.delete_volume("containers/c2")
         assert leftovers(pool) == []
 
+    def test_a_subvolume_whose_path_is_too_long(self, pool: StorageDriver) -> None:
+        pool.create_volume("containers/c1")
+        fd = os.open(pool.path("containers/c1"), os.O_RDONLY)
+        for _ in range(20):
+            os.mkdir("d" * 250, dir_fd=fd)
+            above, fd = fd, os.open("d" * 250, os.O_RDONLY, dir_fd=fd)
+            os.close(above)
+        for name in ("sub", "sub/inner"):
+            btrfs.create(f"/proc/self/fd/{fd}/{name}")
+        os.close(fd)
+        pool.delete_volume("containers/c1")
+        assert leftovers(pool) == []
+
     def test_a_snapshot_is_read_only(self, pool: StorageDriver) -> None:
         pool.create_volume("containers/c1", fill)
         pool.clone_volume("containers/c1", "containers-snapshots/c1/s0", readonly=True)

@@ -13,7 +13,6 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from pylxc.kernel import libc
 from pylxc.kernel.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
@@ -31,22 +30,18 @@ _SYNC = 0x9408
 _INO_LOOKUP = 0xD0009412
 _GET_SUBVOL_ROOTREF = 0xD000943D
 _INO_LOOKUP_USER = 0xD000943E
+_GET_SUBVOL_INFO = 0x81F8943C
 
 _SUBVOL_RDONLY = 1 << 1
-_SUBVOL_SPEC_BY_ID = 1 << 4
 
 _ARGS_V2 = struct.Struct("=qQQ4Q4040s")
 _VOL_ARGS = struct.Struct("=q4088s")
 _ROOTREFS = 255
 _USER_LOOKUP = struct.Struct("=QQ256s3824s")
-
-
-@dataclass(frozen=True, slots=True)
-class Nested:
-    """A subvolume right below another one: its id, and its path relative to that one."""
-
-    id: int
-    path: bytes
+_INFO = struct.Struct("=Q256sQQ224s")
+# struct file_handle, and in it struct btrfs_fid without a parent. See: linux/exportfs.h
+_HANDLE = struct.Struct("=IiQQI")
+_HANDLE_BYTES, _HANDLE_TYPE = 20, 0x4D
 
 
 def is_btrfs(path: str) -> bool:
@@ -96,10 +91,10 @@ def snapshot(source: str, path: str, *, nested: bool = True) -> None:
 
 
 def _snapshot_nested(source_fd: int, copy_fd: int) -> None:
-    for nested in list_nested(source_fd):
-        directory, name = os.path.split(nested.path)
+    for nested in _list_nested(source_fd):
+        directory, name = os.path.split(nested)
         try:
-            child_fd = _open_inside(source_fd, nested.path)
+            child_fd = _open_inside(source_fd, nested)
         except OSError:
             continue  # gone meanwhile
         try:
@@ -108,7 +103,7 @@ def _snapshot_nested(source_fd: int, copy_fd: int) -> None:
             try:
                 times = os.stat(parent_fd)
                 os.rmdir(name, dir_fd=parent_fd)
-                _ioctl(parent_fd, _SNAP_CREATE_V2, _args(fd=child_fd, name=name), os.fsdecode(nested.path))
+                _ioctl(parent_fd, _SNAP_CREATE_V2, _args(fd=child_fd, name=name), os.fsdecode(nested))
                 os.utime(parent_fd, ns=(times.st_atime_ns, times.st_mtime_ns))
                 grandchild_fd = _open_inside(parent_fd, name)
                 try:
@@ -121,13 +116,27 @@ def _snapshot_nested(source_fd: int, copy_fd: int) -> None:
             os.close(child_fd)
 
 
-def list_nested(fd: int) -> list[Nested]:
-    """Return the subvolumes right below the one whose root directory `fd` is; theirs are to be asked of them.
+def _list_nested(fd: int) -> list[bytes]:
+    """Return the paths in a subvolume of those right below it; theirs are to be asked of them.
 
     Raises:
         OSError: ENOTTY when it is no btrfs. See: BTRFS_IOC_GET_SUBVOL_ROOTREF
     """
-    found: list[Nested] = []
+    found: list[bytes] = []
+    for tree, directory in _references(fd):
+        lookup = bytearray(_USER_LOOKUP.pack(directory, tree, b"", b""))
+        try:
+            libc.ioctl(fd, _INO_LOOKUP_USER, lookup)
+        except FileNotFoundError:
+            continue  # deleted meanwhile
+        _, _, name, path = _USER_LOOKUP.unpack(lookup)
+        # Behind the first zero byte of either lies what the kernel needed to make it.
+        found.append(path.partition(b"\0")[0] + name.partition(b"\0")[0])
+    return found
+
+
+def _references(fd: int) -> Iterator[tuple[int, int]]:
+    """Yield the ids of the subvolumes right below one, and the number of the directory in it that each is in."""
     first = 0
     while True:
         buffer = bytearray(4096)
@@ -143,16 +152,9 @@ def list_nested(fd: int) -> list[Nested]:
         for index in range(count):
             tree, directory = struct.unpack_from("=QQ", buffer, 8 + 16 * index)
             first = tree + 1
-            lookup = bytearray(_USER_LOOKUP.pack(directory, tree, b"", b""))
-            try:
-                libc.ioctl(fd, _INO_LOOKUP_USER, lookup)
-            except FileNotFoundError:
-                continue  # deleted meanwhile
-            _, _, name, path = _USER_LOOKUP.unpack(lookup)
-            # Behind the first zero byte of either lies what the kernel needed to make it.
-            found.append(Nested(tree, path.partition(b"\0")[0] + name.partition(b"\0")[0]))
+            yield tree, directory
         if not more:
-            return found
+            return
 
 
 def nested_paths(path: str) -> list[str]:
@@ -166,11 +168,11 @@ def nested_paths(path: str) -> list[str]:
 
 
 def _nested_paths(fd: int) -> Iterator[bytes]:
-    for nested in list_nested(fd):
-        yield nested.path
-        child_fd = _open_inside(fd, nested.path)
+    for nested in _list_nested(fd):
+        yield nested
+        child_fd = _open_inside(fd, nested)
         try:
-            yield from (nested.path + b"/" + inner for inner in _nested_paths(child_fd))
+            yield from (nested + b"/" + inner for inner in _nested_paths(child_fd))
         finally:
             os.close(child_fd)
 
@@ -190,17 +192,31 @@ def destroy(path: str) -> list[int]:
 
 
 def _destroy_nested(fd: int, gone: list[int]) -> None:
-    found = list_nested(fd)
+    # Not by their paths: whoever has made them may have made these too long for any system call.
+    found = list(_references(fd))
     if found:
         _set_readonly(fd, False)
-    for nested in found:
-        child_fd = _open_inside(fd, nested.path)
+    for child, directory in found:
+        child_fd = _open_inode(fd, child, FIRST_INODE)
         try:
             _destroy_nested(child_fd, gone)
+            info = bytearray(_INFO.size)
+            libc.ioctl(child_fd, _GET_SUBVOL_INFO, info)
         finally:
             os.close(child_fd)
-        _ioctl(fd, _SNAP_DESTROY_V2, _args(flags=_SUBVOL_SPEC_BY_ID, id_=nested.id), os.fsdecode(nested.path))
-        gone.append(nested.id)
+        name = _INFO.unpack(info)[1].partition(b"\0")[0]
+        directory_fd = _open_inode(fd, subvolume_id(fd), directory)
+        try:
+            _ioctl(directory_fd, _SNAP_DESTROY_V2, _args(name=name), os.fsdecode(name))
+        finally:
+            os.close(directory_fd)
+        gone.append(child)
+
+
+def _open_inode(fd: int, subvolume: int, number: int) -> int:
+    """Return a descriptor of a directory of the file system that `fd` is on, by its number in a subvolume."""
+    handle = _HANDLE.pack(_HANDLE_BYTES, _HANDLE_TYPE, number, subvolume, 0)
+    return libc.syscall("open_by_handle_at", fd, handle, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def set_readonly(path: str, readonly: bool) -> None:
@@ -252,10 +268,10 @@ def subvolume_id(fd: int) -> int:
     return int(struct.unpack_from("=Q", buffer)[0])
 
 
-def _args(*, fd: int = 0, flags: int = 0, name: bytes = b"", id_: int = 0) -> bytearray:
+def _args(*, fd: int = 0, name: bytes) -> bytearray:
     if len(name) > 255:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-    return bytearray(_ARGS_V2.pack(fd, 0, flags, 0, 0, 0, 0, struct.pack("=Q", id_) if id_ else name))
+    return bytearray(_ARGS_V2.pack(fd, 0, 0, 0, 0, 0, 0, name))
 
 
 def _ioctl(fd: int, request: int, args: bytearray, path: str) -> None:
