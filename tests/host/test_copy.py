@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,6 +117,48 @@ def test_a_move_to_another_pool(pools_daemon: Daemon, source: str, pool: str) ->
     assert "must be stopped" in failed.stderr
     pools_daemon.command("move", f"{source}/s0", f"{source}/s1")
     assert snapshots(pools_daemon, source) == ["s1"]
+
+
+def test_what_takes_the_place_of_something_outlives_the_host(pools_daemon: Daemon, tmp_path: Path) -> None:
+    """The disk has all of it when the other is given up: that is what a cut of the power would leave."""
+    disk, place, pool, name = tmp_path / "disk", tmp_path / "place", unique("p"), unique("s")
+    place.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", disk, "64M"], check=True)
+    subprocess.run(["mount", "-o", "loop", disk, place], check=True)
+    (place / "pool").mkdir()
+
+    def left(volume: str) -> dict[str, Any]:
+        (tmp_path / "left").mkdir(exist_ok=True)
+        with open(place / "any", "w") as file:
+            os.fsync(file)  # which has the names of all be on the disk, and not what is in them
+        shutil.copyfile(disk, tmp_path / "copy")
+        subprocess.run(["mount", "-o", "loop", tmp_path / "copy", tmp_path / "left"], check=True)
+        try:
+            return tree.describe(f"{tmp_path}/left/pool/{volume}")
+        finally:
+            subprocess.run(["umount", tmp_path / "left"], check=True)
+
+    try:
+        pools_daemon.command("storage", "create", pool, "dir", f"source={place}/pool")
+        pools_daemon.command("init", "busybox", name)
+        pools_daemon.command("snapshot", name, "s0")
+        before = tree.describe(root(pools_daemon, "dir", name))
+        pools_daemon.command("move", name, "--storage", pool)
+        assert left(f"containers/{name}/rootfs") == before
+        (place / f"pool/containers/{name}/rootfs/late").touch()
+        pools_daemon.command("restore", name, "s0")
+        assert left(f"containers/{name}/rootfs") == before
+        pools_daemon.command("storage", "volume", "create", "dir", name)
+        data = f"{pools_daemon.dir}/storage-pools/dir/custom/default_{name}"
+        tree.build(data, files=5)
+        before = tree.describe(data)
+        pools_daemon.command("storage", "volume", "move", f"dir/{name}", f"{pool}/{name}")
+        assert left(f"custom/default_{name}") == before
+        pools_daemon.command("delete", name)
+        pools_daemon.command("storage", "volume", "delete", pool, name)
+        pools_daemon.command("storage", "delete", pool)
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 def test_what_is_refused(pools_daemon: Daemon, source: str, pool: str) -> None:

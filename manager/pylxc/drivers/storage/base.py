@@ -19,6 +19,7 @@ from pylxc.drivers.storage import tree
 from pylxc.drivers.storage.driver import Info, Resources, Sink
 from pylxc.errors import BadRequest, NotSupported, PylxcError, Unavailable
 from pylxc.kernel import rename
+from pylxc.kernel.syncfs import syncfs
 from pylxc.revert import Reverter
 
 KINDS = ("containers", "containers-snapshots", "custom", "custom-snapshots", "images")
@@ -242,6 +243,13 @@ class DirectoryPool(ABC):
 
     def _without_streams(self) -> NotSupported:
         return NotSupported(f"Storage driver {self.info.name!r} has no form of its own for backups")
+
+    def flush(self) -> None:
+        """See `StorageDriver`."""
+        try:
+            syncfs(self._path)
+        except OSError as error:
+            raise tree.failure(error, "writing the volume to the disk") from error
 
     def delete_volume(self, volume: str) -> None:
         """See `StorageDriver`."""

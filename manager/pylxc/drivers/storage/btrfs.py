@@ -293,6 +293,7 @@ class BtrfsDriver(DirectoryPool):
         else:
             self._copy(former, directory)
             tree.synchronise(source, directory, "--delete")
+            self.flush()
 
     def _remove(self, directory: str) -> None:
         try:

@@ -98,6 +98,10 @@ class DirDriver(DirectoryPool):
         with projects.joined(former, directory):
             tree.synchronise(source, directory, f"--link-dest={former}")
 
+    def _take_place(self, directory: str, volume: str) -> None:
+        self.flush()
+        super()._take_place(directory, volume)
+
     def _keep_limit(self, former: str, new: str) -> None:
         if projects.are_same(former, new):
             projects.leave(former)  # whose removal would lift the limit

@@ -137,6 +137,9 @@ class StorageDriver(Protocol):
             check: gets the directory of each; what it raises ends the work.
         """
 
+    def flush(self) -> None:
+        """Have all that was made outlive the host: what it was made of may go then."""
+
     def delete_volume(self, volume: str) -> None:
         """Remove a volume from sight, at once; one that does not exist is no error."""
 

@@ -135,6 +135,7 @@ class Mover:
                 snapshots=() if to.alone else snapshots,
                 counts=False,
             )
+            volumes.flush(to.pool)  # the old ones go
             with self._db.transaction() as session:
                 there = self._rewrite(session, found, to)
             revert.success()

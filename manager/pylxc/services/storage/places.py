@@ -138,6 +138,10 @@ class Trees:
         self._with_room(lambda: driver.replace_volume(place.at(snapshot).path, place.path))
         self._sweeper.add(driver)
 
+    def flush(self, pool: str) -> None:
+        """Have all that was made in a pool outlive the host: what it was made of may go then."""
+        self._driver(pool).flush()
+
     def rename(self, place: Place, new: Place) -> None:
         """Rename a volume with its snapshots, or a snapshot, within a pool; what has the new name is no error."""
         driver = self._driver(place.pool)

@@ -208,6 +208,10 @@ class Volumes:
         """Make a snapshot's volume as a copy of another one; raises Internal."""
         self._trees.copy(source, Place(pool, project, name, snapshot))
 
+    def flush(self, pool: str) -> None:
+        """See `Trees.flush`."""
+        self._trees.flush(pool)
+
     def refresh_instance(self, source: Place, pool: str, project: str, name: str) -> None:
         """Make an instance's volume what `source` is, copying only what differs; all of it or nothing.
 

@@ -65,6 +65,7 @@ class VolumeMover:
         self._store.require_size(new.pool, old.config)
         with self._store.made(new, old.description, old.config, takes=new.project != place.project) as row:
             self._copier.fill(place, new, old.config, whole=True)
+            self._store.trees.flush(new.pool)  # the old one goes
             with self._store.db.transaction() as session:
                 made = session.get_one(models.StorageVolume, row.id)
                 made.state, made.created_at = "created", old.created_at
