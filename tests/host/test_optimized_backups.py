@@ -178,6 +178,10 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
         b"btrfs-stream\0\1\0\0\0" + command(2, path=b"x", uuid=b"u" * 16, clone_uuid=b"v" * 16) + END
     ),
     "another place": lambda: BEGIN + command(8, path=b"up", link=b"..") + command(9, path=b"up/0", to=b"up/1") + END,
+    "a place beside it": lambda: BEGIN + command(8, path=b"up", link=b"..") + command(4, path=b"up/x") + END,
+    "a mode beside it": lambda: (
+        BEGIN + command(8, path=b"up", link=b"..") + command(18, path=b"up", mode=number(0o777)) + END
+    ),
     "no place": lambda: BEGIN + command(8, path=b"up", link=b"..") + command(12, path=b"up/0") + END,
 }
 

@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from pylxc.kernel import btrfs
+from pylxc.kernel.libc import AT_FDCWD
+from pylxc.kernel.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 
 _MAGIC = b"btrfs-stream\0"
 _VERSION = 1
@@ -61,7 +63,7 @@ class Receiver:
             9: self._rename,
             10: self._link,
             11: self._unlink,
-            12: lambda f: os.rmdir(_path(f)),
+            12: self._rmdir,
             13: self._set_xattr,
             14: self._remove_xattr,
             15: self._write,
@@ -72,6 +74,7 @@ class Receiver:
             20: self._utimes,
         }
         self._open: tuple[bytes, int] | None = None
+        self._above = b""
         self._directory = b""
         self._uids: Sequence[Range] = ()
         self._gids: Sequence[Range] = ()
@@ -100,6 +103,7 @@ class Receiver:
         kind, fields = _next(read)
         self._begin(kind, fields, os.fsencode(parent))
         os.chdir(self._directory)
+        self._above = b""
         try:
             while (following := _next(read))[0] != _END:
                 kind, fields = following
@@ -130,13 +134,26 @@ class Receiver:
         self._made[fields.get(_UUID, b"")] = self._directory
         self._absent[self._directory] = absent
 
+    def _path(self, fields: Fields, key: int = _PATH) -> bytes:
+        """Return a path of a command, which no symbolic link leads out of the subvolume."""
+        path = fields[key]
+        above = os.path.dirname(path)
+        if path.startswith(b"/") or b"\0" in path or b".." in path.split(b"/"):
+            raise ValueError("its btrfs stream leads out of the subvolume")
+        if above and above != self._above:
+            os.close(
+                openat2(AT_FDCWD, above, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+            )
+            self._above = above
+        return path or b"."
+
     # What makes a name
 
     def _new(self, fields: Fields, make: Callable[[bytes], object]) -> None:
         self._left -= 1
         if self._left < 0:
             raise ValueError("it has too many files")
-        make(_path(fields))
+        make(self._path(fields))
 
     def _make_file(self, fields: Fields) -> None:
         self._new(fields, lambda path: os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)))
@@ -146,7 +163,7 @@ class Receiver:
         try:
             self._new(fields, lambda path: os.mknod(path, stat.S_IFMT(mode) | 0o600, device))
         except PermissionError:
-            self._missing.add(_path(fields))  # a device: images and backups leave them out
+            self._missing.add(self._path(fields))  # a device: images and backups leave them out
 
     @property
     def _missing(self) -> set[bytes]:
@@ -154,7 +171,8 @@ class Receiver:
 
     def _rename(self, fields: Fields) -> None:
         self._close()
-        old, new = _path(fields), _path(fields, _PATH_TO)
+        old, new = self._path(fields), self._path(fields, _PATH_TO)
+        self._above = b""  # a link may take its place
         if old in self._missing:
             self._missing.remove(old)
             self._missing.add(new)
@@ -164,23 +182,27 @@ class Receiver:
             self._missing.remove(path)
             self._missing.add(new + path[len(old) :])
 
+    def _rmdir(self, fields: Fields) -> None:
+        path, self._above = self._path(fields), b""  # a link may take its place
+        os.rmdir(path)
+
     def _link(self, fields: Fields) -> None:
-        if _path(fields, _PATH_LINK) in self._missing:
-            self._missing.add(_path(fields))
+        if self._path(fields, _PATH_LINK) in self._missing:
+            self._missing.add(self._path(fields))
         else:
-            self._new(fields, lambda path: os.link(_path(fields, _PATH_LINK), path, follow_symlinks=False))
+            self._new(fields, lambda path: os.link(self._path(fields, _PATH_LINK), path, follow_symlinks=False))
 
     def _unlink(self, fields: Fields) -> None:
         self._close()
-        if _path(fields) in self._missing:
-            self._missing.remove(_path(fields))
+        if self._path(fields) in self._missing:
+            self._missing.remove(self._path(fields))
         else:
-            os.unlink(_path(fields))
+            os.unlink(self._path(fields))
 
     # Contents
 
     def _file(self, fields: Fields) -> int:
-        path = _path(fields)
+        path = self._path(fields)
         if self._open is None or self._open[0] != path:
             self._close()
             self._open = path, os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -201,7 +223,7 @@ class Receiver:
         source = self._made.get(fields[_CLONE_UUID])
         if source is None:
             raise ValueError("its btrfs stream shares data with something that is not in the backup")
-        path = _path(fields, _CLONE_PATH)
+        path = self._path(fields, _CLONE_PATH)
         source_fd = os.open(source + b"/" + path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             numbers = (_number(fields, key) for key in (_CLONE_OFFSET, _CLONE_LEN, _OFFSET))
@@ -223,7 +245,7 @@ class Receiver:
         self._attribute(fields, lambda path: os.removexattr(path, name, follow_symlinks=False), name)
 
     def _attribute(self, fields: Fields, change: Callable[[bytes], None], name: bytes) -> None:
-        path = _path(fields)
+        path = self._path(fields)
         if path in self._missing:
             return
         try:
@@ -235,18 +257,21 @@ class Receiver:
                 raise
 
     def _chmod(self, fields: Fields) -> None:
-        if _path(fields) not in self._missing:
-            os.chmod(_path(fields), stat.S_IMODE(_number(fields, _MODE)))
+        path = self._path(fields)
+        if path not in self._missing:
+            if stat.S_ISLNK(os.lstat(path).st_mode):
+                raise ValueError("its btrfs stream changes the mode of a link")
+            os.chmod(path, stat.S_IMODE(_number(fields, _MODE)))
 
     def _chown(self, fields: Fields) -> None:
-        if _path(fields) not in self._missing:
+        if self._path(fields) not in self._missing:
             uid, gid = _unshifted(_number(fields, _UID), self._uids), _unshifted(_number(fields, _GID), self._gids)
-            os.lchown(_path(fields), uid, gid)
+            os.lchown(self._path(fields), uid, gid)
 
     def _utimes(self, fields: Fields) -> None:
-        if _path(fields) not in self._missing:
+        if self._path(fields) not in self._missing:
             times = tuple(_time(fields[key]) for key in (_ATIME, _MTIME))
-            os.utime(_path(fields), ns=(times[0], times[1]), follow_symlinks=False)
+            os.utime(self._path(fields), ns=(times[0], times[1]), follow_symlinks=False)
 
 
 def _next(read: Callable[[int], bytes]) -> tuple[int, Fields]:
@@ -275,13 +300,6 @@ def _exactly(read: Callable[[int], bytes], size: int) -> bytes:
             raise ValueError("its btrfs stream is cut short")
         data += more
     return data
-
-
-def _path(fields: Fields, key: int = _PATH) -> bytes:
-    path = fields[key]
-    if path.startswith(b"/") or b"\0" in path or b".." in path.split(b"/"):
-        raise ValueError("its btrfs stream leads out of the subvolume")
-    return path or b"."
 
 
 def _number(fields: Fields, key: int) -> int:
