@@ -32,7 +32,6 @@ _TAR = (
     "--xattrs",
     "--xattrs-include=*",
     "--acls",
-    "--one-file-system",
     "--warning=no-file-ignored",
     "--file=-",
 )
