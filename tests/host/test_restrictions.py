@@ -178,12 +178,23 @@ def test_copies_and_imports(restricted: Project, daemon: Daemon, tmp_path: Path)
         made = free.make(**keys(security__nesting="true"))
         with refused("Container nesting is forbidden"):
             restricted.make(source={"type": "copy", "source": made, "project": free.name})
-        backup = tmp_path / "backup.tar"
+        backup, other = tmp_path / "backup.tar", tmp_path / "other.tar"
         daemon.command("export", "--project", free.name, made, str(backup))
+        noted = free.make(config={"volatile.eth0.host_name": "lo", "volatile.eth0.hwaddr": "00:16:3e:00:00:01"})
+        volume = Path(f"{daemon.dir}/storage-pools/default/containers/{free.name}_{noted}")
+        (volume / "rootfs").mkdir(exist_ok=True)
+        (volume / "metadata.yaml").touch()
+        free.request("POST", f"instances/{noted}/snapshots", {"name": "s"})
+        daemon.command("export", "--project", free.name, noted, str(other))
     done = daemon.command("import", "--project", restricted.name, str(backup), check=False)
     assert "Container nesting is forbidden" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert restricted.names("instances") == []
+    daemon.command("import", "--project", restricted.name, str(other))
+    for snapshot in ("", "/snapshots/s"):
+        config = restricted.request("GET", f"instances/{noted}{snapshot}")["config"]
+        assert "volatile.eth0.host_name" not in config
+        assert config["volatile.eth0.hwaddr"] == "00:16:3e:00:00:01"
 
 
 def test_profiles_of_the_default_project(daemon: Daemon) -> None:
