@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pylxc.kernel import btrfs
 from tests.host.test_publish import without_nodes
 from tests.support import tree
 from tests.support.daemon import ApiError, Daemon, unique
@@ -33,6 +34,9 @@ def source(pools_daemon: Daemon, pool: str) -> str:
     where = root(pools_daemon, pool, name)
     os.mkdir(f"{where}/all")
     tree.build(f"{where}/all", files=20)
+    if pool == "btrfs":
+        btrfs.create(f"{where}/all/nested")
+        Path(where, "all/nested/file").write_text("of a subvolume\n")
     Path(where, "note").write_text("first\n")
     pools_daemon.command("snapshot", name, "s0")
     Path(where, "note").write_text("second\n")
@@ -116,16 +120,15 @@ TRICKS: tuple[tuple[str, Any], ...] = (
 
 def with_index(backup: bytes, key: str, value: Any) -> bytes:
     """Return a backup with one thing changed in its index.yaml."""
-    changed = io.BytesIO()
-    with tarfile.open(fileobj=io.BytesIO(backup)) as source, tarfile.open(fileobj=changed, mode="w") as target:
-        for member in source:
-            content = source.extractfile(member) if member.isreg() else None
-            if member.name == "backup/index.yaml":
-                assert content
-                text = yaml.safe_dump({**yaml.safe_load(content), key: value}).encode()
-                member.size, content = len(text), io.BytesIO(text)
-            target.addfile(member, content)
-    return changed.getvalue()
+    with tarfile.open(fileobj=io.BytesIO(backup)) as source:
+        member, following = source.getmembers()[:2]
+        assert member.name == "backup/index.yaml"
+        content = source.extractfile(member)
+        assert content
+        text = yaml.safe_dump({**yaml.safe_load(content), key: value}).encode()
+    changed = tarfile.TarInfo(member.name)
+    changed.size = len(text)
+    return changed.tobuf() + text + bytes(-len(text) % 512) + backup[following.offset :]
 
 
 def last_file(backup: bytes) -> int:
@@ -168,6 +171,9 @@ def test_what_is_refused(pools_daemon: Daemon, source: str, tmp_path: Path) -> N
         assert complaint.startswith("Error: "), (what, refused.stderr)
     assert pools_daemon.instances() == instances
     assert os.listdir(f"{pools_daemon.dir}/backups") == []
+    # A thousand snapshots make an index of two megabytes.
+    (tmp_path / "file").write_bytes(with_index(backup, "much", "x" * (2 << 20)))
+    pools_daemon.command("import", f"{tmp_path}/file", unique("c"))
 
 
 def test_the_daemon_dies_meanwhile(pools_daemon: Daemon, source: str, pool: str) -> None:

@@ -30,8 +30,6 @@ _QUEUE = "16"
 """MiB that unsquashfs holds before it waits for the disk. With its own 256 it never uses a page of memory twice."""
 _CHECK_MILLISECONDS = 50
 _MAX_LINES = 40
-_MAX_CONTENT = 1 << 20
-"""Bytes of a single file that is asked for."""
 _TAR = (
     "tar",
     "--extract",
@@ -76,6 +74,7 @@ def main(payload: dict[str, Any], descriptors: list[int]) -> None:
             all of it, "squashfs": bool, "decompress": argv, maybe empty}.
         what: how errors call it: "image", "backup".
         member: name of the one file to be returned as text; "" to unpack everything.
+        max_content: bytes that this file may have.
         streams: what subvolumes to make of an archive's members in place of unpacking it, in their order: {"member":
             name, "directory": below the target, "parent": the directory of one made before, or "", "uids" and "gids":
             as `Receiver.receive` takes them}.
@@ -161,7 +160,7 @@ class _Job:
             self._members += chunk.count(b"\n")  # the programs print a line per member
             return
         self._content += chunk
-        if len(self._content) > _MAX_CONTENT:
+        if len(self._content) > self._payload["max_content"]:
             raise BadRequest(f"Invalid {self._what}: its {self._member} is too large")
 
     def _take_complaints(self, chunk: bytes) -> None:

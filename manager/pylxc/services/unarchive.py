@@ -135,13 +135,14 @@ class Extractor:
         self._runtime = runtime
         self._what = what
 
-    def read(self, path: str, name: str) -> bytes:
-        """Return one file of an archive.
+    def read(self, path: str, name: str, most: int) -> bytes:
+        """Return one file of an archive, of at most `most` bytes.
 
         Raises:
-            BadRequest: it is no archive, is damaged, or has no such file.
+            BadRequest: it is no archive, is damaged, or has no such file, or a larger one.
         """
-        content: str = self._run([Part(path=path)], None, {"member": name, "space": MAX_UNPACKED})["content"]
+        bounds = {"member": name, "max_content": most, "space": MAX_UNPACKED}
+        content: str = self._run([Part(path=path)], None, bounds)["content"]
         return content.encode()
 
     def unpack(self, parts: Sequence[Part], target: str, shift: Shift | None = None) -> None:
@@ -208,7 +209,7 @@ class Extractor:
                 "target_uids": uids,
                 "target_gids": gids,
             }
-            bounds = {"streams": [], **bounds}
+            bounds = {"streams": [], "max_content": 0, **bounds}
             bounds |= {"max_bytes": MAX_UNPACKED, "max_members": MAX_MEMBERS, "timeout": TIMEOUT_SECONDS}
             child = self._runtime.spawn("unpack", {"parts": plan, "what": self._what, **maps, **bounds}, fds)
         finally:

@@ -16,6 +16,10 @@ from pylxc.services.unarchive import Shift
 from pylxc.wire.times import parse_timestamp
 
 MAX_SNAPSHOTS = 10_000
+MAX_BYTES = 16 << 20
+"""Of YAML in a backup, at most: a thousand snapshots make two megabytes."""
+_MAX_EVENTS = 1_000_000
+"""Of YAML in all, at most: what a parser makes of it takes much more memory than its text."""
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PlainDumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _NOUNS = {"container": "instance", "custom": "volume"}
@@ -112,8 +116,11 @@ def parse(content: bytes, what: str, part: str, check: Callable[[dict[str, Any]]
     """
     try:
         # With aliases a small file can say the same thing without end; nobody who writes these uses them.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, Loader=_Loader)):
-            raise BadRequest(f"Invalid {what}: its {part} refers to itself")
+        for number, event in enumerate(yaml.parse(content, Loader=_Loader)):
+            if isinstance(event, yaml.AliasEvent):
+                raise BadRequest(f"Invalid {what}: its {part} refers to itself")
+            if number > _MAX_EVENTS:
+                raise BadRequest(f"Invalid {what}: its {part} is too large")
         data = yaml.load(content, Loader=_Loader)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise BadRequest(f"Invalid {what}: its {part} is no YAML: {str(error).splitlines()[0][:200]}") from error

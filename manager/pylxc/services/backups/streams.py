@@ -85,7 +85,10 @@ def plan(extractor: Extractor, path: str, place: Place, snapshots: Mapping[str, 
         BadRequest: its header is missing or malformed.
     """
     return document.parse(
-        extractor.read(path, HEADER), "backup", "optimized_header.yaml", lambda data: _plan(data, place, snapshots)
+        extractor.read(path, HEADER, document.MAX_BYTES),
+        "backup",
+        "optimized_header.yaml",
+        lambda data: _plan(data, place, snapshots),
     )
 
 

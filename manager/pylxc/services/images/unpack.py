@@ -10,6 +10,7 @@ from pylxc.errors import BadRequest, NotFound
 from pylxc.kernel import command
 from pylxc.runtime.handle import Runtime
 from pylxc.services.images.store import Staging, Store
+from pylxc.services.metadata_yaml import MAX_BYTES
 from pylxc.services.unarchive import Extractor, Part, detect
 
 
@@ -32,7 +33,7 @@ class Unpacker:
         """
         if staging.is_split:
             detect(staging.rootfs_path)  # refuse now what could not be unpacked later
-        return self._extractor.read(staging.metadata_path, "metadata.yaml")
+        return self._extractor.read(staging.metadata_path, "metadata.yaml", MAX_BYTES)
 
     def unpack(self, fingerprint: str, target: str) -> None:
         """Unpack an image of the store into `target`, which is empty before, and again after a failure.

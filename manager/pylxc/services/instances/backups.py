@@ -8,7 +8,7 @@ from typing import Any
 
 from pylxc.db import backups as rows
 from pylxc.db import instances, profiles, projects
-from pylxc.db.models import Backup
+from pylxc.db.models import Backup, Config
 from pylxc.errors import BadRequest, NotFound
 from pylxc.runtime.handle import Runtime
 from pylxc.services.backups import document
@@ -121,7 +121,7 @@ class InstanceBackups(Backups):
             self._storage.get(pool)
 
         def run(path: str, operation: Operation) -> dict[str, Any]:
-            index = backup_index.parse(self._extractor.read(path, INDEX))
+            index = backup_index.parse(self._extractor.read(path, INDEX, document.MAX_BYTES))
             body = self._adapted(project, index, name or index.name, pool)
             made = self._creator.adopt(project, body, lambda found: self._unpack(index, found, path), operation)
             return {"instance": made.name}
@@ -132,11 +132,7 @@ class InstanceBackups(Backups):
         """Return the body that creates a backup's instance here."""
         body: dict[str, Any] = {**index.config, "name": name}
         same = name == index.name
-        body["config"] = {
-            key: value
-            for key, value in index.config.get("config", {}).items()
-            if not key.startswith("volatile.") or key == "volatile.base_image" or (same and key.endswith(".hwaddr"))
-        }
+        body["config"] = _without_volatile(index.config.get("config", {}), same=same)
         devices: dict[str, dict[str, str]] = {
             key: dict(value) for key, value in index.config.get("devices", {}).items()
         }
@@ -195,4 +191,19 @@ class InstanceBackups(Backups):
                 volumes.fill_snapshot(found.pool, found.project, found.name, name, fill(place.at(name), shift))
         with self._db.transaction() as session:
             owner = instances.get(session, found.project, found.name, state=None)
-            session.add_all(backup_index.snapshot_row(owner.id, snapshot) for snapshot in index.snapshots)
+            for snapshot in index.snapshots:
+                row = backup_index.snapshot_row(owner.id, snapshot)
+                row.config = _without_volatile(row.config, same=found.name == index.name)
+                session.add(row)
+
+
+def _without_volatile(config: Config, *, same: bool) -> Config:
+    """Return a backup's configuration without what its host has noted: here it would reach into this one.
+
+    `same` keeps addresses, for an instance of the same name.
+    """
+    return {
+        key: value
+        for key, value in config.items()
+        if not key.startswith("volatile.") or key == "volatile.base_image" or (same and key.endswith(".hwaddr"))
+    }

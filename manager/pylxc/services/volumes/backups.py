@@ -10,6 +10,7 @@ from pylxc.db import backups as rows
 from pylxc.db import models, storage, volumes
 from pylxc.errors import Conflict
 from pylxc.runtime.handle import Runtime
+from pylxc.services.backups import document
 from pylxc.services.backups.service import Backups, Subject, fields
 from pylxc.services.backups.store import BackupStore
 from pylxc.services.backups.streams import member, plan
@@ -104,7 +105,7 @@ class VolumeBackups(Backups):
             target = self._volumes.place(session, project, pool, name)
 
         def run(path: str, _operation: Operation) -> dict[str, str]:
-            index = backup_index.parse(self._extractor.read(path, INDEX))
+            index = backup_index.parse(self._extractor.read(path, INDEX, document.MAX_BYTES))
             place = Place(pool, target.project, name or index.head.name, kind="custom")
             validate.volume_name(place.name, place.project)
             with self._db.reading() as session:
