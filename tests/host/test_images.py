@@ -430,8 +430,17 @@ def build_processes(daemon: Daemon, word: str = "") -> list[str]:
     return found
 
 
-def test_cancelled_build(builder: Daemon) -> None:
-    operation = start_slow_build(builder)
+def test_cancelled_build(builder: Daemon, tmp_path: Path) -> None:
+    """It ends at once, and until then it holds no loop device that the host has mounted."""
+    disk, place = tmp_path / "disk", tmp_path / "mounted"
+    place.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", disk, "8M"], check=True)
+    subprocess.run(["mount", "-o", "loop", disk, place], check=True)
+    try:
+        operation = start_slow_build(builder)
+    finally:
+        subprocess.run(["umount", place], check=True)
+    assert not subprocess.run(["losetup", "--associated", disk], check=True, capture_output=True).stdout
     builder.request("DELETE", operation)
     assert builder.request("GET", f"{operation}/wait")["status"] == "Cancelled"
     assert not build_processes(builder)

@@ -103,10 +103,9 @@ class Leaks:
         for group in self.cgroups():
             problems.append(f"control group {group}")
             until(partial(_removed, group), f"{group} can be removed")
-        # A mount namespace holds copies of the host's mounts, and the loop device with them: that of a new container
-        # for a moment, that of an image which is built beside this for as long as it takes.
+        # A new mount namespace holds copies of the host's mounts for a moment, and the loop device with them.
         with contextlib.suppress(AssertionError):
-            until(lambda: not self.loops(), "loop devices go", timeout=240)
+            until(lambda: not self.loops(), "loop devices go", timeout=30)
         for device in self.loops():
             problems.append(f"loop device {device}")
             subprocess.run(["losetup", "--detach", device], check=False)

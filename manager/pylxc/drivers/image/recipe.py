@@ -52,6 +52,13 @@ _BUILD = """
 set -eu
 scratch=$1 size=$2
 shift 2
+# The copy of the mount of a loop device, a storage pool's perhaps, would hold it when the host has let go of it.
+while read -r device place _; do
+    case "$device:$scratch" in
+        /dev/loop*:"$place"/*) ;;
+        /dev/loop*) [ "$place" = / ] || umount --lazy "$place" || true ;;
+    esac
+done < /proc/mounts
 mkdir "$scratch/tree"
 if [ "$size" != 0 ]; then mount -t tmpfs -o "mode=0755,size=$size" tmpfs "$scratch/tree"; fi
 mmdebstrap "$@"
