@@ -264,7 +264,8 @@ def test_what_hands_the_connection_on_is_for_the_socket_only(listening: Daemon, 
     headers = {"Upgrade": "pylxc-exec", "Connection": "Upgrade"}
     status, answer = TlsClient(listening, identity).send("POST", "/1.0/instances/none/exec", body, headers)
     assert (status, json.loads(answer)["error"]) == (400, "An exec of this kind needs the unix socket")
-    assert TlsClient(listening, identity).status("GET", "/internal/database") == 403
+    for path in ("database", "ready"):
+        assert TlsClient(listening, identity).status("GET", f"/internal/{path}") == 403
 
 
 # Strangers.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import threading
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as websocket
 
 from tests.support.clients import ADDRESS, Identity, TlsClient, context, dial, trust
@@ -436,9 +438,14 @@ def test_events_of_others(daemon: Daemon, confined: tuple[TlsClient, Identity]) 
         seen: list[dict[str, Any]] = []
         while not seen or seen[-1]["metadata"].get("action") != "instance-created":
             seen.append(json.loads(events.recv(10)))
+        daemon.request("DELETE", f"{CERTIFICATES}/{identity.fingerprint}")
+        daemon.request("DELETE", f"/1.0/instances/{name}?project=own")
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                seen.append(json.loads(events.recv(10)))
     assert {each["project"] for each in seen} == {"own"}
     assert {each["type"] for each in seen} == {"lifecycle", "operation"}
-    daemon.request("DELETE", f"/1.0/instances/{name}?project=own")
+    assert not any(each["metadata"].get("action") == "instance-deleted" for each in seen)
 
 
 def test_it_renews_its_certificate_and_nothing_more(

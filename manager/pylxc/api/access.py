@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _DENIED = "not authorized"
 _READING = ("GET", "HEAD")
 _METRICS = "/1.0/metrics"
+_INTERNAL = "/internal/"
 
 Rule = Callable[["Call"], bool]
 
@@ -116,6 +117,8 @@ async def permit(call: Call, endpoint: Endpoint) -> None:
         NotFound: nor may it know whether there is such a thing; or there is no such project.
     """
     caller = call.caller
+    if caller.fingerprint and endpoint.path.startswith(_INTERNAL):
+        raise Forbidden("not authorized: this is for the server's unix socket")
     if caller.trusted and not caller.restricted:
         return
     if call.request.method in endpoint.untrusted and not caller.trusted and not call.flag("all-projects"):

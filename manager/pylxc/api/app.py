@@ -82,7 +82,8 @@ MODULES = (
     warnings,
 )
 THREADS = 128
-"""Requests that wait for a service at the same time, at most; long work has threads of its own."""
+"""Requests that wait for a service at the same time, at most, of this host and of the network each: those of one cannot
+take the other's. Long work has threads of its own."""
 
 _WITHOUT_PROJECT = ("/1.0/projects", "/1.0/operations/", "/1.0/certificates", "/1.0/cluster")
 """Where the paths of endpoints begin that are about no project."""
@@ -110,6 +111,7 @@ class App:
         self._services = services
         self._router = Router(endpoints())
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="api")
+        self._network = ThreadPoolExecutor(THREADS, thread_name_prefix="api-network")
 
     def server(self) -> HttpServer:
         """Return the protocol factory for a listener; call it with the event loop running."""
@@ -117,7 +119,8 @@ class App:
 
     def close(self) -> None:
         """Let the threads go; what they still do is not waited for."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._executor, self._network):
+            executor.shutdown(wait=False, cancel_futures=True)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens.
@@ -137,10 +140,10 @@ class App:
         except (ConnectionError, asyncio.CancelledError):
             raise
         except OSError as error:
-            log.exception("Failed answering %s %s", request.method, request.path)
+            log.exception("Failed answering %s %s", request.method, _raw_path(request))
             response = responses.error(500, str(from_os(error)))
         except Exception:
-            log.exception("Failed answering %s %s", request.method, request.path)
+            log.exception("Failed answering %s %s", request.method, _raw_path(request))
             response = responses.error(500, "Internal error: see the daemon's log")
         finally:
             if isinstance(connection, TlsProtocol):
@@ -149,7 +152,7 @@ class App:
             raise ConnectionError("an answer has begun already")
         if self.stopping.is_set() and not response.prepared:
             response.force_close()
-        log.debug("%s %s: %d", request.method, request.path, response.status)
+        log.debug("%s %s: %d", request.method, _raw_path(request), response.status)
         return response
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -162,9 +165,8 @@ class App:
         caller = await self._identify(request)
         if request.query.get("target", "") not in ("", "none"):  # "none" is where volumes say that they are
             raise BadRequest("This server is not part of a cluster")
-        call = Call(
-            self._services, request, match.params, self._executor, self.stopping, legacy=match.legacy, caller=caller
-        )
+        executor = self._executor if caller is LOCAL else self._network
+        call = Call(self._services, request, match.params, executor, self.stopping, legacy=match.legacy, caller=caller)
         await access.permit(call, match.endpoint)
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -192,7 +194,7 @@ class App:
             return LOCAL
         loop = asyncio.get_running_loop()
         identify = self._services.certificates.identify
-        caller = await loop.run_in_executor(self._executor, identify, connection.certificate)
+        caller = await loop.run_in_executor(self._network, identify, connection.certificate)
         await connection.begin(trusted=caller.trusted)
         if connection.gate.only not in ("", _raw_path(request)):
             raise NotFound("not found")

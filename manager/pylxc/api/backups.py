@@ -115,7 +115,7 @@ class _Handlers:
             except BrokenPipeError:
                 return  # the client has gone
 
-        writing = asyncio.ensure_future(call.run(write))
+        writing = asyncio.ensure_future(call.aside(write))
         try:
             os.set_blocking(source, False)
             data = await descriptors.read(source)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 
 from pylxc.api.call import Call, Endpoint
 from pylxc.api.responses import Answer
+from pylxc.api.tls_gate import TlsProtocol
 from pylxc.errors import BadRequest
 from pylxc.services.events import TYPES, Subscription, Waker
 
@@ -33,7 +34,18 @@ async def listen(call: Call) -> Answer:
     def subscribe(wake: Waker) -> Subscription:
         return bus.subscribe(wanted, project, wake, only_project=call.caller.restricted)
 
-    return await send_over_websocket(call.request, subscribe, bus.unsubscribe, call.stopping)
+    async def permitted() -> bool:
+        connection = call.request.protocol
+        if not isinstance(connection, TlsProtocol):
+            return True
+        now = await call.run(call.services.certificates.identify, connection.certificate)
+        return now.trusted and now.projects == call.caller.projects
+
+    return await send_over_websocket(call.request, subscribe, bus.unsubscribe, call.stopping, permitted)
+
+
+async def _always() -> bool:
+    return True
 
 
 async def send_over_websocket(
@@ -41,6 +53,7 @@ async def send_over_websocket(
     subscribe: Callable[[Waker], Subscription],
     unsubscribe: Callable[[Subscription], None],
     stopping: asyncio.Event,
+    permitted: Callable[[], Awaitable[bool]] = _always,
 ) -> web.WebSocketResponse:
     """Answer a request with a websocket of events, until the listener leaves, does not keep up, or `stopping` is set.
 
@@ -49,6 +62,7 @@ async def send_over_websocket(
         subscribe: returns the listener that it becomes, given what is to be called when that has changed.
         unsubscribe: ends it.
         stopping: the daemon's end.
+        permitted: asked before events are sent: whether the listener may still have them.
     """
     changed = asyncio.Event()
     # Subscribed before the handshake is answered: a client that is connected misses nothing.
@@ -57,7 +71,7 @@ async def send_over_websocket(
     tasks: list[asyncio.Task[Any]] = []
     try:
         await response.prepare(request)
-        work = (_send(response, listener, changed), _receive(response), stopping.wait())
+        work = (_send(response, listener, changed, permitted), _receive(response), stopping.wait())
         tasks = [asyncio.create_task(coroutine) for coroutine in work]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -88,7 +102,12 @@ def waker(request: web.BaseRequest, changed: asyncio.Event) -> Waker:
     return wake
 
 
-async def _send(response: web.WebSocketResponse, listener: Subscription, changed: asyncio.Event) -> None:
+async def _send(
+    response: web.WebSocketResponse,
+    listener: Subscription,
+    changed: asyncio.Event,
+    permitted: Callable[[], Awaitable[bool]],
+) -> None:
     while True:
         try:
             await asyncio.wait_for(changed.wait(), PING_SECONDS)
@@ -96,6 +115,8 @@ async def _send(response: web.WebSocketResponse, listener: Subscription, changed
             await response.ping()
             continue
         changed.clear()
+        if not await permitted():
+            return
         for text in listener.take():
             await response.send_str(text)
 

@@ -136,7 +136,7 @@ class PatientProtocol(RefusingProtocol):
 
     Args:
         http: answers requests.
-        seconds: how long it may be without a request that is being answered.
+        seconds: how long it may be without a request that is being answered, 0 for any time.
         max_line: bytes of a request's line, and of each header.
         lingering: seconds that go on being read of what a request has left unread, so that it hears the answer.
 
@@ -177,7 +177,7 @@ class PatientProtocol(RefusingProtocol):
     def rest(self) -> None:
         """No request is being answered (any more)."""
         self.work()
-        if self.transport is not None:
+        if self.transport is not None and self._seconds:
             self._deadline = asyncio.get_running_loop().call_later(self._seconds, self.abort)
 
     def abort(self) -> None:

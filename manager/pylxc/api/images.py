@@ -46,7 +46,7 @@ async def list_images(call: Call) -> Answer:
     else:
         images = await call.run(found.public.list, call.project)
     if expression := call.query.get("filter"):
-        images = list(filters.select(images, expression))
+        images = await call.run(filters.select, images, expression)
     if call.recursion:
         return Sync(images)
     return Sync([f"/1.0/images/{image['fingerprint']}" for image in images])
@@ -339,7 +339,7 @@ async def list_elsewhere(call: Call) -> Answer:
     source = {key: call.query.get(key, "") for key in _PLACE}
     listing = await call.run(call.services.images.listing, source)
     if expression := call.query.get("filter"):
-        return Sync(filters.select(json.loads(listing), expression))
+        return Sync(await call.run(lambda: filters.select(json.loads(listing), expression)))
     return Encoded(listing)
 
 

@@ -58,6 +58,7 @@ async def websocket(call: Call) -> Answer:
     if call.request.headers.get("Upgrade", "").lower() != "websocket":
         raise BadRequest("This is for websockets only")
     name = operation.claim(call.secret)
+    call.vouch()
     response = web.WebSocketResponse(compress=False, max_msg_size=MAX_MESSAGE)
     await response.prepare(call.request)
     pinger = asyncio.create_task(_ping(response))

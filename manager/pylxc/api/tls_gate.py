@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 HANDSHAKE_SECONDS = 10.0
 IDLE_SECONDS = 15.0
 """How long a stranger's connection may be without a request that is being answered."""
-TRUSTED_IDLE_SECONDS = 3600.0
 LINGERING_SECONDS = 5.0
 STRANGERS = 512
 STRANGERS_OF_ADDRESS = 128
@@ -151,9 +150,10 @@ class TlsProtocol(PatientProtocol):
     async def begin(self, *, trusted: bool) -> None:
         """A request has come: a stranger's waits until it is its turn."""
         self.work()
+        # aiohttp ends idle connections after an hour; unlike this limit that does not count the time an answer takes.
+        self._seconds = 0.0 if trusted else IDLE_SECONDS
         if trusted:
             self.gate.crowd.leave(self)
-            self._seconds = TRUSTED_IDLE_SECONDS
         else:
             await asyncio.sleep(self._visitors.requests.take())
 

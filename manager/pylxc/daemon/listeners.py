@@ -106,8 +106,9 @@ class Listeners:
 
     def _begin(self, key: str) -> bool:
         """Listen where the configuration says, if anywhere; return whether that is so."""
+        # Asked first: who changes the configuration holds its lock while `move` waits for this one.
+        address = self._server.value(key)
         with self._lock:
-            address = self._server.value(key)
             if self._closed.is_set() or not address or key in self._open or key in self._moved:
                 return True
             try:

@@ -170,9 +170,10 @@ class Operation:
             raise BadRequest("This operation has no websockets")
         if self._done.is_set():
             raise BadRequest("This operation is over")
+        given = secret.encode(errors="replace")
         with self._lock:
             for name, right in self._sockets.items():
-                if hmac.compare_digest(secret.encode(), right.encode()):
+                if hmac.compare_digest(given, right.encode()):
                     if name in self._claimed:
                         raise Forbidden("This websocket is connected already")
                     self._claimed.add(name)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from pylxc.db.engine import Database
-from pylxc.errors import Conflict, Internal
+from pylxc.errors import Conflict, Forbidden, Internal
 from pylxc.services.operations import Operation
 from pylxc.services.services import Services
 from tests.unit.api.conftest import Api
@@ -192,6 +192,8 @@ def test_websockets_reach_the_operation_once_per_secret(api: Api, services: Serv
     async def scenario() -> None:
         async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(api.path)) as session:
             assert await status(session, "wrong") == 403
+            with pytest.raises(Forbidden):
+                operation.claim("\udcff")  # as a byte that is no UTF-8 becomes
             async with session.ws_connect(f"{base}?secret={secrets['control']}") as websocket:
                 await websocket.send_str("hello")
                 assert await websocket.receive_str(timeout=5) == "control: hello"
