@@ -259,12 +259,19 @@ def unwrap(response: Response) -> Reply:
     """Read an answer's envelope.
 
     Raises:
-        Internal: it is not JSON.
+        PylxcError: it is an error; the class that belongs to the status, with the server's text.
+        Internal: it is not JSON, or no envelope.
     """
+    if response.status >= 400:
+        raise _error(response)
     try:
         envelope = codec.loads(response.read().decode())
     except ValueError as error:
         raise Internal("The server's answer is not JSON") from error
+    if not isinstance(envelope, dict):
+        raise Internal("The server's answer is none of LXD's protocol")
+    if code := int(envelope.get("error_code") or 0):
+        raise for_status(code, str(envelope.get("error", "")))
     return Reply(response, envelope)
 
 

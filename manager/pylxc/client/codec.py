@@ -42,7 +42,7 @@ def _build() -> tuple[Callable[[str], Any], Callable[[object], str]]:
         text = text.strip(_WHITESPACE)
         try:
             value, end = scan(text, 0)
-        except (StopIteration, SystemError):
+        except (StopIteration, SystemError, RecursionError):
             # SystemError: the scanner wants to raise an error of `json.decoder`, which nobody has imported.
             raise ValueError("it breaks off or is no JSON") from None
         if end != len(text):

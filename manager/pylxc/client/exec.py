@@ -147,7 +147,7 @@ class _Upgraded:
             passed.append(theirs)
             made.append(theirs)
         rights = b"".join(fd.to_bytes(_INT_SIZE, sys.byteorder) for fd in passed)
-        self._socket.sendmsg([b'{"fds":3}\n'], [(SOL_SOCKET, SCM_RIGHTS, rights)])
+        self._say(b'{"fds":3}\n', [(SOL_SOCKET, SCM_RIGHTS, rights)])
         for fd in made:
             os.close(fd)
         try:
@@ -157,7 +157,7 @@ class _Upgraded:
                 one.drain() if one.own == one.source else one.close()
 
     def _run_pty(self, fds: tuple[int, int, int], signals: Signals) -> int:
-        self._socket.sendall(b'{"fds":0}\n')
+        self._say(b'{"fds":0}\n')
         message = self._next_message([], signals)
         if "return" in message:
             return self._returned(message)
@@ -174,6 +174,13 @@ class _Upgraded:
             finally:
                 keys.close()
                 screen.drain()
+
+    def _say(self, line: bytes, ancillary: Any = ()) -> None:
+        """Tell the supervisor something; one that has gone has left word, which is read next."""
+        try:
+            self._socket.sendmsg([line], ancillary)
+        except (BrokenPipeError, ConnectionResetError):
+            return
 
     @staticmethod
     def _resize(fd: int, master: int) -> None:
@@ -204,7 +211,7 @@ class _Upgraded:
                         if on_resize:
                             on_resize()
                     else:
-                        self._socket.sendall(b'{"signal":%d}\n' % number)
+                        self._say(b'{"signal":%d}\n' % number)
                     if number == _signal.SIGHUP and on_resize:
                         # The terminal is gone; a command that outlives that would keep this process for ever.
                         raise CommandFailed("The terminal hung up", 128 + number)

@@ -95,7 +95,7 @@ class Response:
         self._connection = connection
         length = headers.get("content-length")
         self.chunked = has_body and headers.get("transfer-encoding", "").lower() == "chunked"
-        self.length: int | None = None if self.chunked else 0 if not has_body else int(length) if length else None
+        self.length: int | None = None if self.chunked else 0 if not has_body else _size(length, 10) if length else None
         if has_body and length is None and not self.chunked:
             connection.keep = False
         self._done = self.length == 0
@@ -110,7 +110,7 @@ class Response:
         connection = self._connection
         if self.chunked and not self._done:
             while True:
-                size = int(connection.read_line().split(b";")[0], 16)
+                size = _size(connection.read_line().split(b";")[0], 16)
                 if size == 0:
                     break
                 yield from self._counted(size)
@@ -233,8 +233,11 @@ class Connection:
             parts = status_line.split(None, 2)
             if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit():
                 raise Internal("The server does not speak HTTP")
-            status, headers = int(parts[1]), {}
+            status, headers, left = int(parts[1]), {}, _MAX_HEADER
             while line := self.read_line():
+                left -= len(line)
+                if left < 0:
+                    raise Internal("The head of the server's answer has no end")
                 key, _, value = os.fsdecode(line).partition(":")
                 headers[key.strip().lower()] = value.strip()
             if status != 100:
@@ -280,8 +283,12 @@ class Connection:
         return bool(self._buffer) or _is_readable(self._stream, timeout)
 
     def send_only(self, method: str, target: str) -> None:
-        """Send a request without a body and leave its answer for `receive`."""
-        self._ready().sendall(os.fsencode(f"{method} {target} HTTP/1.1\r\nHost: {self._host}\r\n\r\n"))
+        """Send a request without a body and leave its answer for `receive`, which tells of a server that has gone."""
+        stream = self._ready()
+        try:
+            stream.sendall(os.fsencode(f"{method} {target} HTTP/1.1\r\nHost: {self._host}\r\n\r\n"))
+        except (BrokenPipeError, ConnectionResetError):
+            self.keep = False
 
     def receive(self) -> Response:
         """Return the head of the answer to `send_only`."""
@@ -308,6 +315,16 @@ def _is_readable(stream: Stream, timeout: float) -> bool:
     poll = select.poll()
     poll.register(stream.fileno(), select.POLLIN)
     return bool(poll.poll(timeout * 1000))
+
+
+def _size(text: str | bytes, base: int) -> int:
+    try:
+        size = int(text, base)
+    except ValueError:
+        size = -1
+    if size < 0:
+        raise Internal("The server does not speak HTTP: it gives a length that is none")
+    return size
 
 
 def _rest_of_file(fd: int) -> int | None:

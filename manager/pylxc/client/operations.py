@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pylxc.client import codec
+from pylxc.client.client import unwrap
 from pylxc.client.http import quote, with_query
 from pylxc.errors import Cancelled, Internal, PylxcError, Unavailable, for_status
 
@@ -87,10 +87,10 @@ class Operation:
             on_tick()
 
     def _take(self, response: Response) -> None:
-        envelope = codec.loads(response.read().decode())
-        if code := int(envelope.get("error_code") or 0):
-            raise for_status(code, str(envelope.get("error", "")))
-        self.data = envelope["metadata"]
+        data = unwrap(response).metadata
+        if not isinstance(data, dict):
+            raise Internal("The server's answer is no operation")
+        self.data = data
 
     def check(self) -> Operation:
         """Raise the error of an operation that has failed; return itself otherwise."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -10,6 +11,7 @@ import pytest
 
 from pylxc.client.client import Client
 from pylxc.client.http import Connection, Unreachable, connect_unix, quote, with_query
+from pylxc.client.operations import Operation
 from pylxc.errors import Internal, NotFound
 
 Handler = Callable[[socket.socket], None]
@@ -187,6 +189,52 @@ def test_a_server_that_goes_away(serve: Callable[..., Connection], reply: bytes)
 
     with pytest.raises(Unreachable):
         serve(handler).request("GET", "/").read()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n12345",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 100_000,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"[" * 100_000,
+    ],
+    ids=["words", "negative", "chunk", "head", "list", "deep"],
+)
+def test_a_server_that_makes_no_sense(serve: Callable[..., Connection], tmp_path: Path, reply: bytes) -> None:
+    def handler(connection: socket.socket) -> None:
+        receive_head(connection)
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(reply)
+
+    serve(handler)
+    with Client(str(tmp_path / "socket")) as client, pytest.raises(Internal):
+        client.get("/1.0")
+
+
+def test_what_answers_in_place_of_an_operation(serve: Callable[..., Connection], tmp_path: Path) -> None:
+    def handler(connection: socket.socket) -> None:
+        receive_head(connection)
+        answer(connection, b"<html>", "502 Bad Gateway")
+        receive_head(connection)
+        answer(connection, b'{"type":"sync","metadata":[]}')
+
+    serve(handler)
+    with Client(str(tmp_path / "socket")) as client:
+        for text in ("502", "no operation"):
+            with pytest.raises(Internal, match=text):
+                Operation(client, {"id": "x", "status_code": 103}).wait()
+
+
+def test_a_server_that_goes_while_it_is_asked() -> None:
+    near, far = socket.socketpair()
+    far.close()
+    connection = Connection(lambda: near)
+    connection.send_only("GET", "/")
+    with pytest.raises(Unreachable):
+        connection.receive()
 
 
 def test_no_server(tmp_path: Path) -> None:
