@@ -211,6 +211,11 @@ def test_a_failure_among_several_names(daemon: Daemon, guest: str) -> None:
     ]
 
 
+def test_nobody_answers_a_question(daemon: Daemon, guest: str) -> None:
+    kept = daemon.command("delete", "-i", guest, input="", check=False)
+    assert (kept.returncode, kept.stderr) == (1, "Error: User aborted delete operation\n")
+
+
 def test_config_and_devices(daemon: Daemon, guest: str, tmp_path: Path) -> None:
     daemon.command("config", "set", guest, "user.a=1", "user.b=2")
     daemon.command("config", "set", guest, "user.c", "3")
@@ -301,6 +306,11 @@ def test_push_and_pull_a_file(daemon: Daemon, guest: str, tmp_path: Path) -> Non
     assert daemon.command("file", "pull", f"{guest}/srv/line", "-").stdout == "from stdin\n"
     daemon.command("file", "edit", f"{guest}/srv/line", input="edited\n")
     assert daemon.command("exec", guest, "cat", "/srv/line").stdout == "edited\n"
+    (tmp_path / "link").symlink_to("elsewhere")
+    refused = daemon.command("file", "pull", f"{guest}/srv/line", str(tmp_path / "link"), check=False)
+    assert (refused.returncode, "is a symbolic link" in refused.stderr) == (1, True)
+    assert not (tmp_path / "elsewhere").exists()
+    assert daemon.command("file", "pull", f"{guest}/srv/line", "/dev/stdout").stdout == "edited\n"
     daemon.command("file", "delete", f"{guest}/srv/line")
     gone = daemon.command("file", "pull", f"{guest}/srv/line", "-", check=False)
     assert gone.returncode == 1
@@ -399,6 +409,10 @@ def test_completion_knows_the_grammar_and_the_names(daemon: Daemon, guest: str) 
     assert any(line.startswith("recipe:debian/12\t") for line in ask("launch", "recipe:"))
     assert ask("file", "push", "") == [":files"]
     assert f"{guest}/etc/passwd" in ask("file", "pull", f"{guest}/etc/pass")
+    daemon.command("exec", guest, "--", "touch", "/etc/$(id) x", "/etc/odd\nline")
+    asked = daemon.command("_complete", "bash", "--", f"pylxc file pull {guest}/etc/").stdout.splitlines()
+    assert f"{guest}/etc/\\$\\(id\\)\\ x" in asked
+    assert not any(line.endswith(("odd", "line")) for line in asked)
 
 
 @pytest.mark.parametrize("shell", ["bash", "fish", "zsh"])

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     Candidate = tuple[str, str]
 
 FILES = ":files"
+_PLAIN = frozenset("_-./:@%+=,")
+"""What stands for itself in bash, beside letters and digits."""
 
 _BASH = r"""_pylxc() {
     local line out
@@ -165,18 +167,24 @@ def _complete(_session: Session, args: Args) -> None:
     shell, *words = args.words
     if shell == "bash":
         words = _split((words or [""])[0])
-    found = candidates(words)
+    # Files' names are the guest's: one that holds a line break, or a command, must not become the user's.
+    found = [(word, " ".join(what.split())) for word, what in candidates(words) if word.isprintable()]
     prefix = words[-1] if words else ""
     for word, what in found:
         if shell == "zsh" and word != FILES:
             print(f"{word.replace(':', chr(92) + ':')}:{what}" if what else word.replace(":", "\\:"))
         elif shell == "fish" and what:
             print(f"{word}\t{what}")
-        elif shell == "bash" and ":" in prefix:
+        elif shell == "bash" and word != FILES:
             # bash takes the colon for the end of a word and completes what follows it.
-            print(word[prefix.rindex(":") + 1 :])
+            print(_escaped(word[prefix.rindex(":") + 1 :] if ":" in prefix else word))
         else:
             print(word)
+
+
+def _escaped(word: str) -> str:
+    """Return a word as bash has to read it, which takes an answer for what was typed."""
+    return "".join(char if char.isalnum() or char in _PLAIN else f"\\{char}" for char in word)
 
 
 def _split(line: str) -> list[str]:

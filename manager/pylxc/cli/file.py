@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from pylxc.cli.grammar import Args, Command, Option, UsageError
@@ -198,13 +199,24 @@ def _pull_file(session: Session, head: FileHead, response: Response, path: str, 
         os.symlink(response.read(), os.fsencode(place))
         return
     with Transfer(session, f"Pulling {path} from the instance", response.length or 0) as transfer:
-        fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        fd = _open(place)
         try:
             response.into(fd, transfer.advance)
             # The set-id bits of a guest's file mean nothing good on the host.
             os.fchmod(fd, head.mode & 0o777)
         finally:
             os.close(fd)
+
+
+def _open(place: str) -> int:
+    """Open a file to be written. It may be a link that an earlier pull has made: that leads where the guest says."""
+    followed = 0 if place.startswith(("/dev/", "/proc/")) else os.O_NOFOLLOW
+    try:
+        return os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | followed, 0o600)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise BadRequest(f"{place} is a symbolic link, which is not followed", hint="remove it first") from error
 
 
 def _remove(path: str) -> None:

@@ -8,7 +8,7 @@ from pylxc.cli.edit import edit
 from pylxc.cli.entity import group
 from pylxc.cli.grammar import FORMAT, Args, Command, Option
 from pylxc.cli.image_list import DEFAULT_COLUMNS, list_aliases, list_images
-from pylxc.cli.output import format_time, yes
+from pylxc.cli.output import format_time, plain, yes
 from pylxc.errors import BadRequest, NotFound, NotSupported
 
 TYPE_CHECKING = False
@@ -77,7 +77,7 @@ def _info(session: Session, args: Args) -> None:
         lines += ["Source:", *(f"    {title}: {source.get(key, '')}" for key, title in names.items())]
     profiles = image.get("profiles") or []
     lines += ["Profiles:", *(f"    - {name}" for name in profiles)] if profiles else ["Profiles: []"]
-    print("\n".join(lines))
+    print(plain("\n".join(lines)))
 
 
 def _change(session: Session, text: str, change: Callable[[dict[str, Any]], object]) -> None:

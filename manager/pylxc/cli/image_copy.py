@@ -109,7 +109,7 @@ def _relay(session: Session, args: Args, there: Client, image: dict[str, Any]) -
     """Pass the files on as they come; as they leave one server the other one takes them."""
     fingerprint = str(image["fingerprint"])
     files = there.stream("GET", there.images.url(fingerprint, "export"))
-    headers = {"X-LXD-filename": quote(str(image["filename"]))}
+    headers = {"X-LXD-filename": quote(str(image["filename"])), "X-LXD-fingerprint": fingerprint}
     kind = files.headers.get("content-type", "")
     if kind.startswith("multipart/"):
         headers["Content-Type"] = kind

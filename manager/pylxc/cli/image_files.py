@@ -7,7 +7,9 @@ import os
 from pylxc.cli.edit import assignments
 from pylxc.cli.grammar import Args
 from pylxc.cli.transfer import Transfer
-from pylxc.errors import BadRequest, PylxcError
+from pylxc.errors import BadRequest, Internal, PylxcError
+
+_PARTS = 2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,6 +89,12 @@ def export_image(session: Session, args: Args, fingerprint: str) -> None:
     response = session.client.stream("GET", session.client.images.url(fingerprint, "export"))
     kind = response.headers.get("content-type", "")
     writers = _Writers()
+    plain_name = fingerprint if fingerprint.isalnum() else "image"
+
+    def start(part: str, name: str) -> Callable[[bytes], None]:
+        ending = ".root" if part.startswith("rootfs") else ""
+        return writers.open(_place(target, _file_name(name, plain_name + ending), ending))
+
     try:
         with Transfer(session, "Exporting the image", response.length or 0) as transfer:
             if not kind.startswith("multipart/"):
@@ -94,7 +102,7 @@ def export_image(session: Session, args: Args, fingerprint: str) -> None:
                 if target == "-":
                     response.into(1)
                     return
-                write = writers.open(_place(target, os.path.basename(name) or f"{fingerprint}.tar.gz"))
+                write = writers.open(_place(target, _file_name(name, f"{plain_name}.tar.gz")))
                 for chunk in response.chunks():
                     write(chunk)
                     transfer.advance(len(chunk))
@@ -104,9 +112,7 @@ def export_image(session: Session, args: Args, fingerprint: str) -> None:
                 multipart.decode(
                     multipart.parameter(kind, "boundary"),
                     _counted(response.chunks(), transfer),
-                    lambda part, name: writers.open(
-                        _place(target, os.path.basename(name), ".root" if part.startswith("rootfs") else "")
-                    ),
+                    start,
                 )
         writers.close()
     except (OSError, PylxcError):
@@ -120,6 +126,12 @@ def _counted(chunks: Iterable[bytes], transfer: Transfer) -> Iterator[bytes]:
     for chunk in chunks:
         transfer.advance(len(chunk))
         yield chunk
+
+
+def _file_name(name: str, otherwise: str) -> str:
+    """Return what a server calls a file; `otherwise` in place of what is hidden, or no name of a file."""
+    last = os.path.basename(name)
+    return last if last and last.isprintable() and not last.startswith(".") else otherwise
 
 
 def _place(target: str, name: str, ending: str | None = None) -> str:
@@ -139,6 +151,8 @@ class _Writers:
         self._open: list[tuple[str, int]] = []
 
     def open(self, path: str) -> Callable[[bytes], None]:
+        if len(self._open) == _PARTS or any(path == present for present, _ in self._open):
+            raise Internal("The server sent more than an image's metadata and root file system")
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         self._open.append((path, fd))
 

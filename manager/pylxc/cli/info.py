@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from pylxc.cli.grammar import Args, Command, Option
-from pylxc.cli.output import format_time, table, yes
+from pylxc.cli.output import format_time, plain, table, yes
 from pylxc.units import binary_size, format_bytes
 
 TYPE_CHECKING = False
@@ -99,11 +99,11 @@ def _resource_lines(state: dict[str, Any]) -> list[str]:
 
 def _show_instance(session: Session, args: Args, name: str) -> None:
     instance = session.client.instances.get(name, full=True)
-    print("\n".join(_instance_lines(instance)))
+    print(plain("\n".join(_instance_lines(instance))))
     if args.show_log:
         path = session.client.instances.url(name, "logs", "lxc.log")
         log = session.client.stream("GET", path).read().decode(errors="replace")
-        print("\nLog:\n\n" + log)
+        print(plain("\nLog:\n\n" + log))
 
 
 def _run(session: Session, args: Args) -> None:
@@ -116,7 +116,7 @@ def _run(session: Session, args: Args) -> None:
     if args.resources:
         from pylxc.cli.resources import lines
 
-        print("\n".join(lines(session.client.get("/1.0/resources"))))
+        print(plain("\n".join(lines(session.client.get("/1.0/resources")))))
         return
     sys.stdout.write(yamltext.dump(session.client.server))
 

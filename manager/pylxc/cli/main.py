@@ -111,7 +111,9 @@ def _report(error: BaseException) -> int:
         return 130
     if isinstance(error, BrokenPipeError):
         return 141
-    text = " ".join(str(error).split()) if isinstance(error, PylxcError) else _os_error(error)
+    from pylxc.cli.output import one_line, plain
+
+    text = one_line(error) if isinstance(error, PylxcError) else plain(_os_error(error))
     if text:
         print(f"Error: {text}", file=sys.stderr)
     return int(getattr(error, "exit_code", 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from pylxc.cli.grammar import Args, Command, Option
+from pylxc.cli.output import plain
 from pylxc.client import codec
 from pylxc.client.events import Events
 
@@ -48,7 +49,7 @@ def _run(session: Session, args: Args) -> None:
             if form == "json":
                 print(codec.dumps(event))
             elif form == "pretty":
-                print(_pretty(event))
+                print(plain(_pretty(event)))
             else:
                 from pylxc.cli import yamltext
 

@@ -7,7 +7,7 @@ from pylxc.cli.entity import Entity, group
 from pylxc.cli.grammar import FORMAT, Args, Command, Option
 from pylxc.cli.info import addresses, counters
 from pylxc.cli.network_forward import FORWARD
-from pylxc.cli.output import show, sort_rows, yes
+from pylxc.cli.output import plain, show, sort_rows, yes
 from pylxc.cli.profile import INSTANCE, PROFILE
 from pylxc.errors import BadRequest, Conflict, NotFound
 
@@ -104,7 +104,7 @@ def _info(session: Session, args: Args) -> None:
             f"  VLAN filtering: {str(bridge['vlan_filtering']).lower()}",
             f"  Upper devices: {', '.join(bridge.get('upper_devices') or [])}",
         ]
-    print("\n".join(lines))
+    print(plain("\n".join(lines)))
 
 
 def _nic(session: Session, words: list[str]) -> tuple[str, dict[str, str]]:

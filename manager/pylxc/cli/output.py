@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 _LEAST_WIDTH = 4
 _MANY = 500
 """Texts to be sorted from which on `re` is worth its import."""
+_CONTROLS = {code: "?" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
+
+def plain(text: str) -> str:
+    """Return a text without what would steer a terminal: names, descriptions and errors are a server's or a guest's."""
+    return text.translate(_CONTROLS)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error as it is shown."""
+    return plain(" ".join(str(error).split()))
 
 
 def show(form: str, header: Sequence[str], rows: Iterable[Sequence[str]], data: object) -> None:
@@ -34,7 +45,8 @@ def show(form: str, header: Sequence[str], rows: Iterable[Sequence[str]], data: 
         sys.stdout.write(yamltext.dump(data))
     else:
         lines = {"table": table, "compact": _compact, "csv": _csv}[form](header, [list(row) for row in rows])
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        text = "".join(f"{line}\n" for line in lines)
+        sys.stdout.write(text if form == "csv" and not sys.stdout.isatty() else plain(text))
 
 
 def _csv(_header: Sequence[str], rows: list[list[str]]) -> Iterable[str]:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+from pylxc.cli.output import plain
 from pylxc.client import codec
 from pylxc.client.events import Events
 from pylxc.errors import PylxcError
@@ -61,7 +62,7 @@ class Bar:
 
     def show(self, moved: int, total: int, part: str = "") -> None:
         """Show that `moved` bytes of `total` (0: not known) have gone; `part` is what of the whole they belong to."""
-        label = f"{self._label}: {part}" if part else self._label
+        label = f"{self._label}: {plain(part)}" if part else self._label
         if self._rich is not None:
             self._rich.columns = self._columns
             if (part, total) != self._shown:
@@ -77,7 +78,7 @@ class Bar:
 
     def text(self, text: str) -> None:
         """Show a text of the server's."""
-        shown = f"{self._label}: {text}" if text else self._label
+        shown = f"{self._label}: {plain(text)}" if text else self._label
         if self._rich is not None:
             self._rich.columns = self._columns[:2]
             self._rich.update(self._task, description=shown)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from pylxc.cli.grammar import Args
+from pylxc.cli.output import plain
 from pylxc.cli.remotes import Remote
 from pylxc.errors import BadRequest, Forbidden, NotSupported, PylxcError
 
@@ -157,7 +158,7 @@ def _project(client: Client) -> str:
         return ""
     if len(names) == 1:
         return names[0]
-    print(f"Available projects: {', '.join(names)}")
+    print(plain(f"Available projects: {', '.join(names)}"))
     answer = _ask("Name of the project to use for this remote: ")
     if answer not in names:
         raise BadRequest(f"There is no project {answer!r} for this client", hint="--project names one")

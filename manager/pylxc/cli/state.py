@@ -27,8 +27,10 @@ def _each(names: list[str], act: Callable[[str], None]) -> int:
         try:
             act(name)
         except PylxcError as error:
+            from pylxc.cli.output import one_line
+
             failed = 1
-            print(f"Error: {name}: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"Error: {name}: {one_line(error)}", file=sys.stderr)
     return failed
 
 
@@ -91,15 +93,21 @@ def _pause(session: Session, args: Args) -> int:
     return _change(session, args, COMMANDS[3], "Running", "freeze", "Pausing")
 
 
+def _agreed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in {"y", "yes"}
+    except EOFError:
+        return False
+
+
 def _delete(session: Session, args: Args) -> int:
     instances = session.client.instances
 
     def act(name: str) -> None:
         name, _, snapshot = name.partition("/")
-        if args.interactive:
-            answer = input(f"Remove {name}/{snapshot} (yes/no): " if snapshot else f"Remove {name} (yes/no): ")
-            if answer.strip().lower() not in {"y", "yes"}:
-                raise BadRequest("User aborted delete operation")
+        question = f"Remove {name}/{snapshot} (yes/no): " if snapshot else f"Remove {name} (yes/no): "
+        if args.interactive and not _agreed(question):
+            raise BadRequest("User aborted delete operation")
         if snapshot:
             session.wait(instances.snapshots.delete(name, snapshot), f"Deleting {name}/{snapshot}")
             return

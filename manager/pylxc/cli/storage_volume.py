@@ -9,7 +9,7 @@ from pylxc.cli.copy import MODE
 from pylxc.cli.edit import assignments, edit
 from pylxc.cli.entity import Entity, group
 from pylxc.cli.grammar import Args, Command, Option
-from pylxc.cli.output import format_time, table
+from pylxc.cli.output import format_time, plain, table
 from pylxc.cli.profile import INSTANCE, PROFILE
 from pylxc.cli.snapshot import NEVER
 from pylxc.cli.storage_volume_backup import EXPORT, IMPORT
@@ -190,7 +190,7 @@ def _info(session: Session, args: Args) -> None:
         ]
         if rows:
             lines += ["", "Snapshots:", *table(("NAME", "DESCRIPTION", "EXPIRES AT"), rows)]
-    print("\n".join(lines))
+    print(plain("\n".join(lines)))
 
 
 # Snapshots

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,11 +9,11 @@ import yaml
 
 from pylxc.cli import yamltext
 from pylxc.cli.grammar import UsageError
-from pylxc.cli.image_files import _place
+from pylxc.cli.image_files import _file_name, _place, _Writers
 from pylxc.cli.list import COMMANDS, parse_columns
 from pylxc.cli.list_filter import matches
-from pylxc.cli.output import _fit, _wrap, format_time, natural, show, sort_rows
-from pylxc.errors import BadRequest
+from pylxc.cli.output import _fit, _wrap, format_time, natural, one_line, show, sort_rows
+from pylxc.errors import BadRequest, Internal
 from pylxc.units import binary_size
 
 INSTANCE: dict[str, Any] = {
@@ -52,6 +53,17 @@ def test_table_looks_as_lxc_has_it(capsys: pytest.CaptureFixture[str]) -> None:
         "|      | two       |\n"
         "+------+-----------+\n"
     )
+
+
+def test_nothing_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A guest chooses the names of its interfaces, and a server what is wrong."""
+    for form in ("table", "compact"):
+        show(form, ("A", "B"), [["10.0.0.2 (\x1b]0;x\x07)", "\x9b2Jé"], ["short", "two\nlines"]], [])
+        shown = capsys.readouterr().out
+        assert "10.0.0.2 (?]0;x?)" in shown
+        assert "?2Jé" in shown
+        assert shown.replace("\n", "").isprintable()
+    assert one_line(BadRequest("no\n\x1b[31m such thing")) == "no ?[31m such thing"
 
 
 def test_other_formats(capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,6 +179,26 @@ def test_place_of_an_exported_image(
     tmp_path: object, target: str, name: str, ending: str | None, expected: str
 ) -> None:
     assert _place(target.format(tmp=tmp_path), name, ending) == expected.format(tmp=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("x.tar.xz", "x.tar.xz"), ("../../x", "x"), (".bashrc", "f.part"), ("..", "f.part"), ("", "f.part"),
+     ("a\0b", "f.part"), ("a\x1bb", "f.part")],
+)  # fmt: skip
+def test_a_server_does_not_choose_any_name(name: str, expected: str) -> None:
+    assert _file_name(name, "f.part") == expected
+
+
+def test_an_image_is_two_files_at_most(tmp_path: Path) -> None:
+    writers = _Writers()
+    writers.open(f"{tmp_path}/a")
+    with pytest.raises(Internal):
+        writers.open(f"{tmp_path}/a")
+    writers.open(f"{tmp_path}/b")
+    with pytest.raises(Internal):
+        writers.open(f"{tmp_path}/c")
+    writers.remove()
 
 
 def test_yaml_keeps_the_texts_of_configuration() -> None:
