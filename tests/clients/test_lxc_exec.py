@@ -8,6 +8,7 @@ import time
 
 from tests.clients.conftest import Lxc
 from tests.support.terminal import Terminal
+from tests.support.wait import until
 
 
 def test_exit_codes(lxc: Lxc, guest: str) -> None:
@@ -37,15 +38,17 @@ def test_environment_user_and_directory(lxc: Lxc, guest: str) -> None:
 
 
 def test_a_terminal_and_its_size(guest: str, lxc_env: dict[str, str]) -> None:
-    command = ["lxc", "exec", guest, "--", "sh", "-c", "tty; stty size; read x; stty size; exit 3"]
-    with Terminal(command, lxc_env, columns=97, rows=31) as terminal:
+    script = "tty; stty size; while [ \"$(stty size)\" = '31 97' ]; do sleep 0.1; done; stty size; exit 3"
+    with Terminal(["lxc", "exec", guest, "--", "sh", "-c", script], lxc_env, columns=97, rows=31) as terminal:
         terminal.expect("/dev/pts/")
         terminal.expect("31 97")
         terminal.resize(80, 24)
-        terminal.signal(signal.SIGWINCH)
-        time.sleep(0.5)  # the new size travels on a connection of its own: nothing tells when it has come
-        terminal.type("\n")
-        terminal.expect("24 80")
+
+        def changed() -> bool:
+            terminal.signal(signal.SIGWINCH)  # lxc may not have listened for it yet
+            return "24 80" in terminal.read(0.2)
+
+        until(changed, "the new size, which travels on a connection of its own")
         assert terminal.wait() == 3
 
 
@@ -58,13 +61,10 @@ def test_interrupt_reaches_the_command(guest: str, lxc_env: dict[str, str]) -> N
 
 def test_client_that_is_killed_takes_the_command_along(lxc: Lxc, guest: str, lxc_env: dict[str, str]) -> None:
     command = ["lxc", "exec", guest, "--", "sleep", "4711"]
-    deadline = time.monotonic() + 20
     with subprocess.Popen(command, env=lxc_env, stdin=subprocess.DEVNULL) as client:
-        while "sleep 4711" not in lxc("exec", guest, "--", "ps").stdout:
-            assert time.monotonic() < deadline
+        until(lambda: "sleep 4711" in lxc("exec", guest, "--", "ps").stdout, "the command")
         client.kill()
-    while "sleep 4711" in lxc("exec", guest, "--", "ps").stdout:
-        assert time.monotonic() < deadline
+    until(lambda: "sleep 4711" not in lxc("exec", guest, "--", "ps").stdout, "its end")
 
 
 def test_console_attach_and_detach(guest: str, lxc_env: dict[str, str]) -> None:
@@ -74,14 +74,17 @@ def test_console_attach_and_detach(guest: str, lxc_env: dict[str, str]) -> None:
         terminal.expect("# ")
         terminal.type("echo $((6 * 7))1\n")
         terminal.expect("421")
-        terminal.type("\x01")
-        time.sleep(0.3)  # lxc wants the two keys in two reads
-        terminal.type("q")
+
+        def detached() -> bool:
+            terminal.type("\x01")
+            time.sleep(0.3)  # lxc wants the two keys in two reads, which nothing tells of: they may have to come again
+            terminal.type("q")
+            return terminal.has_ended(1)
+
+        until(detached, "the console lets go")
         assert terminal.wait() == 0
 
 
 def test_console_log(lxc: Lxc, guest: str, lxc_env: dict[str, str]) -> None:
     lxc("exec", guest, "--", "sh", "-c", "echo a-line-on-the-console > /dev/console")
-    deadline = time.monotonic() + 10
-    while "a-line-on-the-console" not in (log := lxc("console", guest, "--show-log").stdout):
-        assert time.monotonic() < deadline, log
+    until(lambda: "a-line-on-the-console" in lxc("console", guest, "--show-log").stdout, "the line")

@@ -72,6 +72,14 @@ class Terminal:
             pass
         return self._process.wait(max(0.1, deadline - time.monotonic()))
 
+    def has_ended(self, seconds: float) -> bool:
+        """Read for some time, or until the command ends; return whether it has."""
+        try:
+            self.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the command."""
         self._process.send_signal(number)
