@@ -17,7 +17,7 @@ from tests.vm.stock_host import CHECKOUT, CONTRACT, StockHost, build_disk
 IMAGES = {"busybox": "busybox", "debian12": "debian/12", "debian13": "debian/13"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StockHost]:
     """Boot a machine that has pylxc installed, its units enabled, and three images imported."""
     images = {alias: image_files(recipe) for alias, recipe in IMAGES.items()}
