@@ -17,7 +17,7 @@ from websockets.sync.client import unix_connect
 from tests.host.test_bad_input import settled
 from tests.support.daemon import Daemon
 
-SECONDS = 10.0
+SECONDS = 30.0
 BUILT_IN = {f"/1.0/profiles/{name}" for name in ("default", "isolated", "lan", "nesting", "small")}
 CREATE = b'{"name": "smuggled"}'
 SMUGGLED = b"POST /1.0/profiles HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(CREATE), CREATE)

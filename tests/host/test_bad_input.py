@@ -21,7 +21,7 @@ from tests.support.daemon import POOL_AND_BRIDGE, ApiError, Daemon, UnixConnecti
 from tests.support.hostile import Request, requests
 
 MORE = int(os.environ.get("PYLXC_FUZZ", "1"))
-SECONDS = 10.0
+SECONDS = 30.0
 """How long an answer may take, on a busy machine."""
 
 REAL = {

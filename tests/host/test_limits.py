@@ -115,7 +115,8 @@ def test_cpus_are_spread_as_guests_come_and_go(daemon: Daemon, guest: Guest, bus
 
 BURN = """
 import time
-begin, deadline = time.process_time(), time.monotonic() + %s
+%s
+begin, deadline = time.process_time(), time.monotonic() + 1.5
 while time.monotonic() < deadline: pass
 print(time.process_time() - begin)
 """
@@ -123,17 +124,25 @@ print(time.process_time() - begin)
 
 def test_cpu_time_is_held_hard(daemon: Daemon, guest: Guest) -> None:
     configure(daemon, guest, limits_cpu_allowance="5ms/100ms")
-    assert float(python(daemon, guest, BURN % 1)) < 0.15
+    assert float(python(daemon, guest, BURN % "")) < 0.2
     configure(daemon, guest, limits_cpu_allowance="100%")
-    until(lambda: float(python(daemon, guest, BURN % 1)) > 0.2, "the guest gets more than it was held to")
+    until(lambda: float(python(daemon, guest, BURN % "")) > 0.25, "the guest gets more than it was held to")
 
 
 def test_cpu_time_is_shared_by_weight(daemon: Daemon, guest: Guest, busybox: str) -> None:
     other = launch(daemon, busybox, limits_cpu="0-0", limits_cpu_allowance="10%")
     configure(daemon, guest, limits_cpu="0-0", limits_cpu_priority="10")
-    script = f"exec chroot /host /usr/bin/python3 -c '{BURN % 3}'"
+    # Both begin at once: who has little of the CPU starts late.
+    burn = BURN % 'print("ready", flush=True); input()'
+    script = f"exec chroot /host /usr/bin/python3 -c '{burn}'"
     commands = [daemon.command_line("exec", name, "--", "sh", "-c", script) for name in (guest, other)]
-    running = [subprocess.Popen(c, env=daemon.env, stdout=subprocess.PIPE, text=True) for c in commands]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen(command, env=daemon.env, **pipes) for command in commands]
+    for each in running:
+        assert each.stdout.readline() == "ready\n"
+    for each in running:
+        each.stdin.write("\n")
+        each.stdin.flush()
     strong, weak = (float(each.communicate(timeout=30)[0]) for each in running)
     assert strong > 2 * weak
 
@@ -218,20 +227,33 @@ def rate(daemon: Daemon, guest: Guest, way: str, path: str, block: int, count: i
 
 def test_disks(daemon: Daemon, guest: Guest, tmp_path: Path, busybox: str) -> None:
     data = {"type": "disk", "source": str(tmp_path), "path": "/host/mnt", "shift": "true"}
+
+    def is_quick(way: str, block: int, count: int) -> bool:
+        """Tell whether it ever is: others use the disk as well."""
+        return any(rate(daemon, guest, way, "/mnt/file", block, count) < 0.5 for _ in range(10))
+
+    def is_held(way: str, block: int, count: int) -> bool:
+        """Tell whether it takes its time, and no more than that once others leave it the disk."""
+        for _ in range(10):
+            seconds = rate(daemon, guest, way, "/mnt/file", block, count)
+            if seconds < 3:
+                return seconds > 0.6
+        return False
+
     device(daemon, guest, "data", data)
-    assert rate(daemon, guest, "write", "/mnt/file", 1 << 18, 4) < 0.5
+    assert is_quick("write", 1 << 18, 4)
     device(daemon, guest, "data", {**data, "limits.write": "1MiB"})
-    assert 0.6 < rate(daemon, guest, "write", "/mnt/file", 1 << 18, 4) < 3
-    assert rate(daemon, guest, "read", "/mnt/file", 1 << 18, 4) < 0.5
+    assert is_held("write", 1 << 18, 4)
+    assert is_quick("read", 1 << 18, 4)
     device(daemon, guest, "data", {**data, "limits.max": "8iops"})
-    assert 0.6 < rate(daemon, guest, "read", "/mnt/file", 4096, 12) < 4
+    assert is_held("read", 4096, 12)
     device(daemon, guest, "data", data)
-    assert rate(daemon, guest, "read", "/mnt/file", 4096, 12) < 0.5
+    assert is_quick("read", 4096, 12)
     root = {"type": "disk", "path": "/", "pool": "default", "limits.read": "1MiB", "limits.write": "8iops"}
     other = launch(daemon, busybox, {"root": root})
     begin = time.monotonic()
     sh(daemon, other, "for i in $(seq 12); do echo x > /f$i; sync /f$i; done")
-    assert 0.6 < time.monotonic() - begin < 10
+    assert 0.6 < time.monotonic() - begin < 30
 
 
 def test_a_disk_that_no_block_device_is_below(daemon: Daemon, guest: Guest) -> None:
