@@ -139,8 +139,10 @@ def test_cpu_time_is_shared_by_weight(daemon: Daemon, guest: Guest, busybox: str
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     running = [subprocess.Popen(command, env=daemon.env, **pipes) for command in commands]
     for each in running:
+        assert each.stdout
         assert each.stdout.readline() == "ready\n"
     for each in running:
+        assert each.stdin
         each.stdin.write("\n")
         each.stdin.flush()
     strong, weak = (float(each.communicate(timeout=30)[0]) for each in running)
