@@ -148,7 +148,15 @@ def test_defaults_and_modes(files: Files) -> None:
         files.put("/root/m", b"x", mode=text)
         assert files.ask("GET", "/root/m")[1]["x-lxd-mode"] == mode
         files.ask("DELETE", "/root/m")
-    for headers in ({"mode": "abc"}, {"mode": "-1"}, {"uid": "x"}, {"gid": "-5"}, {"type": "pipe"}, {"write": "over"}):
+    for headers in (
+        {"mode": "abc"},
+        {"mode": "-1"},
+        {"uid": "x"},
+        {"uid": "1" * 5000},
+        {"gid": "-5"},
+        {"type": "pipe"},
+        {"write": "over"},
+    ):
         files.refused(400, "POST", "/root/m", b"x", **headers)
     files.refused(400, "POST", "", b"x")
     files.refused(404, "GET", "/root/m")
@@ -362,6 +370,12 @@ def test_a_tree_does_not_follow_links_of_its_own_outside(files: Files, tmp_path:
     assert answer[0] in (400, 404, 409)
     assert (tmp_path / "x").read_text() == "the host's"
     assert files.ask("GET", "/etc/passwd-none", query="&tree=1")[0] == 404
+
+
+def test_a_file_of_a_far_future(running: Files) -> None:
+    shell(running, "touch -d @300000000000 /dev/shm/far")
+    status, headers, _ = running.ask("GET", "/dev/shm/far")
+    assert (status, headers["x-lxd-modified"]) == (200, "9999-12-31 23:59:59 +0000 UTC")
 
 
 def test_a_guest_that_swaps_its_links(running: Files, tmp_path: Path) -> None:

@@ -281,6 +281,8 @@ async def _body(request: web.BaseRequest) -> AsyncIterator[bytes]:
 
 
 _OCTETS = "application/octet-stream"
+_FIRST_SECOND = int(dt.datetime.min.replace(tzinfo=dt.UTC).timestamp())
+_LAST_SECOND = int(dt.datetime.max.replace(tzinfo=dt.UTC, microsecond=0).timestamp())
 
 
 def _path(call: Call) -> str:
@@ -291,7 +293,9 @@ def _path(call: Call) -> str:
 
 
 def _headers(head: dict[str, Any]) -> dict[str, str]:
-    modified = dt.datetime.fromtimestamp(head["modified"] // 10**9, dt.UTC)
+    # A guest can date a file as it likes, Python only to the years 1 to 9999.
+    seconds = min(max(head["modified"] // 10**9, _FIRST_SECOND), _LAST_SECOND)
+    modified = dt.datetime.fromtimestamp(seconds, dt.UTC)
     values = {
         "uid": str(head["uid"]),
         "gid": str(head["gid"]),
@@ -310,8 +314,8 @@ def _number(call: Call, key: str) -> int | None:
     text = _header(call, key)
     if not text:
         return None
-    if not text.isdecimal() or int(text) > 2**32 - 2:
-        raise BadRequest(f"Invalid {key} {text!r}")
+    if not text.isdecimal() or len(text) > 10 or int(text) > 2**32 - 2:
+        raise BadRequest(f"Invalid {key} {text[:40]!r}")
     return int(text)
 
 
