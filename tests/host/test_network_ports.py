@@ -96,7 +96,7 @@ def test_interfaces_of_the_host(host: NetworkHost, inside: NetworkNamespace) -> 
     host.open()
     assert host.networks.get("br0")["status"] == "Created"
     host.networks.delete("br0")
-    assert set(links()) == {"lo", "ext0", "ext0-peer"}
+    assert set(links()) == {"lo", "ext0", "ext0-peer", guest.config["volatile.eth0.host_name"]}
 
 
 def test_a_change_that_fails_leaves_everything_as_it_was(host: NetworkHost) -> None:
