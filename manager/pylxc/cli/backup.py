@@ -6,7 +6,9 @@ import os
 import sys
 
 from pylxc.cli.grammar import Args, Command, Option, UsageError
+from pylxc.cli.new_file import NewFile
 from pylxc.cli.transfer import Transfer
+from pylxc.errors import BadRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,27 +40,18 @@ def export(session: Session, args: Args, command: Command, url: str, name: str, 
     for option in (alone, "optimized-storage"):
         if getattr(args, option.replace("-", "_")):
             query[option] = "true"
-    # What is there stays until the new one is whole.
-    partial = f"{target}.part"
-    fd = 1 if target == "-" else os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
+
+    def receive(fd: int) -> None:
         response = session.client.stream("GET", f"{url}/export", query=query)
         with Transfer(session, f"Exporting {name}", 0) as transfer:
-            for chunk in response.chunks():
-                view = memoryview(chunk)
-                while view:
-                    view = view[os.write(fd, view) :]
-                transfer.advance(len(chunk))
-        if target != "-":
-            os.rename(partial, target)
-    except BaseException:
-        if target != "-":
-            os.unlink(partial)
-        raise
-    finally:
-        if target != "-":
-            os.close(fd)
-    if target != "-" and not session.quiet:
+            response.into(fd, transfer.advance)
+
+    if target == "-":
+        receive(1)
+        return
+    with NewFile(target, 0o600) as file:
+        receive(file.fd)
+    if not session.quiet:
         print(f"Backup exported to {target}")
 
 
@@ -87,6 +80,9 @@ def bring_back(session: Session, url: str, file: str, headers: dict[str, str]) -
 
 def _export(session: Session, args: Args) -> None:
     name = session.required(args.words[0])
+    if "/" in name:
+        hint = f"pylxc publish {name}, or pylxc copy {name} NAME and export that"
+        raise BadRequest("A snapshot is exported together with its instance only", hint=hint)
     target = args.words[1] if len(args.words) > 1 else ""
     export(session, args, COMMANDS[0], session.client.instances.url(name), name, target, "instance-only")
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 from pylxc.cli.grammar import Args, UsageError
+from pylxc.cli.new_file import NewFile
 from pylxc.errors import Conflict, Forbidden, Unavailable
 from pylxc.paths import Paths
 
@@ -28,21 +29,10 @@ def backup(session: Session, args: Args, command: Command) -> None:
         raise UsageError("A database is not written to a terminal", command)
     response = session.client.stream("GET", "/internal/database")
     if target == "-":
-        for chunk in response.chunks():
-            sys.stdout.buffer.write(chunk)
-        sys.stdout.flush()
+        response.into(1)
         return
-    partial = f"{target}.part"
-    try:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            for chunk in response.chunks():
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(partial, target)
-    except BaseException:
-        os.unlink(partial)
-        raise
+    with NewFile(target, 0o600, durable=True) as file:
+        response.into(file.fd)
 
 
 def restore(session: Session, args: Args) -> int:

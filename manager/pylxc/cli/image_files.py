@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 
 from pylxc.cli.edit import assignments
 from pylxc.cli.grammar import Args
+from pylxc.cli.new_file import NewFile
 from pylxc.cli.transfer import Transfer
-from pylxc.errors import BadRequest, Internal, PylxcError
+from pylxc.errors import BadRequest, Internal
 
 _PARTS = 2
 
@@ -88,36 +90,34 @@ def export_image(session: Session, args: Args, fingerprint: str) -> None:
     target = args.words[1] if len(args.words) > 1 else "."
     response = session.client.stream("GET", session.client.images.url(fingerprint, "export"))
     kind = response.headers.get("content-type", "")
-    writers = _Writers()
+    is_split = kind.startswith("multipart/")
+    if target == "-" and is_split:
+        raise BadRequest("A split image is two files and cannot go to stdout")
+    if target == "-":
+        response.into(1)
+        return
     plain_name = fingerprint if fingerprint.isalnum() else "image"
+    places: list[str] = []
+    with ExitStack() as files, Transfer(session, "Exporting the image", response.length or 0) as transfer:
 
-    def start(part: str, name: str) -> Callable[[bytes], None]:
-        ending = ".root" if part.startswith("rootfs") else ""
-        return writers.open(_place(target, _file_name(name, plain_name + ending), ending))
+        def create(path: str) -> Callable[[bytes], None]:
+            if len(places) == _PARTS or path in places:
+                raise Internal("The server sent more than an image's metadata and root file system")
+            places.append(path)
+            return files.enter_context(NewFile(path)).write
 
-    try:
-        with Transfer(session, "Exporting the image", response.length or 0) as transfer:
-            if not kind.startswith("multipart/"):
-                name = multipart.parameter(response.headers.get("content-disposition", ""), "filename")
-                if target == "-":
-                    response.into(1)
-                    return
-                write = writers.open(_place(target, _file_name(name, f"{plain_name}.tar.gz")))
-                for chunk in response.chunks():
-                    write(chunk)
-                    transfer.advance(len(chunk))
-            else:
-                if target == "-":
-                    raise BadRequest("A split image is two files and cannot go to stdout")
-                multipart.decode(
-                    multipart.parameter(kind, "boundary"),
-                    _counted(response.chunks(), transfer),
-                    start,
-                )
-        writers.close()
-    except (OSError, PylxcError):
-        writers.remove()
-        raise
+        def start(part: str, name: str) -> Callable[[bytes], None]:
+            ending = ".root" if part.startswith("rootfs") else ""
+            return create(_place(target, _file_name(name, plain_name + ending), ending))
+
+        chunks = _counted(response.chunks(), transfer)
+        if is_split:
+            multipart.decode(multipart.parameter(kind, "boundary"), chunks, start)
+        else:
+            name = multipart.parameter(response.headers.get("content-disposition", ""), "filename")
+            write = create(_place(target, _file_name(name, f"{plain_name}.tar.gz")))
+            for chunk in chunks:
+                write(chunk)
     if not session.quiet:
         print("Image exported successfully!")
 
@@ -142,32 +142,3 @@ def _place(target: str, name: str, ending: str | None = None) -> str:
     if os.path.isdir(target):
         return os.path.join(target, name)
     return target + ("".join(name.partition(".")[1:]) if ending is None else ending)
-
-
-class _Writers:
-    """The files being written; removed again when something fails."""
-
-    def __init__(self) -> None:
-        self._open: list[tuple[str, int]] = []
-
-    def open(self, path: str) -> Callable[[bytes], None]:
-        if len(self._open) == _PARTS or any(path == present for present, _ in self._open):
-            raise Internal("The server sent more than an image's metadata and root file system")
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        self._open.append((path, fd))
-
-        def write(data: bytes) -> None:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-
-        return write
-
-    def close(self) -> None:
-        for _, fd in self._open:
-            os.close(fd)
-
-    def remove(self) -> None:
-        self.close()
-        for path, _ in self._open:
-            os.unlink(path)
