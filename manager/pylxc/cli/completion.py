@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import sys
 
+from pylxc.cli.completion_names import FILES, names
 from pylxc.cli.grammar import GLOBAL, Args, Command, Option
-from pylxc.cli.remotes import Remotes
-from pylxc.client.client import Client
-from pylxc.errors import PylxcError
+from pylxc.cli.main import ROOT, find
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pylxc.cli.completion_names import Candidate
     from pylxc.cli.session import Session
 
-    Candidate = tuple[str, str]
-
-FILES = ":files"
+OPEN = ("/", ":", "=")
+"""What ends with one of these is a beginning, which the user writes on."""
 _PLAIN = frozenset("_-./:@%+=,")
 """What stands for itself in bash, beside letters and digits."""
 
@@ -34,7 +33,7 @@ _BASH = r"""_pylxc() {
         return
     fi
     COMPREPLY=("${out[@]}")
-    if [[ ${#out[@]} == 1 && ${out[0]} == *[/:] ]]; then
+    if [[ ${#out[@]} == 1 && ${out[0]} == *[/:=] ]]; then
         compopt -o nospace 2>/dev/null
     fi
 }
@@ -43,13 +42,17 @@ complete -F _pylxc pylxc
 
 _ZSH = r"""#compdef pylxc
 _pylxc() {
-    local -a out
+    local -a out open
     out=("${(@f)$(pylxc _complete zsh -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
     if [[ $out[1] == :files ]]; then
         _files
-    elif [[ -n $out[1] ]]; then
-        _describe 'pylxc' out
+        return
     fi
+    local -i at=${out[(i):open]}
+    open=(${out[at+1,-1]})
+    out=(${out[1,at-1]})
+    (( $#out )) && _describe 'pylxc' out
+    (( $#open )) && _describe 'pylxc' open -S ''
 }
 if [[ $funcstack[1] == _pylxc ]]; then
     _pylxc "$@"
@@ -75,10 +78,8 @@ SCRIPTS = {"bash": _BASH, "fish": _FISH, "zsh": _ZSH}
 
 def candidates(words: Sequence[str]) -> list[Candidate]:
     """Return what the last of `words` may become, as (word, description); (FILES, "") for names of files."""
-    from pylxc.cli.main import ROOT, find
-
     *before, prefix = words or [""]
-    command, place, pending = ROOT, 0, None
+    command, given, pending = ROOT, list[str](), None
     for word in before:
         if word == "--":
             return []
@@ -90,13 +91,13 @@ def candidates(words: Sequence[str]) -> list[Candidate]:
                 option if option and option.kind != "flag" and option.implied is None and "=" not in word else None
             )
         elif command is ROOT or command.sub:
-            child = find(word) if command is ROOT else command.child(word)
+            child = _child(command, word)
             if child is None:
                 return []
             command = child
         else:
-            place += 1
-    return [one for one in _next(command, place, pending, prefix) if one[0].startswith(prefix) or one[0] == FILES]
+            given.append(word)
+    return [one for one in _next(command, given, pending, prefix) if one[0].startswith(prefix) or one[0] == FILES]
 
 
 def _option(command: Command, word: str) -> Option | None:
@@ -104,63 +105,38 @@ def _option(command: Command, word: str) -> Option | None:
     return next((one for one in (*command.options, *GLOBAL) if name in one.names), None)
 
 
-def _next(command: Command, place: int, pending: Option | None, prefix: str) -> Iterator[Candidate]:
+def _child(command: Command, word: str) -> Command | None:
+    return find(word) if command is ROOT else command.child(word)
+
+
+def _next(command: Command, given: list[str], pending: Option | None, prefix: str) -> Iterator[Candidate]:
+    flag, has_value, value = prefix.partition("=") if prefix.startswith("--") else (prefix, "", "")
     if pending is not None:
-        yield from ((choice, "") for choice in pending.choices)
-        yield from _names(pending.complete, prefix)
+        yield from _values(pending, prefix, given)
+    elif has_value and (option := _option(command, flag)):
+        yield from ((f"{flag}={word}", what) for word, what in _values(option, value, given) if word != FILES)
     elif prefix.startswith("-"):
         for option in (*command.options, *GLOBAL):
             yield from ((name, option.help) for name in option.names)
     elif command.sub:
-        yield from ((child.name, child.summary) for child in command.sub)
+        yield from _commands(command)
+    elif command.complete == ("command",):
+        named: Command | None = ROOT
+        for word in given:
+            named = _child(named, word) if named else None
+        yield from _commands(named or command)
     elif command.complete:
-        yield from _names(command.complete[min(place, len(command.complete) - 1)], prefix)
+        yield from names(command.complete[min(len(given), len(command.complete) - 1)], prefix, given)
 
 
-def _names(kind: str, prefix: str) -> Iterator[Candidate]:
-    """Yield the names of a kind that the server knows; none when it does not answer."""
-    if kind == "file":
-        yield FILES, ""
-        return
-    try:
-        yield from _ask(Client(), kind, prefix)  # never starts a daemon
-    except (PylxcError, OSError, KeyError):
-        return
+def _values(option: Option, prefix: str, given: list[str]) -> Iterator[Candidate]:
+    yield from ((choice, "") for choice in option.choices)
+    if option.complete:
+        yield from names(option.complete, prefix, given)
 
 
-def _ask(client: Client, kind: str, prefix: str) -> Iterator[Candidate]:
-    if kind == "instance/" and "/" in prefix:
-        name, _, path = prefix.partition("/")
-        above = path.rpartition("/")[0]
-        _, response = client.instances.files(name).open(f"/{above}")
-        base = f"{name}/{above}/" if above else f"{name}/"
-        yield from ((base + entry, "") for entry in client.instances.files(name).entries(response))
-    elif kind in {"instance", "instance/"}:
-        end = "/" if kind == "instance/" else ""
-        yield from ((one["name"] + end, f"{one['status']}") for one in client.instances.list())
-    elif kind in {"remote", "remote:"}:
-        end = kind.removeprefix("remote")
-        yield from ((remote.name + end, remote.addr) for remote in Remotes.load().all())
-    elif kind == "image":
-        yield from _images(client, prefix)
-    elif kind == "operation":
-        yield from ((one["id"], one["description"]) for one in client.operations.list())
-    elif kind == "shell":
-        yield from ((name, "") for name in SCRIPTS)
-    else:
-        paths = {"profile": "profiles", "network": "networks", "pool": "storage-pools", "project": "projects"}
-        for one in client.get(f"/1.0/{paths[kind]}", recursion=1) if kind in paths else []:
-            yield one["name"], one.get("description", "")
-
-
-def _images(client: Client, prefix: str) -> Iterator[Candidate]:
-    """Yield images that are here or can be built here; what servers have would have to be asked for, which is slow."""
-    if ":" not in prefix:
-        yield from ((f"{remote.name}:", remote.addr) for remote in Remotes.load().all() if not remote.is_server)
-    for start, images in (("", client.images.list()), ("recipe:", client.images.elsewhere({"protocol": "recipe"}))):
-        for image in images:
-            what = image["properties"].get("description", "")
-            yield from ((f"{start}{alias['name']}", what) for alias in image["aliases"])
+def _commands(command: Command) -> Iterator[Candidate]:
+    yield from ((child.name, child.summary) for child in command.sub)
 
 
 def _complete(_session: Session, args: Args) -> None:
@@ -170,16 +146,24 @@ def _complete(_session: Session, args: Args) -> None:
     # Files' names are the guest's: one that holds a line break, or a command, must not become the user's.
     found = [(word, " ".join(what.split())) for word, what in candidates(words) if word.isprintable()]
     prefix = words[-1] if words else ""
+    if shell == "zsh" and found != [(FILES, "")]:
+        # What is written on, behind a slash for instance, comes last: no space follows it.
+        for is_open in (False, True):
+            lines = [_for_zsh(*one) for one in found if one[0].endswith(OPEN) == is_open]
+            print("\n".join([*([":open"] if is_open else []), *lines]))
+        return
+    # bash takes these for the end of a word and completes what follows.
+    done = max(prefix.rfind(":"), prefix.rfind("=")) + 1 if shell == "bash" else 0
     for word, what in found:
-        if shell == "zsh" and word != FILES:
-            print(f"{word.replace(':', chr(92) + ':')}:{what}" if what else word.replace(":", "\\:"))
-        elif shell == "fish" and what:
-            print(f"{word}\t{what}")
-        elif shell == "bash" and word != FILES:
-            # bash takes the colon for the end of a word and completes what follows it.
-            print(_escaped(word[prefix.rindex(":") + 1 :] if ":" in prefix else word))
+        if shell == "bash" and word != FILES:
+            print(_escaped(word[done:]))
         else:
-            print(word)
+            print(f"{word}\t{what}" if shell == "fish" and what else word)
+
+
+def _for_zsh(word: str, what: str) -> str:
+    escaped = word.replace(":", "\\:")
+    return f"{escaped}:{what}" if what else escaped
 
 
 def _escaped(word: str) -> str:
@@ -219,7 +203,7 @@ bash: pylxc completion bash > /etc/bash_completion.d/pylxc
 zsh:  pylxc completion zsh > "${fpath[1]}/_pylxc"
 fish: pylxc completion fish > ~/.config/fish/completions/pylxc.fish
 """,
-        complete=("shell",),
+        complete=("|".join(f"={shell}" for shell in SCRIPTS),),
     ),
     Command("_complete", "Answer a completion script", "<shell> [--] <word>...", _complete, words=(1, None)),
 )

@@ -26,6 +26,9 @@ def _find(devices: dict[str, Any], name: str, owner: dict[str, Any]) -> dict[str
     raise NotFound(f"The device {name!r} doesn't exist")
 
 
+_TYPES = "=disk|=nic|=none|=proxy|=unix-block|=unix-char"
+
+
 class Devices:
     """The device commands for things of kind `entity`."""
 
@@ -129,7 +132,7 @@ class Devices:
         word = self._entity.word
         one, what = f"[<remote>:]<{word}>", self._entity.what
         key = f"{one} <device> <key>"
-        complete = (word, "")
+        complete, device = (word, ""), f"{word} device"
         commands = [
             Command(
                 "add",
@@ -137,7 +140,7 @@ class Devices:
                 f"{one} <device> <type> [key=value...]",
                 self.add,
                 words=(3, None),
-                complete=complete,
+                complete=(word, "", _TYPES, ""),
                 examples=(
                     (
                         f"{'config' if override else 'profile'} device add {word}1 data disk source=/srv path=/srv",
@@ -145,7 +148,14 @@ class Devices:
                     ),
                 ),
             ),
-            Command("get", "Get values for device configuration keys", key, self.get, words=(3, 3), complete=complete),
+            Command(
+                "get",
+                "Get values for device configuration keys",
+                key,
+                self.get,
+                words=(3, 3),
+                complete=(word, device, ""),
+            ),
             Command("list", f"List {what} devices", one, self.list, words=(1, 1), aliases=("ls",), complete=complete),
             Command(
                 "remove",
@@ -154,7 +164,7 @@ class Devices:
                 self.remove,
                 words=(2, None),
                 aliases=("rm",),
-                complete=complete,
+                complete=(word, device),
             ),
             Command(
                 "set",
@@ -162,10 +172,12 @@ class Devices:
                 f"{one} <device> <key>=<value>...",
                 self.set,
                 words=(3, None),
-                complete=complete,
+                complete=(word, device, ""),
             ),
             Command("show", "Show full device configuration", one, self.show, words=(1, 1), complete=complete),
-            Command("unset", "Unset device configuration keys", key, self.unset, words=(3, 3), complete=complete),
+            Command(
+                "unset", "Unset device configuration keys", key, self.unset, words=(3, 3), complete=(word, device, "")
+            ),
         ]
         if override:
             commands.append(

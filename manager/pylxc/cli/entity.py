@@ -30,13 +30,15 @@ class Entity:
         path: where the kind is on the server.
         fields: what may be changed by PUT.
         word: how the usage calls one, `what` when empty.
+        keys: whose configuration keys it has, for completion: "instance", "project", "network-bridge", ...
     """
 
-    def __init__(self, what: str, path: str, fields: tuple[str, ...], word: str = "") -> None:
+    def __init__(self, what: str, path: str, fields: tuple[str, ...], word: str = "", keys: str = "") -> None:
         self.what = what
         self.path = path
         self.fields = fields
         self.word = word or what
+        self._keys = f"{keys} key" if keys else ""
 
     def url(self, name: str) -> str:
         """Return where the thing `name` is on the server."""
@@ -128,7 +130,7 @@ class Entity:
                 f"{one} <key>",
                 self.get,
                 words=(2, 2),
-                complete=(*complete, ""),
+                complete=(*complete, self._keys),
             ),
             Command(
                 "set",
@@ -136,7 +138,7 @@ class Entity:
                 f"{one} <key>=<value>...",
                 self.set,
                 words=(2, None),
-                complete=(*complete, ""),
+                complete=(*complete, self._keys and f"{self._keys}="),
             ),
             Command(
                 "rename",
@@ -154,7 +156,7 @@ class Entity:
                 f"{one} <key>",
                 self.unset,
                 words=(2, 2),
-                complete=(*complete, ""),
+                complete=(*complete, self._keys),
             ),
         )
         return tuple(command for command in found if command.name not in but)

@@ -41,7 +41,7 @@ class Option:
         default: the value when it is not given; None, False and [] by kind otherwise.
         implied: for "value": what `--name` alone means, the value then needs a `=`.
         choices: the values that are allowed.
-        complete: what the value is, for completion: "instance", "profile", "file", ...
+        complete: what the value is, for completion: "instance", "profile", "file", ...; see `completion_names.names`.
     """
 
     __slots__ = ("choices", "complete", "default", "dest", "help", "implied", "kind", "names")

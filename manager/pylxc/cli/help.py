@@ -68,4 +68,4 @@ def _help(_session: Session, args: Args) -> None:
     show(command)
 
 
-COMMANDS = (Command("help", "Show help on a command", "[<command>...]", _help, words=(0, None)),)
+COMMANDS = (Command("help", "Show help on a command", "[<command>...]", _help, words=(0, None), complete=("command",)),)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pylxc.cli.session import Session
 
-PROJECT = Entity("project", "/1.0/projects", ("config", "description"))
+PROJECT = Entity("project", "/1.0/projects", ("config", "description"), keys="project")
 _FEATURES = ("features.images", "features.profiles", "features.storage.volumes", "features.networks")
 
 

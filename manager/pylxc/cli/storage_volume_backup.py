@@ -41,7 +41,7 @@ The target defaults to backup.tar.gz. It is packed while it is sent; nothing of 
 run with the volume.
 """,
     examples=(("storage volume export default data data.tar.gz", "Write a backup with all snapshots."),),
-    complete=("pool", "", "file"),
+    complete=("pool", "volume", "file"),
 )
 IMPORT = Command(
     "import",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
+from pylxc.cli.edit import ask
 from pylxc.cli.entity import Entity
 from pylxc.cli.grammar import FORMAT, Args, Command, Option
 from pylxc.errors import BadRequest, NotFound
@@ -33,8 +32,7 @@ def _add(session: Session, args: Args) -> None:
         return
     name = args.name
     if not name:
-        print("Please provide client name: ", end="", flush=True)
-        name = sys.stdin.readline().strip() if sys.stdin else ""
+        name = ask("Please provide client name: ")
     if not name:
         raise BadRequest("A name is needed for the client", hint="--name")
     operation = session.client.request("POST", _PATH, {**body, "name": name, "token": True}).metadata
@@ -155,6 +153,7 @@ COMMANDS = (
                 _ONE,
                 CERTIFICATE.edit,
                 words=(1, 1),
+                complete=("fingerprint",),
                 details="Reads the YAML from stdin when that is no terminal, and opens $EDITOR otherwise.",
             ),
             Command(
@@ -168,9 +167,19 @@ COMMANDS = (
                 words=(0, 1),
                 options=(FORMAT,),
             ),
-            Command("remove", "Remove trusted client", _ONE, _remove, words=(1, 1), aliases=("rm",)),
+            Command(
+                "remove",
+                "Remove trusted client",
+                _ONE,
+                _remove,
+                words=(1, 1),
+                aliases=("rm",),
+                complete=("fingerprint",),
+            ),
             Command("revoke-token", "Revoke certificate add token", "[<remote>:] <name>", _revoke, words=(1, 2)),
-            Command("show", "Show trust configurations", _ONE, CERTIFICATE.show, words=(1, 1)),
+            Command(
+                "show", "Show trust configurations", _ONE, CERTIFICATE.show, words=(1, 1), complete=("fingerprint",)
+            ),
         ),
     ),
 )

@@ -85,7 +85,13 @@ COMMANDS = (
         "Show and acknowledge the server's warnings",
         sub=(
             Command(
-                "acknowledge", "Acknowledge warnings", f"{_ONE}...", _acknowledge, words=(1, None), aliases=("ack",)
+                "acknowledge",
+                "Acknowledge warnings",
+                f"{_ONE}...",
+                _acknowledge,
+                words=(1, None),
+                aliases=("ack",),
+                complete=("warning",),
             ),
             Command(
                 "delete",
@@ -94,6 +100,7 @@ COMMANDS = (
                 _delete,
                 words=(0, None),
                 aliases=("rm",),
+                complete=("warning",),
                 options=(Option("-a", "--all", help="Delete all warnings"),),
             ),
             Command(
@@ -114,7 +121,7 @@ Columns are letters:
   s Severity     S Status       t Type         u UUID
 """,
             ),
-            Command("show", "Show a warning", _ONE, _show, words=(1, 1)),
+            Command("show", "Show a warning", _ONE, _show, words=(1, 1), complete=("warning",)),
         ),
     ),
 )
