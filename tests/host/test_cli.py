@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,6 +200,10 @@ def test_launch_reads_yaml_and_says_what_is_wrong(daemon: Daemon, guest: str, na
     assert missing.returncode == 1
     assert missing.stderr.startswith("Error: Image 'no-such-image' not found")
     assert missing.stderr.count("\n") == 1
+    wrong = daemon.command("launch", "busybox", name, "--wait=port:0", check=False)
+    assert "Unknown condition 'port:0'" in wrong.stderr
+    wrong = daemon.command("launch", "busybox", name, input=b"\xff", text=False, check=False)
+    assert wrong.stderr == b"Error: What comes on stdin is no text\n"
     assert name not in daemon.instances()
 
 
@@ -220,6 +225,8 @@ def test_config_and_devices(daemon: Daemon, guest: str, tmp_path: Path) -> None:
     daemon.command("config", "set", guest, "user.a=1", "user.b=2")
     daemon.command("config", "set", guest, "user.c", "3")
     assert daemon.command("config", "get", guest, "user.c").stdout == "3\n"
+    assert "Invalid KEY=VALUE" in daemon.command("config", "set", guest, "user.c", check=False).stderr
+    assert "Too few arguments" in daemon.command("config", "get", guest, check=False).stderr
     daemon.command("config", "unset", guest, "user.a")
     edited = yaml.safe_load(daemon.command("config", "show", guest).stdout)
     assert "user.a" not in edited["config"]
@@ -315,6 +322,22 @@ def test_push_and_pull_a_file(daemon: Daemon, guest: str, tmp_path: Path) -> Non
     gone = daemon.command("file", "pull", f"{guest}/srv/line", "-", check=False)
     assert gone.returncode == 1
     assert gone.stderr.startswith("Error: ")
+
+
+def test_what_is_pulled_into_a_pipe_leaves_it_a_pipe(daemon: Daemon, guest: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+    daemon.command(
+        "exec", guest, "--", "sh", "-c", "echo deep > /tmp/f; mkdir -p /tmp/l; ln -s ../f /tmp/l/a; ln -s a /tmp/l/b"
+    )
+    for name, text in (("tmp/f", b"deep\n"), ("tmp/l/b", b"deep\n")):
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        daemon.command("file", "pull", f"{guest}/{name}", str(pipe))
+        assert os.read(reader, 100) == text
+        os.close(reader)
+    assert daemon.command("file", "pull", f"{guest}/tmp/l/b", "-").stdout == "deep\n"
+    assert stat.S_IMODE(pipe.lstat().st_mode) == 0o600
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
 
 
 def test_push_and_pull_a_tree(daemon: Daemon, guest: str, tmp_path: Path) -> None:
@@ -413,6 +436,10 @@ def test_completion_knows_the_grammar_and_the_names(daemon: Daemon, guest: str) 
     asked = daemon.command("_complete", "bash", "--", f"pylxc file pull {guest}/etc/").stdout.splitlines()
     assert f"{guest}/etc/\\$\\(id\\)\\ x" in asked
     assert not any(line.endswith(("odd", "line")) for line in asked)
+    assert any(line.startswith("limits.memory=\t") for line in ask("config", "set", guest, "limits.mem"))
+    assert any(line.startswith("core.https_address\t") for line in ask("config", "get", "core.https_a"))
+    assert ask("profile", "device", "remove", "default", "") == ["root\tdisk"]
+    assert ask("storage", "volume", "move", "") == ["default/"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "fish", "zsh"])

@@ -45,8 +45,8 @@ def _name_and_rest(session: Session, args: Args) -> tuple[str, list[str]]:
         return session.name(first), words[1:]
     if "=" in first.partition(":")[2] or "=" in first:
         return session.name(""), words
-    if len(words) == 2 and "=" not in words[1]:
-        return session.name(""), words  # `config set KEY VALUE` of the server
+    if len(words) == 2 and "=" not in words[1] and "." in first:
+        return session.name(""), words  # `config set KEY VALUE` of the server; no instance has a dot in its name
     return session.name(first), words[1:]
 
 
@@ -74,6 +74,8 @@ def _show(session: Session, args: Args) -> None:
 def _get(session: Session, args: Args) -> None:
     name = session.name(args.words[0] if len(args.words) == 2 else "")
     key = args.words[-1]
+    if len(args.words) == 1 and "." not in key:
+        raise UsageError("Too few arguments", _command("get"))
     if not name:
         value = session.client.server["config"].get(key, "")
     else:
@@ -142,6 +144,7 @@ def _edit_snapshot(session: Session, name: str, snapshot: str) -> None:
 _ONE = "[<remote>:][<instance>]"
 _EXPANDED = Option("-e", "--expanded", help="Use the expanded configuration")
 _COMPLETE = ("instance", "")
+_KEY = ("instance|server key", "instance key")
 
 COMMANDS = (
     Command(
@@ -165,7 +168,7 @@ COMMANDS = (
                 _get,
                 words=(1, 2),
                 options=(_EXPANDED,),
-                complete=_COMPLETE,
+                complete=_KEY,
             ),
             Command("metadata", "Manage instance metadata files", module="config_files"),
             Command(
@@ -174,7 +177,7 @@ COMMANDS = (
                 f"{_ONE} <key>=<value>...",
                 _set,
                 words=(1, None),
-                complete=_COMPLETE,
+                complete=("instance|server key=", "instance key="),
                 examples=(
                     ("config set c01 limits.cpu=2", 'Limit "c01" to two CPUs.'),
                     ("config set core.shutdown_timeout=10", "Let a shutdown wait 10 minutes for operations."),
@@ -197,7 +200,7 @@ COMMANDS = (
                 f"{_ONE} <key>",
                 _unset,
                 words=(1, 2),
-                complete=_COMPLETE,
+                complete=_KEY,
             ),
         ),
     ),

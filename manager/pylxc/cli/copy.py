@@ -167,6 +167,8 @@ COMMANDS = (
         aliases=("mv",),
         options=(
             Option("--instance-only", help="Move the instance without its snapshots"),
+            MODE,
+            Option("--stateless", help="Move an instance without its state: it is stopped in any case"),
             _STORAGE,
             Option("--target-project", help="Move to a project different from the source", kind="value",
                    complete="project"),

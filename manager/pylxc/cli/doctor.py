@@ -196,7 +196,8 @@ def _daemon() -> Iterator[Finding]:
     except PylxcError as error:
         yield Finding("daemon", ADVICE, str(error), "any command of root starts it; or: pylxc admin units --install")
         return
-    yield Finding("daemon", OK, f"{environment['server']} {environment['server_version']} answers on {path}")
+    version = environment.get("pylxc_version") or environment["server_version"]
+    yield Finding("daemon", OK, f"{environment['server']} {version} answers on {path}")
 
 
 def findings() -> list[Finding]:

@@ -14,11 +14,54 @@ if TYPE_CHECKING:
 
 
 def stdin_text() -> str | None:
-    """Return what stdin holds, None when it is a terminal or closed."""
+    """Return what stdin holds, None when it is a terminal or closed.
+
+    Raises:
+        BadRequest: it holds no text.
+    """
     try:
-        return None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read()
+        return None if sys.stdin is None or sys.stdin.isatty() else read_stdin()
     except (OSError, ValueError):
         return None
+
+
+def read_stdin() -> str:
+    """Return what stdin holds to its end.
+
+    Raises:
+        BadRequest: it is no text.
+    """
+    try:
+        # Not by sys.stdin itself, which in the locale C takes everything.
+        return sys.stdin.buffer.read().decode() if sys.stdin else ""
+    except UnicodeDecodeError:
+        raise BadRequest("What comes on stdin is no text") from None
+
+
+def stdin_yaml(what: str) -> dict[str, Any]:
+    """Return what stdin says in YAML of a thing that is to be made, `{}` when it is a terminal or empty.
+
+    Args:
+        what: the thing, for errors.
+
+    Raises:
+        BadRequest: it is no YAML, or no mapping.
+    """
+    text = stdin_text()
+    if not text:
+        return {}
+    from pylxc.cli import yamltext
+
+    try:
+        return yamltext.load(text, what)
+    except BadRequest as error:
+        raise BadRequest(str(error), hint="it comes from stdin; `< /dev/null` gives none") from None
+
+
+def ask(question: str) -> str:
+    """Ask the user and return the answer, "" where nobody gives one."""
+    print(question, end="", flush=True)
+    return sys.stdin.readline().strip() if sys.stdin else ""
 
 
 def run_editor(text: bytes, suffix: str = ".yaml") -> bytes:
@@ -92,5 +135,5 @@ def assignments(words: Sequence[str], *, legacy: bool = False) -> dict[str, str]
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise BadRequest(f"Invalid KEY=VALUE: {word!r}")
-        result[key] = sys.stdin.read() if value == "-" else value
+        result[key] = read_stdin() if value == "-" else value
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from pylxc.cli.grammar import Args, Command, Option, UsageError
 from pylxc.cli.transfer import Transfer
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from pylxc.cli.session import Session
     from pylxc.client.files import FileHead, Files
     from pylxc.client.http import Response
+
+_MOST_LINKS = 40
 
 
 def _target(session: Session, text: str) -> tuple[Files, str]:
@@ -178,16 +181,31 @@ def _pull(session: Session, args: Args) -> None:
                 raise
             files, path = found
             head, response = files.open(path)
-        if head.type == "symlink" and target == "-":
-            head, response = files.open(response.read().decode())
+        place = os.path.join(target, os.path.basename(path)) if into_directory else target
+        if head.type == "symlink" and _is_stream(place):
+            path, head, response = _follow(files, path, response)
         if head.type == "directory":
             if not args.recursive:
                 raise BadRequest("Can't pull a directory without --recursive")
             response.drain()
             _pull_tree(session, files, path, target)
             continue
-        place = os.path.join(target, os.path.basename(path)) if into_directory else target
         _pull_file(session, head, response, path, place)
+
+
+def _is_stream(place: str) -> bool:
+    """Return whether what is pulled is written to what is there: stdout, a pipe, a device."""
+    return place == "-" or (os.path.exists(place) and not os.path.isfile(place) and not os.path.isdir(place))
+
+
+def _follow(files: Files, path: str, response: Response) -> tuple[str, FileHead, Response]:
+    """Open what a symbolic link leads to, whose text `response` is; return its path as well."""
+    for _ in range(_MOST_LINKS):
+        path = os.path.normpath(os.path.join(os.path.dirname(path), os.fsdecode(response.read())))
+        head, response = files.open(path)
+        if head.type != "symlink":
+            return path, head, response
+    raise BadRequest(f"{path} leads through too many symbolic links")
 
 
 def _pull_file(session: Session, head: FileHead, response: Response, path: str, place: str) -> None:
@@ -202,8 +220,9 @@ def _pull_file(session: Session, head: FileHead, response: Response, path: str, 
         fd = _open(place)
         try:
             response.into(fd, transfer.advance)
-            # The set-id bits of a guest's file mean nothing good on the host.
-            os.fchmod(fd, head.mode & 0o777)
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                # The set-id bits of a guest's file mean nothing good on the host.
+                os.fchmod(fd, head.mode & 0o777)
         finally:
             os.close(fd)
 

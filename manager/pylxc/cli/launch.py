@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from pylxc.cli.edit import assignments, stdin_text
+from pylxc.cli.edit import assignments, stdin_yaml
 from pylxc.cli.grammar import Args, Command, Option, UsageError
 from pylxc.cli.port import FORM
 from pylxc.cli.port import devices as ports
-from pylxc.cli.wait import CONDITIONS, SECONDS, wait
+from pylxc.cli.wait import COMPLETE, CONDITIONS, SECONDS, check, wait
 from pylxc.client.http import quote
 from pylxc.errors import BadRequest, NotFound
 
@@ -122,12 +122,7 @@ def _profile_device(session: Session, profiles: list[str] | None, name: str) -> 
 
 
 def _body(session: Session, args: Args, command: Command) -> dict[str, Any]:
-    from_stdin = stdin_text()
-    body: dict[str, Any] = {}
-    if from_stdin:
-        from pylxc.cli import yamltext
-
-        body = yamltext.load(from_stdin, "instance configuration")
+    body = stdin_yaml("instance configuration")
     if args.config:
         body["config"] = {**(body.get("config") or {}), **assignments(args.config)}
     if args.no_profiles:
@@ -187,6 +182,8 @@ def _init(session: Session, args: Args) -> None:
 
 
 def _launch(session: Session, args: Args) -> None:
+    for condition in args.wait:
+        check(condition, COMMANDS[1])
     name = _create(session, args, COMMANDS[1])
     if not session.quiet:
         print(f"Starting {name}", flush=True)
@@ -200,7 +197,13 @@ def _launch(session: Session, args: Args) -> None:
 
 
 _OPTIONS = (
-    Option("-c", "--config", help="Config key/value to apply to the new instance", kind="list"),
+    Option(
+        "-c",
+        "--config",
+        help="Config key/value to apply to the new instance",
+        kind="list",
+        complete="instance key=",
+    ),
     Option("-d", "--device", help="New key/value to apply to a specific device", kind="list"),
     Option("--empty", help="Create an empty instance"),
     Option("-e", "--ephemeral", help="Ephemeral instance"),
@@ -247,7 +250,7 @@ COMMANDS = (
                 implied="console",
                 choices=("console", "vga"),
             ),
-            Option("--wait", help=f"Wait until it is ready: {CONDITIONS}", kind="list"),
+            Option("--wait", help=f"Wait until it is ready: {CONDITIONS}", kind="list", complete=COMPLETE),
             Option("--wait-timeout", help="Seconds to wait for each, -1 for ever", kind="int", default=SECONDS),
         ),
         details=_DETAILS,

@@ -137,12 +137,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (the process's own when None), report errors, return the exit status."""
     own = argv is None
     words = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if own and stream:  # None when it was closed from the start
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = run(words)
-        if sys.stdout:  # None when it was closed from the start
+        if sys.stdout:
             sys.stdout.flush()
     except (PylxcError, UsageError, OSError, KeyboardInterrupt) as error:
-        if "--debug" in words:
+        if "--debug" in words[: words.index("--") if "--" in words else None]:
             import traceback
 
             traceback.print_exc()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pylxc.cli.edit import assignments, stdin_text
+from pylxc.cli.edit import assignments, stdin_yaml
 from pylxc.cli.entity import Entity, group
 from pylxc.cli.grammar import FORMAT, Args, Command, Option
 from pylxc.cli.info import addresses, counters
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pylxc.cli.session import Session
 
-NETWORK = Entity("network", "/1.0/networks", ("config", "description"))
+NETWORK = Entity("network", "/1.0/networks", ("config", "description"), keys="network-bridge")
 
 
 def _row(one: dict[str, Any]) -> list[str]:
@@ -36,11 +36,7 @@ def _row(one: dict[str, Any]) -> list[str]:
 
 def _create(session: Session, args: Args) -> None:
     name = session.required(args.words[0], "network")
-    fields: dict[str, Any] = {}
-    if given := stdin_text():
-        from pylxc.cli import yamltext
-
-        fields = yamltext.load(given, "network")
+    fields = stdin_yaml("network")
     fields["config"] = {**(fields.get("config") or {}), **_lan_keys(args), **assignments(args.words[1:])}
     if args.type:
         fields["type"] = args.type
@@ -192,6 +188,7 @@ COMMANDS = (
                 f"{_ONE} [key=value...]",
                 _create,
                 words=(1, None),
+                complete=("", "network-bridge key="),
                 options=(
                     Option(
                         "--lan", help="Put this interface of the host, with its addresses, on the bridge", kind="value"
@@ -212,6 +209,7 @@ COMMANDS = (
                 _ONE,
                 _confirm,
                 words=(1, 1),
+                complete=("network",),
             ),
             Command("info", "Get runtime information on networks", _ONE, _info, words=(1, 1), complete=("network",)),
             Command(

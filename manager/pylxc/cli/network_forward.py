@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from pylxc.cli.edit import assignments, edit, stdin_text
+from pylxc.cli.edit import assignments, edit, stdin_yaml
 from pylxc.cli.entity import Entity, group
 from pylxc.cli.grammar import FORMAT, Args, Command, Option
 from pylxc.cli.output import show, sort_rows
@@ -42,11 +42,7 @@ def _show(session: Session, args: Args) -> None:
 
 
 def _create(session: Session, args: Args) -> None:
-    fields: dict[str, Any] = {}
-    if given := stdin_text():
-        from pylxc.cli import yamltext
-
-        fields = yamltext.load(given, "network forward")
+    fields = stdin_yaml("network forward")
     config = {**(fields.get("config") or {}), **assignments(args.words[2:])}
     body = {**fields, "config": config, "listen_address": args.words[1]}
     session.client.request("POST", _forwards(session, args).path, body)
@@ -111,7 +107,7 @@ def _remove_port(session: Session, args: Args) -> None:
 
 _NETWORK = "[<remote>:]<network>"
 _ONE = f"{_NETWORK} <listen_address>"
-_COMPLETE = ("network", "")
+_COMPLETE = ("network", "forward", "")
 
 FORWARD = group(
     "forward",
@@ -125,7 +121,7 @@ FORWARD = group(
             words=(1, 1),
             aliases=("ls",),
             options=(FORMAT,),
-            complete=_COMPLETE,
+            complete=("network",),
         ),
         Command("show", "Show network forward configurations", _ONE, _show, words=(2, 2), complete=_COMPLETE),
         Command(
@@ -138,7 +134,7 @@ FORWARD = group(
                 ("network forward create br0 192.0.2.10", "Reserve an address of the host for ports to come."),
                 ("network forward create br0 192.0.2.10 target_address=10.0.3.5", "Send all of it to one instance."),
             ),
-            complete=_COMPLETE,
+            complete=("network", ""),
         ),
         Command(
             "get",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pylxc.cli.devices import Devices
-from pylxc.cli.edit import stdin_text
+from pylxc.cli.edit import stdin_yaml
 from pylxc.cli.entity import Entity, group
 from pylxc.cli.grammar import Args, Command, Option
 from pylxc.errors import BadRequest
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pylxc.cli.session import Session
 
-PROFILE = Entity("profile", "/1.0/profiles", ("config", "description", "devices"))
+PROFILE = Entity("profile", "/1.0/profiles", ("config", "description", "devices"), keys="instance")
 INSTANCE = Entity(
     "instance",
     "/1.0/instances",
@@ -25,11 +25,7 @@ INSTANCE = Entity(
 
 def _create(session: Session, args: Args) -> None:
     name = session.required(args.words[0], "profile")
-    fields: dict[str, Any] = {}
-    if given := stdin_text():
-        from pylxc.cli import yamltext
-
-        fields = yamltext.load(given, "profile")
+    fields = stdin_yaml("profile")
     session.client.profiles.create(name, **{key: value for key, value in fields.items() if key != "name"})
     if not session.quiet:
         print(f"Profile {name} created")

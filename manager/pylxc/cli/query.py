@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from pylxc.cli.edit import read_stdin
 from pylxc.cli.grammar import Args, Command, Option
 from pylxc.client import codec
 from pylxc.client.operations import Operation
@@ -18,7 +19,7 @@ def _run(session: Session, args: Args) -> None:
     path = session.name(args.words[0])
     if not path.startswith("/"):
         raise BadRequest("The API path must begin with /", hint="pylxc query /1.0/instances")
-    data = sys.stdin.read() if args.data == "-" else args.data
+    data = read_stdin() if args.data == "-" else args.data
     client = session.client
     headers = {"Content-Type": "application/json"} if data is not None else {}
     target = client.target(path)

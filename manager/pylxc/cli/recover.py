@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from pylxc.cli.grammar import Args
-from pylxc.errors import BadRequest, Conflict
+from pylxc.errors import BadRequest, Conflict, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def recover(session: Session, args: Args) -> int:
     """Look through storage pools and take what they hold; return 1 when something could not be taken."""
     client = session.client
     known: list[dict[str, Any]] = client.get("/internal/recover/pools")
-    pools = [_definition(word) for word in args.words] or known
+    pools = [_definition(word, known) for word in args.words] or known
     if not args.yes and not args.words:
         pools = _choose(known)
     if not pools:
@@ -49,9 +49,12 @@ def _names(client: Any) -> list[str]:
     return [pool["name"] for pool in client.storage_pools.list()]
 
 
-def _definition(word: str) -> dict[str, Any]:
+def _definition(word: str, known: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the pool that `NAME=DRIVER[,SOURCE][,KEY=VALUE...]` or the name of a known one says."""
     name, has_driver, rest = word.partition("=")
+    if not has_driver and name not in [pool["name"] for pool in known]:
+        hint = f"say what it is: {name}={'|'.join(_DRIVERS)}[,SOURCE]"
+        raise NotFound(f"No storage pool {name!r} is known or found", hint=hint)
     if not has_driver:
         return {"name": name}
     driver, *options = rest.split(",")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from pylxc.cli.edit import ask
 from pylxc.cli.grammar import Args
 from pylxc.cli.output import plain
 from pylxc.cli.remotes import Remote
@@ -123,7 +124,7 @@ def _accepted(url: str, *, accept: bool) -> str:
         return ""
     if not accept:
         print(f"Certificate fingerprint: {found.fingerprint}")
-        answer = _ask("ok (y/n/[fingerprint])? ").lower()
+        answer = ask("ok (y/n/[fingerprint])? ").lower()
         if answer != found.fingerprint and answer[:1] in {"", "n"}:
             raise BadRequest("Server certificate NACKed by user")
         if answer != found.fingerprint and answer[0] != "y":
@@ -159,21 +160,16 @@ def _project(client: Client) -> str:
     if len(names) == 1:
         return names[0]
     print(plain(f"Available projects: {', '.join(names)}"))
-    answer = _ask("Name of the project to use for this remote: ")
+    answer = ask("Name of the project to use for this remote: ")
     if answer not in names:
         raise BadRequest(f"There is no project {answer!r} for this client", hint="--project names one")
     return answer
 
 
-def _ask(question: str) -> str:
-    print(question, end="", flush=True)
-    return sys.stdin.readline().strip() if sys.stdin else ""
-
-
 def _ask_secret(question: str) -> str:
     """Ask for what is not to be seen on a terminal."""
     if sys.stdin is None or not sys.stdin.isatty():
-        return _ask(question)
+        return ask(question)
     import getpass
 
     return getpass.getpass(question).strip()

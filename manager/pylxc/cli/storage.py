@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pylxc.cli.session import Session
 
-POOL = Entity("storage pool", "/1.0/storage-pools", ("config", "description"), "pool")
+POOL = Entity("storage pool", "/1.0/storage-pools", ("config", "description"), "pool", keys="storage-btrfs")
 
 
 def _row(one: dict[str, Any]) -> list[str]:

@@ -276,7 +276,8 @@ def _from_profile(session: Session, args: Args) -> None:
 _POOL = "[<remote>:]<pool>"
 _ONE = f"{_POOL} <volume>"
 _ANY = f"{_ONE}[/<snapshot>]"
-_COMPLETE = ("pool", "")
+_COMPLETE = ("pool", "volume", "")
+_BETWEEN = ("pool/volume",)
 _TARGET_PROJECT = Option(
     "--target-project", help="A project different from the source's", kind="value", complete="project"
 )
@@ -292,7 +293,7 @@ VOLUME = group(
             _to_instance,
             words=(3, 5),
             examples=(("storage volume attach default data c01 /srv", 'Mount volume "data" in "c01".'),),
-            complete=("pool", "", "instance", ""),
+            complete=("pool", "volume", "instance", ""),
         ),
         Command(
             "attach-profile",
@@ -300,7 +301,7 @@ VOLUME = group(
             f"{_ONE} <profile> [<device name>] [<path>]",
             _to_profile,
             words=(3, 5),
-            complete=("pool", "", "profile", ""),
+            complete=("pool", "volume", "profile", ""),
         ),
         Command(
             "copy",
@@ -315,7 +316,7 @@ VOLUME = group(
                 _TARGET_PROJECT,
                 Option("--volume-only", help="Copy the volume without its snapshots"),
             ),
-            complete=_COMPLETE,
+            complete=_BETWEEN,
         ),
         Command(
             "create",
@@ -325,7 +326,7 @@ VOLUME = group(
             words=(2, None),
             options=(Option("--type", help="Content type: filesystem", kind="value", default="filesystem"),),
             examples=(("storage volume create default data size=5GiB", "Create a volume of 5 GiB at most."),),
-            complete=_COMPLETE,
+            complete=("pool", "", "storage-volume key="),
         ),
         Command("delete", "Delete storage volumes", _ANY, _delete, words=(2, 2), aliases=("rm",), complete=_COMPLETE),
         Command(
@@ -334,7 +335,7 @@ VOLUME = group(
             f"{_ONE} <instance> [<device name>]",
             _from_instance,
             words=(3, 4),
-            complete=("pool", "", "instance", ""),
+            complete=("pool", "volume", "instance", ""),
         ),
         Command(
             "detach-profile",
@@ -342,7 +343,7 @@ VOLUME = group(
             f"{_ONE} <profile> [<device name>]",
             _from_profile,
             words=(3, 4),
-            complete=("pool", "", "profile", ""),
+            complete=("pool", "volume", "profile", ""),
         ),
         Command(
             "edit",
@@ -374,7 +375,7 @@ VOLUME = group(
             aliases=("mv",),
             options=(MODE, _TARGET_PROJECT),
             details="Instances and profiles that have the volume follow; none may run with it.",
-            complete=_COMPLETE,
+            complete=_BETWEEN,
         ),
         Command(
             "rename",
@@ -399,7 +400,7 @@ VOLUME = group(
             f"{_ONE} <key>=<value>...",
             _set,
             words=(3, None),
-            complete=_COMPLETE,
+            complete=("pool", "volume", "storage-volume key="),
         ),
         Command(
             "show",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pylxc.cli.grammar import Args, Command, Option
+from pylxc.cli.grammar import Args, Command, Option, UsageError
 from pylxc.errors import NotSupported, PylxcError
 
 TYPE_CHECKING = False
@@ -14,6 +14,20 @@ TIMED_OUT = 124
 """The exit status when the time is up, as timeout(1) has it."""
 
 CONDITIONS = "network|ip|ipv4|ipv6|port:N|port:N/udp|exec|boot|running|stopped"
+COMPLETE = "=network|=ip|=ipv4|=ipv6|=port:|=exec|=boot|=running|=stopped"
+
+
+def check(condition: str, command: Command) -> None:
+    """Check a condition before anything is done that it is to be waited for.
+
+    Raises:
+        UsageError: there is no such condition.
+    """
+    kind, _, port = condition.partition(":")
+    number, _, protocol = port.partition("/")
+    is_port = kind == "port" and number.isdecimal() and 0 < int(number) < 1 << 16 and protocol in {"", "tcp", "udp"}
+    if not is_port and condition not in CONDITIONS.replace("port:N|port:N/udp|", "").split("|"):
+        raise UsageError(f"Unknown condition {condition!r}: it must be one of {CONDITIONS}", command)
 
 
 def wait(session: Session, name: str, condition: str, timeout: int) -> None:
@@ -54,6 +68,8 @@ def wait(session: Session, name: str, condition: str, timeout: int) -> None:
 
 
 def _wait(session: Session, args: Args) -> None:
+    for condition in args.words[1:]:
+        check(condition, COMMANDS[0])
     name = session.required(args.words[0])
     for condition in args.words[1:]:
         wait(session, name, condition, args.timeout)
@@ -81,6 +97,6 @@ The exit status is {TIMED_OUT} when the time is up.""",
             ("wait c01 boot", "Until the guest has booted."),
             ("wait c01 network port:22 --timeout 20", "Until it is on the network and takes connections by SSH."),
         ),
-        complete=("instance", ""),
+        complete=("instance", COMPLETE),
     ),
 )
