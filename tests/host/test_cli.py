@@ -202,8 +202,8 @@ def test_launch_reads_yaml_and_says_what_is_wrong(daemon: Daemon, guest: str, na
     assert missing.stderr.count("\n") == 1
     wrong = daemon.command("launch", "busybox", name, "--wait=port:0", check=False)
     assert "Unknown condition 'port:0'" in wrong.stderr
-    wrong = daemon.command("launch", "busybox", name, input=b"\xff", text=False, check=False)
-    assert wrong.stderr == b"Error: What comes on stdin is no text\n"
+    wrong = daemon.command("launch", "busybox", name, input="\udcff", errors="surrogateescape", check=False)
+    assert wrong.stderr == "Error: What comes on stdin is no text\n"
     assert name not in daemon.instances()
 
 
@@ -419,6 +419,9 @@ def test_a_reader_that_goes_away_is_no_error(daemon: Daemon, guest: str) -> None
         ["bash", "-c", f"{line} | true"], env=daemon.env, check=False, capture_output=True, text=True
     )
     assert result.stderr == ""
+    line = " ".join(daemon.command_line("list"))
+    closed = subprocess.run(["bash", "-c", f"{line} >&-"], env=daemon.env, check=False, capture_output=True, text=True)
+    assert (closed.returncode, closed.stderr) == (0, "")
 
 
 def test_completion_knows_the_grammar_and_the_names(daemon: Daemon, guest: str) -> None:

@@ -133,13 +133,21 @@ def _flush_quietly() -> None:
         return  # a reader that went away has been reported already
 
 
+def _prepare_streams() -> None:
+    """Have a stdout, and one that prints every text: a name may hold what the user's locale cannot show."""
+    if sys.stdout is None:  # closed from the start
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if stream:
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (the process's own when None), report errors, return the exit status."""
     own = argv is None
     words = sys.argv[1:] if argv is None else argv
-    for stream in (sys.stdout, sys.stderr):
-        if own and stream:  # None when it was closed from the start
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if own:
+        _prepare_streams()
     try:
         code = run(words)
         if sys.stdout:

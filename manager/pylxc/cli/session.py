@@ -86,7 +86,8 @@ class Session:
         """
         if self._server not in ("", server):
             raise NotSupported(
-                f"{self._server} and {server} are different servers, which this command cannot use together"
+                f"{self._server} and {server} are different servers, which this command cannot use together",
+                hint="copy what is needed first: pylxc image copy, or pylxc export and import",
             )
         if not self._server and server != settings.LOCAL:
             self.project = self._given_project or self.remotes.get(server).project or "default"
