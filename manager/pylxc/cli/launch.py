@@ -153,7 +153,10 @@ def _create(session: Session, args: Args, command: Command) -> str:
     body = _body(session, args, command)
     if not session.quiet:
         print(f"Creating {name}" if name else "Creating the instance", flush=True)
-    operation = session.client.start("POST", "/1.0/instances", {**body, "name": name, "source": source})
+    from pylxc.cli.progress import begin
+
+    whole = {**body, "name": name, "source": source}
+    operation = begin(lambda: session.client.start("POST", "/1.0/instances", whole))
     session.wait(operation, f"Creating {name or 'the instance'}")
     if not session.quiet and (told := operation.metadata.get("first_use")):
         print(told, flush=True)

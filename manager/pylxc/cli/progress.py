@@ -9,10 +9,40 @@ from pylxc.errors import Cancelled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pylxc.cli.session import Session
     from pylxc.client.operations import Operation
 
 QUICK_SECONDS = 1.0
+
+
+def begin(start: Callable[[], Operation]) -> Operation:
+    """Begin an operation and return it; Ctrl-C meanwhile cancels it once it is there, the second one counts at once.
+
+    Args:
+        start: asks the server for it, and may take its time.
+    """
+    import signal
+
+    hits: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        if hits:
+            raise KeyboardInterrupt
+        hits.append(number)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # ignored, by who started this
+        return start()
+    signal.signal(signal.SIGINT, note)
+    try:
+        operation = start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if hits:
+        operation.cancel()
+    return operation
 
 
 def wait(session: Session, operation: Operation, label: str) -> Operation:

@@ -44,17 +44,10 @@ def wait(session: Session, name: str, condition: str, timeout: int) -> None:
     """
     if not session.client.has_extension("pylxc_wait"):
         raise NotSupported('The server is missing the required "pylxc_wait" API extension')
-    import signal
+    from pylxc.cli.progress import begin
 
-    # Ctrl-C comes either before the server waits or when it can be told to give up.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    operation = begin(lambda: session.client.instances.wait(name, condition, timeout=timeout))
     try:
-        operation = session.client.instances.wait(name, condition, timeout=timeout)
-    except BaseException:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        raise
-    try:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         session.wait(operation, f"Waiting for {name} ({condition})")
     except KeyboardInterrupt:
         operation.cancel()
