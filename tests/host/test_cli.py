@@ -226,7 +226,6 @@ def test_config_and_devices(daemon: Daemon, guest: str, tmp_path: Path) -> None:
     daemon.command("config", "set", guest, "user.c", "3")
     assert daemon.command("config", "get", guest, "user.c").stdout == "3\n"
     assert "Invalid KEY=VALUE" in daemon.command("config", "set", guest, "user.c", check=False).stderr
-    assert "Too few arguments" in daemon.command("config", "get", guest, check=False).stderr
     daemon.command("config", "unset", guest, "user.a")
     edited = yaml.safe_load(daemon.command("config", "show", guest).stdout)
     assert "user.a" not in edited["config"]

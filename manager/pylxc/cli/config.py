@@ -74,8 +74,6 @@ def _show(session: Session, args: Args) -> None:
 def _get(session: Session, args: Args) -> None:
     name = session.name(args.words[0] if len(args.words) == 2 else "")
     key = args.words[-1]
-    if len(args.words) == 1 and "." not in key:
-        raise UsageError("Too few arguments", _command("get"))
     if not name:
         value = session.client.server["config"].get(key, "")
     else:

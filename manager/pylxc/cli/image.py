@@ -155,8 +155,7 @@ def _export(session: Session, args: Args) -> None:
 
 
 def _alias_create(session: Session, args: Args) -> None:
-    alias = session.required(args.words[0], "alias")
-    session.client.images.create_alias(alias, session.client.images.resolve(args.words[1]))
+    session.client.images.create_alias(session.required(args.words[0], "alias"), args.words[1])
 
 
 def _alias_delete(session: Session, args: Args) -> None:
