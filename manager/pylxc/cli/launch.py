@@ -186,7 +186,7 @@ def _init(session: Session, args: Args) -> None:
 
 def _launch(session: Session, args: Args) -> None:
     for condition in args.wait:
-        check(condition, COMMANDS[1])
+        check(condition)
     name = _create(session, args, COMMANDS[1])
     if not session.quiet:
         print(f"Starting {name}", flush=True)

@@ -17,7 +17,7 @@ CONDITIONS = "network|ip|ipv4|ipv6|port:N|port:N/udp|exec|boot|running|stopped"
 COMPLETE = "=network|=ip|=ipv4|=ipv6|=port:|=exec|=boot|=running|=stopped"
 
 
-def check(condition: str, command: Command) -> None:
+def check(condition: str) -> None:
     """Check a condition before anything is done that it is to be waited for.
 
     Raises:
@@ -27,7 +27,7 @@ def check(condition: str, command: Command) -> None:
     number, _, protocol = port.partition("/")
     is_port = kind == "port" and number.isdecimal() and 0 < int(number) < 1 << 16 and protocol in {"", "tcp", "udp"}
     if not is_port and condition not in CONDITIONS.replace("port:N|port:N/udp|", "").split("|"):
-        raise UsageError(f"Unknown condition {condition!r}: it must be one of {CONDITIONS}", command)
+        raise UsageError(f"Unknown condition {condition!r}: it must be one of {CONDITIONS}")
 
 
 def wait(session: Session, name: str, condition: str, timeout: int) -> None:
@@ -62,7 +62,7 @@ def wait(session: Session, name: str, condition: str, timeout: int) -> None:
 
 def _wait(session: Session, args: Args) -> None:
     for condition in args.words[1:]:
-        check(condition, COMMANDS[0])
+        check(condition)
     name = session.required(args.words[0])
     for condition in args.words[1:]:
         wait(session, name, condition, args.timeout)
