@@ -97,25 +97,18 @@ def export_image(session: Session, args: Args, fingerprint: str) -> None:
         response.into(1)
         return
     plain_name = fingerprint if fingerprint.isalnum() else "image"
-    places: list[str] = []
-    with ExitStack() as files, Transfer(session, "Exporting the image", response.length or 0) as transfer:
-
-        def create(path: str) -> Callable[[bytes], None]:
-            if len(places) == _PARTS or path in places:
-                raise Internal("The server sent more than an image's metadata and root file system")
-            places.append(path)
-            return files.enter_context(NewFile(path)).write
+    with _Files() as files, Transfer(session, "Exporting the image", response.length or 0) as transfer:
 
         def start(part: str, name: str) -> Callable[[bytes], None]:
             ending = ".root" if part.startswith("rootfs") else ""
-            return create(_place(target, _file_name(name, plain_name + ending), ending))
+            return files.create(_place(target, _file_name(name, plain_name + ending), ending))
 
         chunks = _counted(response.chunks(), transfer)
         if is_split:
             multipart.decode(multipart.parameter(kind, "boundary"), chunks, start)
         else:
             name = multipart.parameter(response.headers.get("content-disposition", ""), "filename")
-            write = create(_place(target, _file_name(name, f"{plain_name}.tar.gz")))
+            write = files.create(_place(target, _file_name(name, f"{plain_name}.tar.gz")))
             for chunk in chunks:
                 write(chunk)
     if not session.quiet:
@@ -142,3 +135,18 @@ def _place(target: str, name: str, ending: str | None = None) -> str:
     if os.path.isdir(target):
         return os.path.join(target, name)
     return target + ("".join(name.partition(".")[1:]) if ending is None else ending)
+
+
+class _Files(ExitStack):
+    """The files that an export writes, which are there when all are whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._places: list[str] = []
+
+    def create(self, path: str) -> Callable[[bytes], None]:
+        """Create a file and return what writes to it."""
+        if len(self._places) == _PARTS or path in self._places:
+            raise Internal("The server sent more than an image's metadata and root file system")
+        self._places.append(path)
+        return self.enter_context(NewFile(path)).write

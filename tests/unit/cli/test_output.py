@@ -9,7 +9,7 @@ import yaml
 
 from pylxc.cli import yamltext
 from pylxc.cli.grammar import UsageError
-from pylxc.cli.image_files import _file_name, _place, _Writers
+from pylxc.cli.image_files import _file_name, _Files, _place
 from pylxc.cli.list import COMMANDS, parse_columns
 from pylxc.cli.list_filter import matches
 from pylxc.cli.output import _fit, _wrap, format_time, natural, one_line, show, sort_rows
@@ -191,14 +191,13 @@ def test_a_server_does_not_choose_any_name(name: str, expected: str) -> None:
 
 
 def test_an_image_is_two_files_at_most(tmp_path: Path) -> None:
-    writers = _Writers()
-    writers.open(f"{tmp_path}/a")
-    with pytest.raises(Internal):
-        writers.open(f"{tmp_path}/a")
-    writers.open(f"{tmp_path}/b")
-    with pytest.raises(Internal):
-        writers.open(f"{tmp_path}/c")
-    writers.remove()
+    with _Files() as files:
+        files.create(f"{tmp_path}/a")
+        with pytest.raises(Internal):
+            files.create(f"{tmp_path}/a")
+        files.create(f"{tmp_path}/b")
+        with pytest.raises(Internal):
+            files.create(f"{tmp_path}/c")
 
 
 def test_yaml_keeps_the_texts_of_configuration() -> None:
