@@ -130,10 +130,13 @@ def _total(key: str, limit: _Count | _Sum, held: Holdings) -> int:
         if not value:
             raise Forbidden(f'{whose} in project "{held.project}" {lacks}', hint=f"the project has {key}")
         try:
-            total += limit.parse(value)
+            amount = limit.parse(value)
+            if not amount:
+                raise BadRequest("that is no limit", hint="give an amount")
         except BadRequest as error:
             text = f'{whose} in project "{held.project}" has {key} {value!r}: {error.message}'
             raise Forbidden(text, hint=error.hint) from error
+        total += amount
     return total
 
 

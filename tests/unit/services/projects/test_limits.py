@@ -80,6 +80,9 @@ def test_what_is_within_limits(allowed: Holdings) -> None:
         (held(sizes=("",), disk="2GiB"), 'Custom volume "v0" in project "shop" has no \'size\' config set'),
         (held(instance("a", memory="50%"), memory="2GiB"), "shares of the host cannot be summed up"),
         (held(instance("a", cpu="0-1"), cpu="4"), "CPUs can't be pinned"),
+        (held(instance("a", cpu="0"), cpu="4"), "has limits.cpu '0': that is no limit"),
+        (held(instance("a", "0"), disk="2GiB"), 'Instance "a" in project "shop" has limits.disk \'0\''),
+        (held(sizes=("0MB",), disk="2GiB"), "has limits.disk '0MB': that is no limit"),
     ],
 )
 def test_what_is_too_much(much: Holdings, text: str) -> None:
