@@ -8,6 +8,9 @@ _BYTES = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "P
 _BYTES |= {f"{unit}iB": 1024 ** (power + 1) for power, unit in enumerate("KMGTPE")}
 
 
+_MOST_DIGITS = 20
+"""Of a number, at most: as many as 64 bits come to."""
+
 _BITS = {"": 1, "bit": 1} | {f"{unit}bit": 1000 ** (power + 1) for power, unit in enumerate("kMGTPE")}
 _BITS |= {f"{unit}ibit": 1024 ** (power + 1) for power, unit in enumerate("KMGTPE")}
 
@@ -20,7 +23,7 @@ def parse_bits(text: str) -> int:
     """
     digits = text.rstrip("bitkKMGTPE ")
     unit = text[len(digits) :].strip()
-    if not digits.isdecimal() or unit not in _BITS:
+    if not digits.isdecimal() or len(digits) > _MOST_DIGITS or unit not in _BITS:
         raise BadRequest(f"Invalid rate {text!r}", hint="a number with bit, kbit, Mbit, Gbit, Kibit, ...")
     bits: int = int(digits) * _BITS[unit]
     return bits
@@ -34,7 +37,7 @@ def parse_bytes(text: str) -> int:
     """
     digits = text.rstrip("BkKMGTPEi ")
     unit = text[len(digits) :].strip()
-    if not digits.isdecimal() or unit not in _BYTES:
+    if not digits.isdecimal() or len(digits) > _MOST_DIGITS or unit not in _BYTES:
         raise BadRequest(f"Invalid size {text!r}", hint="a number with B, kB, MB, GB, KiB, MiB, GiB, ...")
     return int(digits) * _BYTES[unit]
 

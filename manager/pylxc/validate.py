@@ -61,7 +61,7 @@ def object_name(name: str, kind: str) -> None:
     """Check the name of a profile, project, pool or volume, which becomes a directory or a part of a URL."""
     if not name:
         raise BadRequest(f"No {kind} name provided")
-    if name in (".", "..") or "/" in name or "\0" in name or name[0] == "-" or len(name.encode()) > 255:
+    if name in (".", "..") or "/" in name or not name.isprintable() or name[0] == "-" or len(name.encode()) > 255:
         raise BadRequest(f"Invalid {kind} name {name!r}")
 
 
@@ -92,7 +92,7 @@ def interface_name(name: str) -> None:
 
 def device_name(name: str) -> None:
     """Check a device's name: 1-63 characters, part of file names."""
-    if not 1 <= len(name) <= 63 or "/" in name or name in (".", "..") or any(c.isspace() for c in name):
+    if not 1 <= len(name) <= 63 or "/" in name or name in (".", "..") or not name.isprintable() or " " in name:
         raise BadRequest(f"Invalid device name {name!r}")
 
 
@@ -246,10 +246,10 @@ def octal_mode(value: str) -> None:
 
 
 def cpuset(value: str) -> None:
-    """Check `limits.cpu`: a number of CPUs, or a set such as 0-3,6."""
+    """Check `limits.cpu`: a number of CPUs, or a set such as 0-3,6; Linux has no more than 8192."""
     if value == "":
         return
-    if not re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", value):
+    if len(value) > 4096 or not re.fullmatch(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*", value):
         raise BadRequest(f"Invalid CPU limit {value!r}: a number such as 2, or a set such as 0-3,6")
     for part in value.split(","):
         first, _, last = part.partition("-")
@@ -259,10 +259,10 @@ def cpuset(value: str) -> None:
 
 def cpu_allowance(value: str) -> None:
     """Check `limits.cpu.allowance`: a share such as 50%, or time slices such as 25ms/100ms."""
-    if re.fullmatch(r"[0-9]+%", value):
+    if re.fullmatch(r"[0-9]{1,3}%", value):
         integer(1, 100)(value[:-1])
         return
-    slices = re.fullmatch(r"([0-9]+)ms/([0-9]+)ms", value)
+    slices = re.fullmatch(r"([0-9]{1,9})ms/([0-9]{1,9})ms", value)
     if not slices or not int(slices[1]) or not int(slices[2]):
         raise BadRequest(f"Invalid CPU allowance {value!r}: a share such as 50%, or time such as 25ms/100ms")
 
@@ -275,7 +275,7 @@ def kernel_module(value: str) -> None:
 
 def rlimit(value: str) -> None:
     """Check `limits.kernel.*`: soft, or soft:hard; numbers or `unlimited`."""
-    if not re.fullmatch(r"([0-9]+|unlimited)(:([0-9]+|unlimited))?", value):
+    if not re.fullmatch(r"([0-9]{1,20}|unlimited)(:([0-9]{1,20}|unlimited))?", value):
         raise BadRequest(f"Invalid resource limit {value!r}: soft, or soft:hard")
     soft, _, hard = value.partition(":")
     if hard not in ("", "unlimited") and (soft == "unlimited" or int(soft) > int(hard)):
@@ -294,7 +294,8 @@ def raw_idmap(value: str) -> None:
     for line in value.splitlines():
         if not line.strip():
             continue
-        fields = re.fullmatch(r"(both|uid|gid) ([0-9]+)(?:-([0-9]+))? ([0-9]+)(?:-([0-9]+))?", line.strip())
+        ids = r"([0-9]{1,10})(?:-([0-9]{1,10}))?"
+        fields = re.fullmatch(rf"(both|uid|gid) {ids} {ids}", line.strip())
         if not fields:
             raise BadRequest(f"Invalid raw.idmap line {line.strip()!r}: 'both|uid|gid HOST CONTAINER' is needed")
         host, host_last, inside, inside_last = (int(f) if f else None for f in fields.groups()[1:])
@@ -332,7 +333,7 @@ def snapshot_name(name: str) -> None:
 
 def expiry(value: str) -> None:
     """Check an expiry such as `1M 2H 3d 4w 5m 6y`, each unit once."""
-    units = [part[-1] for part in value.split() if re.fullmatch(r"[0-9]+[SMHdwmy]", part)]
+    units = [part[-1] for part in value.split() if re.fullmatch(r"[0-9]{1,9}[SMHdwmy]", part)]
     if len(units) != len(value.split()) or len(set(units)) != len(units):
         raise BadRequest(f"Invalid expiry {value!r}: numbers with S, M, H, d, w, m or y are needed, each once")
 
@@ -349,6 +350,11 @@ def schedule(value: str) -> None:
                 raise BadRequest(f"Invalid schedule {entry!r}")
         elif len(entry.split()) != 5 or not croniter.is_valid(entry):
             raise BadRequest(f"Invalid schedule {entry!r}: five cron fields, or @hourly, @daily, ... are needed")
+        else:
+            try:
+                croniter(entry).get_prev()
+            except ValueError as error:
+                raise BadRequest(f"Invalid schedule {entry!r}: there is no such day") from error
 
 
 def known(value: str, allowed: Collection[str], what: str) -> None:

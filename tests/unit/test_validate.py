@@ -19,7 +19,7 @@ def test_refuses_instance_names(name: str) -> None:
         validate.instance_name(name)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-a", "a\0", "x" * 256])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-a", "a\0", "a\nb", "x" * 256])
 def test_refuses_object_names_that_paths_cannot_hold(name: str) -> None:
     with pytest.raises(BadRequest):
         validate.object_name(name, "profile")

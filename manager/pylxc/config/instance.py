@@ -203,19 +203,19 @@ _VOLATILE = (
     Key(name="volatile.uuid.generation", type="string", acts=False, help="Changes when its state goes back in time."),
     Key(name="volatile.vsock_id", type="integer", acts=False, help="Address of a virtual machine's agent."),
     *(
-        Key(name=f"volatile.*.{name}", type="string", help=f"Of a device: {what}.")
-        for name, what in (
-            ("apply_quota", "quota to be set at the next start"),
-            ("ceph_rbd", "its RBD device"),
-            ("host_name", "name of a NIC's end on the host"),
-            ("hwaddr", "MAC address of a NIC that is given none"),
-            ("last_state.created", "whether its interface was made for it"),
-            ("last_state.hwaddr", "MAC address of its interface before"),
-            ("last_state.index", "index of its interface before"),
-            ("last_state.mtu", "MTU of its interface before"),
-            ("last_state.vf.*", "a virtual function's settings before"),
-            ("name", "name of a NIC inside"),
-            ("uuid", "its id"),
+        Key(name=f"volatile.*.{name}", type="string", check=check, help=f"Of a device: {what}.")
+        for name, check, what in (
+            ("apply_quota", v.anything, "quota to be set at the next start"),
+            ("ceph_rbd", v.anything, "its RBD device"),
+            ("host_name", v.interface_name, "name of a NIC's end on the host"),
+            ("last_state.created", v.boolean, "whether its interface was made for it"),
+            ("last_state.hwaddr", v.anything, "MAC address of its interface before"),
+            ("last_state.index", v.integer(0), "index of its interface before"),
+            ("last_state.mtu", v.integer(0), "MTU of its interface before"),
+            ("last_state.vf.*", v.anything, "a virtual function's settings before"),
+            ("hwaddr", v.mac, "MAC address of a NIC that is given none"),
+            ("name", v.interface_name, "name of a NIC inside"),
+            ("uuid", v.anything, "its id"),
         )
     ),
 )  # fmt: skip
