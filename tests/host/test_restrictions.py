@@ -145,6 +145,23 @@ def test_going_back_to_what_is_not_allowed_any_more(restricted: Project) -> None
     assert restricted.request("GET", f"instances/{made}")["config"].get("security.nesting") is None
 
 
+def test_going_back_to_what_came_with_a_backup(restricted: Project, daemon: Daemon) -> None:
+    """Nobody has looked at a snapshot's devices when they came: no restriction knows of what cannot be configured."""
+    restricted.configure({"restricted.snapshots": "allow"})
+    made = restricted.make()
+    restricted.request("POST", f"instances/{made}/snapshots", {"name": "s"})
+    for sly, complaint in (
+        ({"type": "nic", "network": "any", "nictype": "physical", "parent": "lo"}, "nictype=physical"),
+        ({"type": "disk", "path": "/", "pool": "default"}, "Only one root device is allowed"),
+        ({"type": "disk", "path": "/v", "pool": "default", "source": "/etc"}, "absolute paths"),
+    ):
+        with daemon.database() as database:  # as the import of a backup leaves it
+            database.execute("UPDATE instances_snapshots SET devices = ?", (json.dumps({"d": sly}),))
+        with refused(complaint, 501):
+            restricted.request("PUT", f"instances/{made}", {"restore": "s"})
+    assert restricted.request("GET", f"instances/{made}")["devices"] == {}
+
+
 def test_backups(restricted: Project) -> None:
     made = restricted.make()
     volume = "storage-pools/default/volumes/custom"

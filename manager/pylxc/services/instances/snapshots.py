@@ -17,17 +17,18 @@ from pylxc.config.instance import INSTANCE
 from pylxc.db import instances, profiles, projects
 from pylxc.db import snapshots as rows
 from pylxc.db.engine import Database
-from pylxc.db.models import Config, Profile, Snapshot, now
+from pylxc.db.models import Config, Devices, Profile, Snapshot, now
 from pylxc.errors import Conflict, NotSupported
 from pylxc.revert import Reverter
 from pylxc.services import etag, expiry, snapshot_names
 from pylxc.services.events import EventBus
-from pylxc.services.instances import root_size
+from pylxc.services.instances import checks, duplicates, root_size
 from pylxc.services.instances.devices import DeviceManager
 from pylxc.services.instances.expand import (
     Record,
     expand_config,
     expand_devices,
+    is_root_disk,
     load,
     lost_devices,
     record,
@@ -304,21 +305,29 @@ class Snapshots:
     # Going back
 
     def check_restore(self, project: str, name: str, snapshot: str) -> None:
-        """Check what can be checked before `restore`.
+        """Check what can be checked before `restore`: what came with a backup nobody has looked at so far.
 
         Raises:
-            NotFound: there is no such snapshot, or a profile of it is gone.
+            NotFound: there is no such snapshot, or a profile or volume of it is gone.
+            BadRequest: what the instance was is invalid, or cannot be had any more.
             Forbidden: the project does not allow what the instance was.
+            NotSupported: this server does not do what the instance was.
         """
         with self._db.reading() as session:
             row = rows.get(session, project, name, snapshot)
             owner = projects.get(session, project)
             kept = profiles.named(session, projects.scope(owner, "profiles"), row.profiles)
+            present = load(session, project, name)
+            devices = _with_present_root(row.devices, expand_devices(kept, row.devices), present)
+            self._devices.validate(devices, project)
             back = replace(
-                load(session, project, name),
+                present,
                 expanded_config=expand_config(kept, row.config),
-                expanded_devices=expand_devices(kept, row.devices),
+                expanded_devices=expand_devices(kept, devices),
             )
+            root_disk(back.expanded_devices)
+            checks.config(back.expanded_config)
+            duplicates.refuse(session, back)
             admission.check(session, owner, instead=[back])
 
     def restore(self, project: str, name: str, snapshot: str) -> None:
@@ -355,16 +364,11 @@ class Snapshots:
             before, source = record(row), rows.get(session, project, name, snapshot)
             row.restoring = ""
             row.architecture, row.description, row.ephemeral = source.architecture, source.description, source.ephemeral
-            row.config = _restored_config(source.config, row.config)
-            row.devices = source.devices
-            scope = projects.scope(row.project, "profiles")
-            instances.set_profiles(session, row, profiles.named(session, scope, source.profiles))
+            row.config = restored_config(source.config, row.config)
+            kept = profiles.named(session, projects.scope(row.project, "profiles"), source.profiles)
+            instances.set_profiles(session, row, kept)
+            row.devices = _with_present_root(source.devices, expand_devices(kept, source.devices), before)
             after = record(row)
-            name, root = root_disk(before.expanded_devices)
-            if after.expanded_devices.get(name, {}).get("pool") != root["pool"]:
-                # Where its tree is now counts: it may have moved since, or be a copy in another pool.
-                row.devices = {**row.devices, name: dict(root)}
-                after = record(row)
         root_size.settle(self._storage.volumes, after)
         lost = lost_devices(before.expanded_devices, after.expanded_devices)
         self._devices.remove(project, after.name, lost, before.config)
@@ -407,11 +411,33 @@ def _check_free(taken: set[str], name: str, snapshot: str) -> None:
         raise Conflict(f'Snapshot "{name}/{snapshot}" already exists')
 
 
-def _restored_config(then: Config, present: Config) -> Config:
-    """Return the former configuration with what only the present knows: whether it ran, its id maps, its identity."""
+def _with_present_root(devices: Devices, expanded: Devices, present: Record) -> Devices:
+    """Return a snapshot's own devices with the root disk where the instance's tree is now.
+
+    It may have moved since, or be a copy in another pool.
+
+    Args:
+        devices: the snapshot's.
+        expanded: with those of its profiles.
+        present: the instance.
+    """
+    name, root = root_disk(present.expanded_devices)
+    name = next((each for each, device in expanded.items() if is_root_disk(device)), name)
+    if expanded.get(name, {}).get("pool") == root["pool"]:
+        return devices
+    return {**devices, name: dict(root)}
+
+
+def restored_config(then: Config, present: Config) -> Config:
+    """Return the former configuration with what only the present knows.
+
+    That is whether it ran, its id maps and its identity: a copy has snapshots of what it is a copy of, whose MAC
+    addresses are not its own.
+    """
     kept = ("volatile.last_state.", "volatile.idmap.", "volatile.uuid")
     config = {key: value for key, value in then.items() if not key.startswith((*kept, "volatile.apply_template"))}
-    return config | {key: value for key, value in present.items() if key.startswith(kept)}
+    addresses = {key for key in config if key.startswith("volatile.") and key.endswith(".hwaddr")}
+    return config | {key: value for key, value in present.items() if key.startswith(kept) or key in addresses}
 
 
 def _profiles(session: Session, project: str) -> dict[str, Profile]:
