@@ -112,6 +112,9 @@ class Boot:
             try:
                 self._lifecycle.start(found.project, found.name)
             except (Conflict, NotFound) as reason:
+                if isinstance(reason, Conflict) and self._runtime.get(found.key) is None:
+                    error = str(reason)  # something else is done with it just now
+                    continue
                 self._failed.discard(found.key)
                 log.info("Not starting instance %s: %s", found.key, reason)
                 return False

@@ -309,7 +309,7 @@ class Lifecycle:
         try:
             self._hotplug.apply(found)
             self._hotplug.resume(found)
-        except PylxcError as error:
+        except (PylxcError, OSError) as error:
             log.error("Failed bringing the devices of instance %s in line: %s", found.key, error)
 
     def _reach(self, found: Record) -> None:

@@ -59,7 +59,7 @@ class SnapshotSchedule:
         for found, name in old:
             try:
                 self._snapshots.remove(found, name, wait=_BUSY_SECONDS)
-            except PylxcError as error:
+            except (PylxcError, OSError) as error:
                 log.warning("Snapshot %s/%s has expired and cannot be deleted: %s", found.key, name, error)
 
     def _is_wanted(self, found: Record) -> bool:
@@ -71,5 +71,5 @@ class SnapshotSchedule:
             name = self._snapshots.next_name(found)
             expires_at = expiry.after(at, found.expanded_config.get("snapshots.expiry", ""))
             self._snapshots.take(found.project, found.name, name, expires_at, wait=_BUSY_SECONDS)
-        except PylxcError as error:
+        except (PylxcError, OSError) as error:
             log.warning("Failed taking a snapshot of instance %s on schedule: %s", found.key, error)

@@ -176,7 +176,7 @@ class Updater:
 
     def restore_config(self, row: Instance, before: Record) -> None:
         """Give a row back the configuration of an earlier record, within a transaction."""
-        row.config = _with_facts_of_run(before.config, record(row))
+        row.config = with_facts(before.config, record(row))
 
     def take_over(self, before: Record, after: Record) -> None:
         """Bring what is outside of the database in line; raises PylxcError when all is as it was there."""
@@ -293,8 +293,11 @@ def _merged(found: Record, body: InstancePut) -> _Wanted:
 
 def _with_facts_of_run(config: Config, found: Record) -> Config:
     """Return `config` with what is known of a running instance: a client that read it earlier must not turn it back."""
-    if found.config.get(POWER) != "RUNNING":
-        return config
+    return with_facts(config, found) if found.config.get(POWER) == "RUNNING" else config
+
+
+def with_facts(config: Config, found: Record) -> Config:
+    """Return `config` with what is known of an instance's run, or that there is none, as `found` has it."""
     others = {key: value for key, value in config.items() if not _is_fact_of_run(key)}
     return others | {key: value for key, value in found.config.items() if _is_fact_of_run(key)}
 
