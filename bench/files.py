@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 from bench.server import Samples, Server
@@ -11,6 +12,8 @@ from bench.server import Samples, Server
 GUEST = "filed"
 LARGE_BYTES = 512 << 20
 FILES = 1000
+_FORGOTTEN_SECONDS = 65
+"""RECENTCY_MIN of fs/ext4/ialloc.c, and a little."""
 
 
 def large(server: Server, _run: int) -> Samples:
@@ -27,11 +30,7 @@ def large(server: Server, _run: int) -> Samples:
 
 
 def tree(server: Server, run: int) -> Samples:
-    """A tree of many small files there and back.
-
-    Nothing is deleted in between: ext4 gives no inode out again for minutes, and to look for one that it may give out
-    then takes it ten times what making the file takes.
-    """
+    """A tree of many small files there and back; nothing is deleted in between, see `prepare_tree`."""
     here, there, back = f"{server.dir}/files", f"/root/{run}", f"{server.dir}/back/{run}"
     os.makedirs(back)
     server.run("exec", GUEST, "--", "mkdir", there)
@@ -52,6 +51,17 @@ def prepare(server: Server) -> None:
         path = Path(server.dir, f"files/{number % 20}/{number}")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{number}\n" * 50)
+
+
+def prepare_tree(server: Server) -> None:
+    """Do that when the file system has forgotten what was deleted before.
+
+    For a minute ext4 gives no inode out again, and looks at each of them whenever a file is made: after some thousand
+    deletions that takes ten times what making the file takes.
+    """
+    prepare(server)
+    os.sync()
+    time.sleep(_FORGOTTEN_SECONDS)
 
 
 def finish(server: Server) -> None:

@@ -254,7 +254,7 @@ SCENARIOS = (
     Scenario("btrfs", 5, volumes.life_on_btrfs),
     Scenario("backups", 5, backups.there_and_back, backups.prepare, backups.finish),
     Scenario("files", 3, files.large, files.prepare, files.finish),
-    Scenario("tree", 3, files.tree, files.prepare, files.finish),
+    Scenario("tree", 3, files.tree, files.prepare_tree, files.finish),
     Scenario("wire", 7, wire.commands, wire.sources),
     Scenario("growth", 1, growth.crowd),
     Scenario("exec", 20, _guest_samples, _guest, _no_guest),

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,10 +157,14 @@ def test_away_and_back(places: tuple[Daemon, dict[str, Place]], busybox_files: l
     until(lambda: {n for n, s in daemon.instances().items() if s == "Running"} >= running, "what is to run runs")
     for pool in away:
         assert sorted(os.listdir(f"{daemon.dir}/storage-pools/{pool}/containers")) == [f"auto-{pool}", f"there-{pool}"]
-        daemon.request("PUT", f"/1.0/instances/there-{pool}/state", {"action": "start"})
+        until(partial(starts, daemon, f"there-{pool}"), "its start")  # what was cut off is being cleaned up
     daemon.delete_all()
     for pool in away:
         daemon.command("storage", "delete", pool)
+
+
+def starts(daemon: Daemon, name: str) -> bool:
+    return daemon.command("start", name, check=False).returncode == 0
 
 
 def refuses_all(daemon: Daemon, pool: str) -> None:
