@@ -65,6 +65,11 @@ class Member:
         """(offset, bytes) of what is in the archive of a file's content, in this order."""
         return [(0, self.size)] if self.extents is None else self.extents
 
+    @property
+    def stored(self) -> int:
+        """Bytes of a file's content that are in the archive."""
+        return self.size if self.extents is None else sum(length for _, length in self.extents)
+
 
 def walk(top: bytes) -> Iterator[tuple[bytes, Member | None]]:
     """Yield path and member of everything in the tree at `top`, sorted, directories before what they hold.
@@ -148,7 +153,7 @@ def parts(name: bytes) -> list[bytes]:
 
 def header(member: Member) -> bytes:
     """Return the blocks that come before a member's content."""
-    stored = sum(length for _, length in member.data) if member.kind == FILE else 0
+    stored = member.stored if member.kind == FILE else 0
     name, holes, values = member.name, b"", []
     sign, (whole, part) = b"-" if member.mtime < 0 else b"", divmod(abs(member.mtime), _SECOND)
     if sign or part or whole >= 8**11:
@@ -307,7 +312,7 @@ class Reader:
             if offset < at:
                 raise ValueError(_DAMAGED)
             at = offset + length
-        if at > member.size or sum(length for _, length in member.extents) != stored:
+        if at > member.size or member.stored != stored:
             raise ValueError(_DAMAGED)
 
     def _text(self, size: int) -> bytes:

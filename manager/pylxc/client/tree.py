@@ -55,7 +55,6 @@ def _file(path: bytes, member: tarstream.Member) -> Iterator[bytes]:
     try:
         tarstream.measure(member, fd)
         yield tarstream.header(member)
-        stored = 0
         for offset, length in member.data:
             os.lseek(fd, offset, os.SEEK_SET)
             left = length
@@ -65,15 +64,12 @@ def _file(path: bytes, member: tarstream.Member) -> Iterator[bytes]:
                     raise BadRequest(f"{os.fsdecode(path)} became shorter while it was being sent")
                 left -= len(data)
                 yield data
-            stored += length
-        yield tarstream.padding(stored)
+        yield tarstream.padding(member.stored)
     finally:
         os.close(fd)
 
 
-def unpack(
-    pieces: Iterator[bytes], target: str, source: str = "/", on_bytes: Callable[[int], None] | None = None
-) -> None:
+def unpack(pieces: Iterator[bytes], target: str, source: str, on_bytes: Callable[[int], None] | None = None) -> None:
     """Unpack a tar archive below the directory `target`; files that are there already are replaced.
 
     Args:

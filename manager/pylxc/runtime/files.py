@@ -349,7 +349,7 @@ class TreeWriter:
                         count = min(missing, _CHUNK)
                         write_all(self._sink, bytes(count))
                         missing -= count
-            self._buffer += tarstream.padding(sum(length for _, length in member.data))
+            self._buffer += tarstream.padding(member.stored)
         finally:
             os.close(fd)
 

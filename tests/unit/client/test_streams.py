@@ -95,7 +95,7 @@ def test_tree_there_and_back(tmp_path: Path) -> None:
     (source / "d").chmod(0o500)
     target = tmp_path / "target"
     target.mkdir()
-    tree.unpack(iter(list(tree.pack(str(source)))), str(target))
+    tree.unpack(iter(list(tree.pack(str(source)))), str(target), "/")
     back = target / "source"
     assert (back / "d" / "file").read_bytes() == b"x" * 1000
     assert stat.S_IMODE((back / "d" / "file").stat().st_mode) == 0o751  # set-id bits do not come out of an instance
@@ -127,7 +127,7 @@ def test_hostile_archives_do_not_leave_the_target(members: list[Any], tmp_path: 
     target.mkdir()
     (tmp_path / "outside").write_text("secret")
     with pytest.raises((BadRequest, OSError)):
-        tree.unpack(iter([archive(*members)]), str(target))
+        tree.unpack(iter([archive(*members)]), str(target), "/")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outside", "target"]
     assert not (tmp_path / "evil").exists()
 
@@ -147,18 +147,18 @@ def test_symlink_is_replaced_and_not_written_through(tmp_path: Path) -> None:
         ("f", None, {"type": tarfile.SYMTYPE, "linkname": str(outside)}),
         ("f", b"new", {"mode": 0o644}),
     ]
-    tree.unpack(iter([archive(*members)]), str(target))
+    tree.unpack(iter([archive(*members)]), str(target), "/")
     assert outside.read_text() == "secret"
     assert (target / "f").read_text() == "new"
     device = [("null", None, {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3})]
     with pytest.raises(BadRequest, match="'null' is no file"):
-        tree.unpack(iter([archive(*device)]), str(target))
+        tree.unpack(iter([archive(*device)]), str(target), "/")
     assert not (target / "null").exists()
 
 
 def test_damaged_archive(tmp_path: Path) -> None:
     with pytest.raises(BadRequest):
-        tree.unpack(iter([archive(("f", b"x" * 5000, {}))[:2000]]), str(tmp_path))
+        tree.unpack(iter([archive(("f", b"x" * 5000, {}))[:2000]]), str(tmp_path), "/")
 
 
 # -- relays --------------------------------------------------------------------------------------------------------

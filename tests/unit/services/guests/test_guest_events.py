@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from typing import Any
 
-from pylxc.db.models import Config, Devices
 from pylxc.services.guests.events import GuestEvents
 from pylxc.services.instances.expand import Record
+from tests.support.records import record
 
 NIC = {"type": "nic", "nictype": "bridged", "parent": "br0"}
-
-
-def record(config: Config, devices: Devices) -> Record:
-    return Record(
-        id=1,
-        project="default",
-        name="c1",
-        type="container",
-        architecture="x86_64",
-        description="",
-        config=config,
-        devices=devices,
-        profiles=(),
-        ephemeral=False,
-        stateful=False,
-        created_at=dt.datetime.now(dt.UTC),
-        last_used_at=None,
-        expanded_config=config,
-        expanded_devices=devices,
-    )
 
 
 def told(types: set[str], before: Record, after: Record) -> list[dict[str, Any]]:
@@ -43,8 +22,8 @@ def told(types: set[str], before: Record, after: Record) -> list[dict[str, Any]]
 
 
 def test_only_what_a_guest_may_see() -> None:
-    before = record({"user.a": "1", "limits.cpu": "1", "volatile.x": "1"}, {})
-    after = record({"cloud-init.user-data": "2", "limits.cpu": "2", "volatile.x": "2"}, {})
+    before = record("c1", {"user.a": "1", "limits.cpu": "1", "volatile.x": "1"}, {})
+    after = record("c1", {"cloud-init.user-data": "2", "limits.cpu": "2", "volatile.x": "2"}, {})
     assert told({"config", "device"}, before, after) == [
         {"key": "cloud-init.user-data", "old_value": "", "value": "2"},
         {"key": "user.a", "old_value": "1", "value": ""},
@@ -53,8 +32,8 @@ def test_only_what_a_guest_may_see() -> None:
 
 
 def test_devices_in_lxds_order() -> None:
-    before = record({}, {"a": NIC, "b": NIC, "c": NIC, "d": NIC})
+    before = record("c1", {}, {"a": NIC, "b": NIC, "c": NIC, "d": NIC})
     limited = {**NIC, "limits.max": "1Mbit"}
-    after = record({}, {"b": {**NIC, "parent": "br1"}, "c": limited, "d": NIC, "e": NIC})
+    after = record("c1", {}, {"b": {**NIC, "parent": "br1"}, "c": limited, "d": NIC, "e": NIC})
     actions = [(item["action"], item["name"]) for item in told({"device"}, before, after)]
     assert actions == [("removed", "a"), ("removed", "b"), ("updated", "c"), ("added", "b"), ("added", "e")]

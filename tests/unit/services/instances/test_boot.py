@@ -1,30 +1,13 @@
 from __future__ import annotations
 
-import datetime as dt
-
 from pylxc.services.instances.boot import batches
 from pylxc.services.instances.expand import Record
+from tests.support.records import record
 
 
 def _instance(name: str, priority: int = 0, delay: int = 0) -> Record:
     config = {"boot.autostart.priority": str(priority), "boot.autostart.delay": str(delay)}
-    return Record(
-        id=1,
-        project="default",
-        name=name,
-        type="container",
-        architecture="x86_64",
-        description="",
-        config=config,
-        devices={},
-        profiles=(),
-        ephemeral=False,
-        stateful=False,
-        created_at=dt.datetime.now(dt.UTC),
-        last_used_at=None,
-        expanded_config=config,
-        expanded_devices={},
-    )
+    return record(name, config)
 
 
 def test_what_is_started_at_the_same_time() -> None:

@@ -5,31 +5,21 @@ from typing import Any
 
 import pytest
 
-from pylxc.db.models import Network, StorageVolume, now
+from pylxc.db.models import Network, StorageVolume
 from pylxc.errors import Forbidden
 from pylxc.services.instances.expand import Record
 from pylxc.services.projects import limits
 from pylxc.services.projects.holdings import Holdings
+from tests.support.records import record
 
 GIB = 1 << 30
 
 
 def instance(name: str, size: str = "", **config: str) -> Record:
     root = {"type": "disk", "path": "/", "pool": "p", "size": size}
-    return Record(
-        id=0,
+    return record(
+        name,
         project="shop",
-        name=name,
-        type="container",
-        architecture="x86_64",
-        description="",
-        config={},
-        devices={},
-        profiles=(),
-        ephemeral=False,
-        stateful=False,
-        created_at=now(),
-        last_used_at=None,
         expanded_config={f"limits.{key}": value for key, value in config.items()},
         expanded_devices={"root": root},
     )
