@@ -49,7 +49,7 @@ def _copy(session: Session, args: Args) -> None:
 def _settle(session: Session, body: dict[str, Any], source: dict[str, Any], query: dict[str, str | int] | None) -> None:
     """Give a copy that was brought up to date the configuration of its source too, with the changes in `body`.
 
-    Its volatile keys and the pool of its root disk stay, as with lxc.
+    Its volatile keys and the pool of its root disk stay.
     """
     from pylxc.cli.profile import INSTANCE
 
